@@ -1,0 +1,4 @@
+//! The one integration-test binary. Each module is one promise or one part; see its first lines.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+mod judges;
