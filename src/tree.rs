@@ -178,6 +178,42 @@ impl Tree {
         path.iter().try_fold(self, |tree, name| tree.as_record()?.get_plain(name))
     }
 
+    /// This as a record to write into: what is there, or a new one. A plain value that stands there becomes its `#text`.
+    pub fn record_mut(&mut self) -> &mut Record {
+        if !matches!(self, Tree::Record(_)) {
+            let mut record = Record::new();
+            if let text @ (Tree::Text(_) | Tree::Number(_) | Tree::Bool(_)) = std::mem::take(self) {
+                record.push(Name::plain(TEXT), text);
+            }
+            *self = Tree::Record(record);
+        }
+        match self {
+            Tree::Record(record) => record,
+            _ => unreachable!("it was made a record just above"),
+        }
+    }
+
+    /// This as a list to write into: what is there, or a new one.
+    pub fn list_mut(&mut self) -> &mut Vec<Tree> {
+        if !matches!(self, Tree::List(_)) {
+            *self = Tree::List(Vec::new());
+        }
+        match self {
+            Tree::List(items) => items,
+            _ => unreachable!("it was made a list just above"),
+        }
+    }
+
+    /// The nth item, counted from 1, of this as a list, which is made that long.
+    pub fn nth_mut(&mut self, number: usize) -> &mut Tree {
+        let items = self.list_mut();
+        if items.len() < number {
+            items.resize(number, Tree::Null);
+        }
+        #[expect(clippy::indexing_slicing, reason = "the list was made that long just above")]
+        &mut items[number.saturating_sub(1)]
+    }
+
     /// What kind of value this is, for a message: `text`, `a number`.
     pub fn kind(&self) -> &'static str {
         match self {

@@ -1,0 +1,409 @@
+//! Conversions: how one value goes over from event to document and back. Named, typed, documented, each with its errors.
+
+use super::{
+    checks,
+    codes::CodeList,
+    raw::{Case, Check, Money, Side, TextKeys},
+};
+use crate::{
+    code::Code,
+    event::schema::Kind,
+    tree::Tree,
+};
+use jiff::{Timestamp, civil, fmt::strtime, tz::TimeZone};
+use rust_decimal::Decimal;
+use std::{collections::HashMap, sync::Arc};
+
+/// How a value goes over.
+#[derive(Debug, Clone)]
+pub enum Conversion {
+    /// Text with its rules.
+    Text(TextKeys),
+    /// A whole number within bounds.
+    Integer { min: Option<i64>, max: Option<i64> },
+    /// An exact decimal number.
+    Decimal { places: Option<u32> },
+    /// Pence in the event.
+    Money(Money),
+    /// A date by a strftime pattern.
+    Date(String),
+    /// A moment by a strftime pattern in a zone; no pattern is RFC 3339.
+    Time { pattern: Option<String>, zone: TimeZone },
+    /// Two words.
+    Boolean { yes: String, no: String },
+    /// A code list.
+    Codes(Arc<CodeList>),
+    /// An identifier with rules.
+    Check(Check),
+    /// An account reference, by the rules of its fund.
+    Account { rules: Arc<CodeList> },
+    /// A subtree as it is (kept values, free-form groups).
+    AsIs,
+}
+
+/// Why a value was refused. Never holds the value itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// The code.
+    pub code: Code,
+    /// What is wrong with the value.
+    pub what: String,
+}
+
+fn refuse<T>(what: impl Into<String>) -> Result<T, Refusal> {
+    Err(Refusal { code: Code::ValueRefused, what: what.into() })
+}
+
+/// Every conversion: its key in a row, what it does, what it refuses. The reference is made from this.
+pub const CONVERSIONS: &[(&str, &str, &str)] = &[
+    ("text", "text as it is; `max`, `min`, `cut`, `trim`, `case`, `pad`, `refuse`, `keep_empty`, `join`", "PH1203 too long; PH1202 too short, or with a character the system refuses"),
+    ("integer", "a whole number; a JSON number in JSON", "PH1202 not a whole number, or out of bounds"),
+    ("decimal", "an exact decimal number; text in the event, a JSON number in JSON; trailing zeros mean nothing", "PH1202 not a decimal number, or too many places"),
+    ("money", "whole pence in the event; `pence` or `pounds` in the document", "PH1202 not an amount, or fractions of a penny"),
+    ("date", "`YYYY-MM-DD` in the event; a strftime pattern in the document", "PH1202 not a date of that pattern"),
+    ("time", "RFC 3339 in UTC in the event; a pattern and a zone in the document", "PH1202 not a moment of that pattern, or one that summer time leaves out"),
+    ("boolean", "true or false in the event; two words in the document", "PH1202 another word"),
+    ("codes", "the platform's word in the event, the system's code in the document, by a code list", "PH1204 not in the code list"),
+    ("check", "an identifier, written in its one spelling", "PH1205 wrong shape or check digit"),
+    ("account", "an account reference, checked by the rules of its fund", "PH1205 wrong shape or check digit; a fund without a rule is not checked"),
+];
+
+impl Conversion {
+    /// The conversion of a field for which a row names none: what the event's schema says it is.
+    pub fn of_kind(kind: Kind) -> Option<Conversion> {
+        match kind {
+            Kind::Text => Some(Conversion::Text(TextKeys::default())),
+            Kind::Integer => Some(Conversion::Integer { min: None, max: None }),
+            Kind::Number => Some(Conversion::Decimal { places: None }),
+            Kind::Boolean => Some(Conversion::Boolean { yes: "true".to_owned(), no: "false".to_owned() }),
+            Kind::Any => Some(Conversion::AsIs),
+            Kind::List | Kind::Record => None,
+        }
+    }
+
+    /// The key it has in a row.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Conversion::Text(_) => "text",
+            Conversion::Integer { .. } => "integer",
+            Conversion::Decimal { .. } => "decimal",
+            Conversion::Money(_) => "money",
+            Conversion::Date(_) => "date",
+            Conversion::Time { .. } => "time",
+            Conversion::Boolean { .. } => "boolean",
+            Conversion::Codes(_) => "codes",
+            Conversion::Check(_) => "check",
+            Conversion::Account { .. } => "account",
+            Conversion::AsIs => "as it is",
+        }
+    }
+
+    /// Whether it makes sense for a field of this type.
+    pub fn fits(&self, kind: Kind) -> bool {
+        match self {
+            Conversion::Text(keys) if keys.join.is_some() => kind == Kind::List,
+            Conversion::Text(_)
+            | Conversion::Date(_)
+            | Conversion::Time { .. }
+            | Conversion::Codes(_)
+            | Conversion::Check(_)
+            | Conversion::Account { .. } => matches!(kind, Kind::Text | Kind::Any),
+            Conversion::Integer { .. } | Conversion::Money(_) => matches!(kind, Kind::Integer | Kind::Any),
+            Conversion::Decimal { .. } => matches!(kind, Kind::Text | Kind::Number | Kind::Any),
+            Conversion::Boolean { .. } => matches!(kind, Kind::Boolean | Kind::Any),
+            Conversion::AsIs => true,
+        }
+    }
+
+    /// The document's value for one of the event's; `None` if it counts as absent. `fund` is what stands beside an
+    /// account reference. `typed` says whether the document knows numbers and truth values.
+    ///
+    /// # Errors
+    /// What the conversion refuses.
+    pub fn to_document(&self, value: &Tree, typed: bool, fund: Option<&str>) -> Result<Option<Tree>, Refusal> {
+        let number = |digits: String| if typed { Tree::Number(digits) } else { Tree::Text(digits) };
+        Ok(Some(match self {
+            Conversion::AsIs => value.clone(),
+            Conversion::Text(keys) => {
+                let text = joined(value, keys)?;
+                return Ok(text_out(text, keys)?.map(Tree::Text));
+            }
+            Conversion::Integer { min, max } => number(within(whole(value)?, *min, *max)?.to_string()),
+            Conversion::Decimal { places } => number(places_of(decimal(value)?, *places)?.normalize().to_string()),
+            Conversion::Money(Money::Pence) => number(whole(value)?.to_string()),
+            Conversion::Money(Money::Pounds) => number(pounds(whole(value)?)?),
+            Conversion::Date(pattern) => {
+                let date: civil::Date = text_of(value)?.parse().or_else(|_| refuse("this is not a date YYYY-MM-DD"))?;
+                Tree::Text(strtime::format(pattern, date).or_else(|_| refuse("the date cannot be written by this pattern"))?)
+            }
+            Conversion::Time { pattern, zone } => {
+                let moment = moment(text_of(value)?)?;
+                Tree::Text(match pattern {
+                    None => moment.to_string(),
+                    Some(pattern) => strtime::format(pattern, &moment.to_zoned(zone.clone()))
+                        .or_else(|_| refuse("the moment cannot be written by this pattern"))?,
+                })
+            }
+            Conversion::Boolean { yes, no } => match value {
+                Tree::Bool(b) if typed && yes == "true" && no == "false" => Tree::Bool(*b),
+                Tree::Bool(true) => Tree::Text(yes.clone()),
+                Tree::Bool(false) => Tree::Text(no.clone()),
+                other => return refuse(format!("{} stands where true or false is expected", other.kind())),
+            },
+            Conversion::Codes(list) => {
+                let word = text_of(value)?;
+                match list.system(word) {
+                    Some(code) => Tree::Text(code.to_owned()),
+                    None => return unknown_code(list, "the platform's word is not in it"),
+                }
+            }
+            Conversion::Check(check) => Tree::Text(checked(*check, text_of(value)?)?),
+            Conversion::Account { rules } => Tree::Text(account(rules, fund, text_of(value)?)?),
+        }))
+    }
+
+    /// The event's value for one of the document's; `None` if it counts as absent. `kind` is the type that the event's
+    /// schema gives the field.
+    ///
+    /// # Errors
+    /// What the conversion refuses.
+    pub fn to_event(&self, value: &Tree, kind: Kind, fund: Option<&str>) -> Result<Option<Tree>, Refusal> {
+        if let Conversion::AsIs = self {
+            return Ok(Some(value.clone()));
+        }
+        if let Conversion::Text(keys) = self {
+            return text_in(&plain(value)?, keys);
+        }
+        let text = plain(value)?;
+        let text = text.trim();
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let value = &Tree::Text(text.to_owned());
+        Ok(Some(match self {
+            Conversion::AsIs | Conversion::Text(_) => return Ok(None),
+            Conversion::Integer { min, max } => Tree::integer(within(whole(value)?, *min, *max)?),
+            Conversion::Decimal { places } => {
+                let digits = places_of(decimal(value)?, *places)?.normalize().to_string();
+                if kind == Kind::Number { Tree::Number(digits) } else { Tree::Text(digits) }
+            }
+            Conversion::Money(Money::Pence) => Tree::integer(whole(value)?),
+            Conversion::Money(Money::Pounds) => Tree::integer(pence(decimal(value)?)?),
+            Conversion::Date(pattern) => {
+                let date = civil::Date::strptime(pattern, text).or_else(|_| refuse("this is not a date of the row's pattern"))?;
+                Tree::Text(date.to_string())
+            }
+            Conversion::Time { pattern, zone } => Tree::Text(match pattern {
+                None => moment(text)?.to_string(),
+                Some(pattern) => read_moment(pattern, zone, text)?.to_string(),
+            }),
+            Conversion::Boolean { yes, no } => match text {
+                text if text == yes => Tree::Bool(true),
+                text if text == no => Tree::Bool(false),
+                _ => return refuse("this is neither of the two words of the row"),
+            },
+            Conversion::Codes(list) => match list.platform(text) {
+                Some(word) => Tree::Text(word.to_owned()),
+                None => return unknown_code(list, "the system's code is not in it"),
+            },
+            Conversion::Check(check) => Tree::Text(checked(*check, text)?),
+            Conversion::Account { rules } => Tree::Text(account(rules, fund, text)?),
+        }))
+    }
+
+    /// Whether two values of the event mean the same under this conversion: for the laws. A moment in two zones is one
+    /// moment, 0.20 is 0.2, a postcode without its space is the same postcode.
+    pub fn same(&self, a: &Tree, b: &Tree) -> bool {
+        if a == b {
+            return true;
+        }
+        let (Some(a), Some(b)) = (a.to_plain_text(), b.to_plain_text()) else { return false };
+        match self {
+            Conversion::Time { .. } => matches!((a.parse::<Timestamp>(), b.parse::<Timestamp>()), (Ok(a), Ok(b)) if a == b),
+            Conversion::Decimal { .. } | Conversion::Integer { .. } | Conversion::Money(_) => {
+                matches!((a.parse::<Decimal>(), b.parse::<Decimal>()), (Ok(a), Ok(b)) if a == b)
+            }
+            Conversion::Check(check) => {
+                matches!((checks::normalise(*check, &a), checks::normalise(*check, &b)), (Ok(a), Ok(b)) if a == b)
+            }
+            Conversion::Text(keys) => match keys.case {
+                Some(_) => a.eq_ignore_ascii_case(&b),
+                None => a == b,
+            },
+            Conversion::Date(_)
+            | Conversion::Boolean { .. }
+            | Conversion::Codes(_)
+            | Conversion::Account { .. }
+            | Conversion::AsIs => a == b,
+        }
+    }
+}
+
+fn unknown_code<T>(list: &CodeList, what: &str) -> Result<T, Refusal> {
+    Err(Refusal { code: Code::UnknownCode, what: format!("code list `{}`: {what}", list.name) })
+}
+
+fn text_of(value: &Tree) -> Result<&str, Refusal> {
+    match value.as_text() {
+        Some(text) => Ok(text),
+        None => refuse(format!("{} stands where text is expected", value.kind())),
+    }
+}
+
+/// A value as text, however the document writes it.
+fn plain(value: &Tree) -> Result<String, Refusal> {
+    match value.to_plain_text() {
+        Some(text) => Ok(text),
+        None if matches!(value, Tree::Record(_)) => refuse("a group of fields stands where a plain value is expected"),
+        None => refuse(format!("{} stands where a plain value is expected", value.kind())),
+    }
+}
+
+fn decimal(value: &Tree) -> Result<Decimal, Refusal> {
+    let text = plain(value)?;
+    let text = text.trim();
+    let parsed = Decimal::from_str_exact(text).or_else(|error| match text.contains(['e', 'E']) {
+        true => Decimal::from_scientific(text),
+        false => Err(error),
+    });
+    parsed.or_else(|_| refuse("this is not a decimal number of at most 28 digits"))
+}
+
+fn whole(value: &Tree) -> Result<i64, Refusal> {
+    let text = plain(value)?;
+    if let Ok(number) = text.trim().parse::<i64>() {
+        return Ok(number);
+    }
+    let number = decimal(value).or_else(|_| refuse("this is not a whole number"))?;
+    if !number.fract().is_zero() {
+        return refuse("this is not a whole number");
+    }
+    i64::try_from(number).or_else(|_| refuse("this number is out of range"))
+}
+
+fn within(number: i64, min: Option<i64>, max: Option<i64>) -> Result<i64, Refusal> {
+    match (min, max) {
+        (Some(min), _) if number < min => refuse(format!("the number is smaller than {min}")),
+        (_, Some(max)) if number > max => refuse(format!("the number is larger than {max}")),
+        _ => Ok(number),
+    }
+}
+
+fn places_of(number: Decimal, places: Option<u32>) -> Result<Decimal, Refusal> {
+    match places {
+        Some(places) if number.normalize().scale() > places => {
+            refuse(format!("the number has more than {places} digits behind the point"))
+        }
+        _ => Ok(number),
+    }
+}
+
+fn pounds(pence: i64) -> Result<String, Refusal> {
+    Ok(Decimal::new(pence, 2).to_string())
+}
+
+fn pence(pounds: Decimal) -> Result<i64, Refusal> {
+    let pence = pounds.checked_mul(Decimal::ONE_HUNDRED);
+    let Some(pence) = pence.filter(|pence| pence.fract().is_zero()) else {
+        return refuse("the amount has fractions of a penny, or is out of range");
+    };
+    i64::try_from(pence).or_else(|_| refuse("the amount is out of range"))
+}
+
+fn moment(text: &str) -> Result<Timestamp, Refusal> {
+    text.parse().or_else(|_| refuse("this is not an RFC 3339 moment"))
+}
+
+fn read_moment(pattern: &str, zone: &TimeZone, text: &str) -> Result<Timestamp, Refusal> {
+    let Ok(broken) = strtime::parse(pattern, text) else { return refuse("this is not a moment of the row's pattern") };
+    if broken.offset().is_some() {
+        return broken.to_timestamp().or_else(|_| refuse("this moment is out of range"));
+    }
+    let civil = broken.to_datetime().or_else(|_| refuse("this moment lacks a date or a time"))?;
+    let ambiguous = zone.to_ambiguous_timestamp(civil);
+    if let jiff::tz::AmbiguousOffset::Gap { .. } = ambiguous.offset() {
+        return refuse("this local time does not exist: summer time begins in that hour");
+    }
+    ambiguous.earlier().or_else(|_| refuse("this moment is out of range"))
+}
+
+fn checked(check: Check, text: &str) -> Result<String, Refusal> {
+    checks::normalise(check, text).map_err(|what| Refusal { code: Code::CheckDigitWrong, what })
+}
+
+fn account(rules: &CodeList, fund: Option<&str>, text: &str) -> Result<String, Refusal> {
+    let rule: Option<&HashMap<String, String>> =
+        fund.and_then(|fund| rules.rows.iter().find(|row| row.get("fund").is_some_and(|f| f == fund)));
+    match rule.map(|rule| checks::account(rule, text)) {
+        Some(Err(what)) => Err(Refusal { code: Code::CheckDigitWrong, what }),
+        Some(Ok(())) | None => Ok(text.to_owned()),
+    }
+}
+
+fn joined(value: &Tree, keys: &TextKeys) -> Result<String, Refusal> {
+    match (&keys.join, value) {
+        (Some(separator), Tree::List(items)) => {
+            let parts: Vec<&str> = items.iter().map(text_of).collect::<Result<_, _>>()?;
+            match parts.iter().any(|part| part.contains(separator.as_str())) {
+                true => refuse("one of the texts holds the separator with which they are to be joined"),
+                false => Ok(parts.join(separator)),
+            }
+        }
+        (None, Tree::Number(digits)) => Ok(digits.clone()),
+        _ => Ok(text_of(value)?.to_owned()),
+    }
+}
+
+fn text_out(text: String, keys: &TextKeys) -> Result<Option<String>, Refusal> {
+    if text.is_empty() && !keys.keep_empty {
+        return Ok(None);
+    }
+    let mut text = match keys.case {
+        Some(Case::Upper) => text.to_uppercase(),
+        Some(Case::Lower) => text.to_lowercase(),
+        None => text,
+    };
+    if let Some(refused) = keys.refuse.as_ref().and_then(|refused| text.chars().find(|c| refused.contains(*c))) {
+        return refuse(format!("the system refuses the character `{refused}`"));
+    }
+    let length = text.chars().count();
+    if let Some(max) = keys.max.filter(|max| length > *max) {
+        match keys.cut {
+            true => text = text.chars().take(max).collect::<String>().trim_end().to_owned(),
+            false => {
+                return Err(Refusal {
+                    code: Code::TextTooLong,
+                    what: format!("the text has {length} characters; the system holds {max}"),
+                });
+            }
+        }
+    }
+    if keys.min.is_some_and(|min| length < min) {
+        return refuse(format!("the text has {length} characters; the system wants at least {}", keys.min.unwrap_or(0)));
+    }
+    if let Some(pad) = &keys.pad {
+        let missing: String = std::iter::repeat_n(pad.with, pad.width.saturating_sub(text.chars().count())).collect();
+        text = match pad.side {
+            Side::Left => missing + &text,
+            Side::Right => text + &missing,
+        };
+    }
+    Ok(Some(text))
+}
+
+fn text_in(text: &str, keys: &TextKeys) -> Result<Option<Tree>, Refusal> {
+    let mut text = if keys.trim { text.trim() } else { text };
+    if let Some(pad) = &keys.pad {
+        text = match pad.side {
+            Side::Left => text.trim_start_matches(pad.with),
+            Side::Right => text.trim_end_matches(pad.with),
+        };
+    }
+    if text.is_empty() && !keys.keep_empty {
+        return Ok(None);
+    }
+    Ok(Some(match &keys.join {
+        Some(separator) => Tree::List(text.split(separator.as_str()).map(Tree::text).collect()),
+        None => Tree::text(text),
+    }))
+}

@@ -1,0 +1,260 @@
+//! Computed text: minijinja with fuel, strict about undefined names, without loader. The only escape hatch of adapters
+//! and mappings; everything else in them is a table.
+//!
+//! A template sees a [`Scope`] and nothing else: no clock, no file, no environment. Secrets are never in it.
+
+use crate::{event::Event, tree::Tree};
+use jiff::{Timestamp, tz::TimeZone};
+use minijinja::{Environment, ErrorKind, UndefinedBehavior, value::Value};
+use rust_decimal::{Decimal, RoundingStrategy};
+use std::{
+    cell::OnceCell,
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+};
+
+/// Steps one template may take before it is stopped.
+const FUEL: u64 = 20_000;
+/// Bytes one template may write at most.
+const LONGEST: usize = 1 << 20;
+
+/// Names and their texts, as settings and computed values are.
+pub type Texts = BTreeMap<String, String>;
+
+/// What a template can see.
+#[derive(Debug, Default)]
+pub struct Scope<'a> {
+    /// `event`: the event with its attributes and, as `event.data`, its data.
+    pub event: Option<&'a Event>,
+    /// `document`: what the system sent or answered.
+    pub document: Option<&'a Tree>,
+    /// `cause`: what was kept from what caused this.
+    pub cause: Option<&'a Tree>,
+    /// `item`: the entry of the group that a row stands in.
+    pub item: Option<&'a Tree>,
+    /// `settings`: the adapter's settings, without the secret ones.
+    pub settings: Option<&'a Texts>,
+    /// `values`: what the adapter computed before.
+    pub values: Option<&'a Texts>,
+    /// `now`, as RFC 3339 in UTC.
+    pub now: Timestamp,
+    /// Further names, such as `cursor` and `page`.
+    pub more: Vec<(&'static str, Tree)>,
+    pub(crate) built: OnceCell<Value>,
+}
+
+/// The names a template may use at its top.
+pub const NAMES: &[&str] =
+    &["event", "document", "cause", "item", "settings", "values", "now", "cursor", "page", "council"];
+
+/// How what a template inserts is escaped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Escape {
+    /// Not at all: headers, document text.
+    None,
+    /// Percent-encoded, so that a value stays within its part of a URL.
+    Url,
+}
+
+/// A compiled template, or a text without any.
+#[derive(Debug, Clone)]
+pub struct Template {
+    source: String,
+    compiled: Option<Arc<Environment<'static>>>,
+}
+
+/// Why a template cannot be compiled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadTemplate {
+    /// What is wrong.
+    pub what: String,
+    /// The part of the text, in bytes, if known.
+    pub part: Option<std::ops::Range<usize>>,
+}
+
+/// Why a template could not be rendered. Holds no value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TemplateFailed(pub String);
+
+impl fmt::Display for TemplateFailed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Template {
+    /// Compiles a template.
+    ///
+    /// # Errors
+    /// Syntax, and names that no scope has.
+    pub fn compile(source: &str, escape: Escape) -> Result<Template, BadTemplate> {
+        if !source.contains("{{") && !source.contains("{%") && !source.contains("{#") {
+            return Ok(Template { source: source.to_owned(), compiled: None });
+        }
+        let mut environment = environment(escape);
+        let bad = |error: &minijinja::Error| BadTemplate {
+            what: error.detail().map_or_else(|| error.kind().to_string(), str::to_owned),
+            part: None,
+        };
+        environment.add_template_owned("t", source.to_owned()).map_err(|error| bad(&error))?;
+        let names = environment.get_template("t").map_err(|error| bad(&error))?.undeclared_variables(false);
+        let known: BTreeSet<String> = environment.globals().map(|(name, _)| name.to_owned()).collect();
+        if let Some(unknown) = names.iter().find(|name| !NAMES.contains(&name.as_str()) && !known.contains(*name)) {
+            let part = source.find(unknown.as_str()).map(|at| at..at + unknown.len());
+            return Err(BadTemplate { what: format!("a template knows no `{unknown}`"), part });
+        }
+        Ok(Template { source: source.to_owned(), compiled: Some(Arc::new(environment)) })
+    }
+
+    /// The text as written.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// The dotted names it uses: `event.data.amount`, `settings.site_id`.
+    pub fn names(&self) -> BTreeSet<String> {
+        let names = self.compiled.as_ref().and_then(|environment| {
+            environment.get_template("t").ok().map(|template| template.undeclared_variables(true))
+        });
+        names.unwrap_or_default().into_iter().collect()
+    }
+
+    /// The text it makes in this scope.
+    ///
+    /// # Errors
+    /// A name that is not there, too many steps, too long a result.
+    pub fn render(&self, scope: &Scope<'_>) -> Result<String, TemplateFailed> {
+        let Some(environment) = &self.compiled else { return Ok(self.source.clone()) };
+        let failed = |error: minijinja::Error| {
+            TemplateFailed(match error.kind() {
+                ErrorKind::UndefinedError => "a name that the template uses has no value here".to_owned(),
+                ErrorKind::OutOfFuel => format!("the template was stopped after {FUEL} steps"),
+                kind => format!("the template failed: {kind}"),
+            })
+        };
+        let text = environment.get_template("t").and_then(|template| template.render(scope.value())).map_err(failed)?;
+        match text.len() <= LONGEST {
+            true => Ok(text),
+            false => Err(TemplateFailed(format!("the template wrote more than {LONGEST} bytes"))),
+        }
+    }
+}
+
+impl Scope<'_> {
+    fn value(&self) -> Value {
+        self.built
+            .get_or_init(|| {
+                let mut names: BTreeMap<&'static str, Value> = BTreeMap::new();
+                names.extend(self.event.map(|event| ("event", event_value(event))));
+                let trees = [("document", self.document), ("cause", self.cause), ("item", self.item)];
+                for (name, tree) in trees {
+                    names.extend(tree.map(|tree| (name, to_value(tree))));
+                }
+                for (name, texts) in [("settings", self.settings), ("values", self.values)] {
+                    names.extend(texts.map(|texts| (name, Value::from_iter(texts.iter().map(|(name, text)| (name.as_str(), Value::from(text.as_str())))))));
+                }
+                names.insert("now", Value::from(self.now.to_string()));
+                names.extend(self.more.iter().map(|(name, tree)| (*name, to_value(tree))));
+                Value::from_iter(names)
+            })
+            .clone()
+    }
+}
+
+fn event_value(event: &Event) -> Value {
+    Value::from_iter([
+        ("id", Value::from(event.id.as_str())),
+        ("source", Value::from(event.source.as_str())),
+        ("type", Value::from(event.event_type.as_str())),
+        ("subject", Value::from(event.subject.as_deref())),
+        ("time", Value::from(event.time.as_deref())),
+        ("data", to_value(&event.data)),
+    ])
+}
+
+/// A tree as a template sees it. Numbers that are no 64-bit integers are texts: nothing is rounded.
+fn to_value(tree: &Tree) -> Value {
+    match tree {
+        Tree::Null => Value::from(()),
+        Tree::Bool(b) => Value::from(*b),
+        Tree::Number(digits) => digits.parse::<i64>().map_or_else(|_| Value::from(digits.as_str()), Value::from),
+        Tree::Text(text) => Value::from(text.as_str()),
+        Tree::List(items) => items.iter().map(to_value).collect(),
+        Tree::Record(record) => {
+            let mut fields: BTreeMap<String, Value> = BTreeMap::new();
+            for (name, tree) in record.entries() {
+                fields.entry(name.local.clone()).or_insert_with(|| to_value(tree));
+            }
+            Value::from_iter(fields)
+        }
+    }
+}
+
+/// The functions that templates have beside minijinja's own, each with what it does.
+pub const FILTERS: &[(&str, &str)] = &[
+    ("pounds", "whole pence as pounds with two decimals: `{{ 6250 | pounds }}` is `62.50`"),
+    ("vat_within", "the VAT, in whole pence, within a gross amount in pence at a rate: `{{ 1200 | vat_within(\"0.2\") }}` is `200`"),
+    ("epoch", "seconds since 1970 of an RFC 3339 moment"),
+    ("strftime", "a moment by a pattern, in UTC or the zone named: `{{ now | strftime(\"%Y%m%d%H%M%S\") }}`"),
+    ("cut", "at most so many characters from the beginning: `{{ text | cut(35) }}`"),
+];
+
+fn environment(escape: Escape) -> Environment<'static> {
+    let mut environment = Environment::new();
+    environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    environment.set_fuel(Some(FUEL));
+    environment.set_recursion_limit(50);
+    environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+    if escape == Escape::Url {
+        environment.set_formatter(|out, state, value| {
+            if value.is_undefined() {
+                return minijinja::escape_formatter(out, state, value);
+            }
+            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            out.write_str(&percent_encode(&text)).map_err(minijinja::Error::from)
+        });
+    }
+    environment.add_filter("pounds", |pence: i64| Decimal::new(pence, 2).to_string());
+    environment.add_filter("vat_within", vat_within);
+    environment.add_filter("epoch", |moment: String| Ok::<_, minijinja::Error>(timestamp(&moment)?.as_second()));
+    environment.add_filter("strftime", strftime);
+    environment.add_filter("cut", |text: String, most: usize| text.chars().take(most).collect::<String>());
+    environment
+}
+
+fn wrong(what: impl Into<std::borrow::Cow<'static, str>>) -> minijinja::Error {
+    minijinja::Error::new(ErrorKind::InvalidOperation, what)
+}
+
+fn timestamp(moment: &str) -> Result<Timestamp, minijinja::Error> {
+    moment.parse().map_err(|_| wrong("not an RFC 3339 moment"))
+}
+
+fn strftime(moment: String, pattern: String, zone: Option<String>) -> Result<String, minijinja::Error> {
+    let zone = match zone {
+        Some(name) => TimeZone::get(&name).map_err(|_| wrong("no such time zone"))?,
+        None => TimeZone::UTC,
+    };
+    jiff::fmt::strtime::format(pattern, &timestamp(&moment)?.to_zoned(zone)).map_err(|_| wrong("not a strftime pattern"))
+}
+
+/// gross − gross / (1 + rate), to the nearest penny, halves up (the VAT inside a gross amount).
+fn vat_within(gross: i64, rate: String) -> Result<i64, minijinja::Error> {
+    let rate: Decimal = rate.parse().map_err(|_| wrong("the VAT rate is not a decimal number"))?;
+    let net = Decimal::from(gross).checked_div(Decimal::ONE + rate).ok_or_else(|| wrong("the VAT rate is out of range"))?;
+    let vat = (Decimal::from(gross) - net).round_dp_with_strategy(0, RoundingStrategy::MidpointAwayFromZero);
+    i64::try_from(vat).map_err(|_| wrong("the amount is out of range"))
+}
+
+/// Percent-encodes everything but unreserved characters (RFC 3986 s.2.3).
+pub fn percent_encode(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for b in text.bytes() {
+        match b {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(b as char),
+            b => out.push_str(&format!("%{b:02X}")),
+        }
+    }
+    out
+}
