@@ -56,7 +56,6 @@ codes! {
     NoProbe = "PH0202", "`repeat = \"probe\"` without a probe";
     EventTakenTwice = "PH0203", "two routes can take the same event";
     PostedTwice = "PH0204", "a payment could be posted twice";
-    EventNotTaken = "PH0205", "no route takes this event";
     WrongMapping = "PH0206", "a mapping that does not fit its route";
     GuardIncomplete = "PH0207", "`repeat = \"guard\"` without its guard";
     UnreachableAnswer = "PH0208", "an answer that can never be chosen";
@@ -88,7 +87,6 @@ codes! {
     AmqpOneMessage = "PH1008", "an AMQP 1.0 message that the broker did not convert";
     ContradictingHeaders = "PH1009", "headers that contradict each other";
     ContentEncodingUnknown = "PH1010", "a content encoding that is not read";
-    WrongCouncil = "PH1011", "an event for another council";
     // 11: documents
     MalformedJson = "PH1101", "not JSON";
     MalformedXml = "PH1102", "not well-formed XML";

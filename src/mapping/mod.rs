@@ -15,7 +15,7 @@ pub mod raw;
 mod read;
 mod write;
 
-pub use compile::{Condition, Test, With, compile};
+pub use compile::{Condition, Test, With, bad_path, bad_template, compile, impossible};
 
 use crate::{
     code::Code,

@@ -1,0 +1,234 @@
+//! A lane: one consumer on one channel, from which deliveries are taken in windows and settled by the same hand.
+//!
+//! The broker keeps back what is not yet settled (prefetch), so a lane never holds more than twice its window. An ended
+//! consumer, a dead channel and an acknowledgement that did not count are all the same: the lane is lost, and what it
+//! held comes again.
+
+use super::{BrokerError, Link, link::CALL, link::Live, message::Properties};
+use crate::code::Code;
+use bytes::Bytes;
+use futures_util::{FutureExt as _, StreamExt as _};
+use lapin::{
+    Acker, Channel, Consumer,
+    options::{
+        BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicGetOptions, BasicNackOptions, BasicQosOptions,
+        BasicRejectOptions,
+    },
+    types::{FieldTable, ShortString},
+};
+use tokio::time::timeout;
+
+/// A message as delivered.
+#[derive(Debug)]
+pub struct Delivery {
+    /// The properties.
+    pub properties: Properties,
+    /// The body, byte for byte.
+    pub body: Bytes,
+    /// The exchange it was last published to.
+    pub exchange: String,
+    /// The routing key it was last published with.
+    pub routing_key: String,
+    /// Whether the broker has delivered it before.
+    pub redelivered: bool,
+    acker: Acker,
+}
+
+/// How a delivery is settled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settle {
+    /// It is done with, wherever it is now: the broker may forget it.
+    Ack,
+    /// Given back unprocessed.
+    GiveBack,
+    /// It failed and must not come again: the broker dead-letters it. The net below our own dead-lettering.
+    Reject,
+}
+
+/// One consumer.
+pub struct Lane {
+    channel: Channel,
+    consumer: Consumer,
+    live: Live,
+    tag: String,
+    window: usize,
+}
+
+impl Lane {
+    /// Begins to consume a queue.
+    ///
+    /// # Errors
+    /// What the broker or the network says.
+    pub async fn open(link: &Link, queue: &str, window: usize, tag: &str) -> Result<Option<Lane>, BrokerError> {
+        let Some(live) = link.live().await else { return Ok(None) };
+        let channel = live.channel().await?;
+        let prefetch = u16::try_from(window.saturating_mul(2)).unwrap_or(u16::MAX).max(1);
+        // One message at a time means one: nothing is held back for a slow system.
+        let prefetch = if window == 1 { 1 } else { prefetch };
+        let begin = async {
+            channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
+            channel
+                .basic_consume(name(queue), name(tag), BasicConsumeOptions::default(), FieldTable::default())
+                .await
+        };
+        match timeout(CALL, begin).await {
+            Ok(Ok(consumer)) => Ok(Some(Lane { channel, consumer, live, tag: tag.to_owned(), window })),
+            Ok(Err(error)) => Err(BrokerError::of(&format!("consuming {queue}"), &error)),
+            Err(_) => {
+                live.dead.cancel();
+                Err(BrokerError::new(Code::BrokerUnreachable, format!("consuming {queue}: no answer")))
+            }
+        }
+    }
+
+    /// The next deliveries: waits for one, then takes what else is there, up to the window.
+    ///
+    /// # Errors
+    /// The lane is lost.
+    pub async fn take(&mut self) -> Result<Vec<Delivery>, BrokerError> {
+        let mut taken = Vec::new();
+        let first = tokio::select! {
+            () = self.live.dead.cancelled() => return Err(BrokerError::new(Code::BrokerUnreachable, "the connection has ended")),
+            first = self.consumer.next() => first,
+        };
+        taken.push(delivery(first)?);
+        while taken.len() < self.window {
+            match self.consumer.next().now_or_never() {
+                Some(next) => taken.push(delivery(next)?),
+                None => break,
+            }
+        }
+        Ok(taken)
+    }
+
+    /// Settles deliveries of this lane, in the order in which they were taken. If all are acknowledged, one
+    /// acknowledgement does for all.
+    ///
+    /// # Errors
+    /// The lane is lost; what was not settled comes again.
+    pub async fn settle(&self, settled: Vec<(Delivery, Settle)>) -> Result<(), BrokerError> {
+        let lost = || BrokerError::new(Code::BrokerUnreachable, "an acknowledgement did not count: the channel is stale");
+        let all = settled.iter().all(|(_, settle)| *settle == Settle::Ack);
+        let calls = async {
+            if all && settled.len() > 1 {
+                if let Some((last, _)) = settled.last() {
+                    return last.acker.ack(BasicAckOptions { multiple: true }).await;
+                }
+            }
+            for (delivery, settle) in &settled {
+                let counted = match settle {
+                    Settle::Ack => delivery.acker.ack(BasicAckOptions::default()).await?,
+                    Settle::GiveBack => {
+                        delivery.acker.nack(BasicNackOptions { requeue: true, multiple: false }).await?
+                    }
+                    Settle::Reject => delivery.acker.reject(BasicRejectOptions { requeue: false }).await?,
+                };
+                if !counted {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        };
+        match timeout(CALL, calls).await {
+            Ok(Ok(true)) => Ok(()),
+            Ok(Ok(false)) => Err(lost()),
+            Ok(Err(error)) => Err(BrokerError::of("acknowledging", &error)),
+            Err(_) => {
+                self.live.dead.cancel();
+                Err(lost())
+            }
+        }
+    }
+
+    /// Stops consuming and gives back what has been delivered and not taken.
+    pub async fn close(mut self) {
+        let cancel = self.channel.basic_cancel(name(&self.tag), BasicCancelOptions::default());
+        let _ = timeout(CALL, cancel).await;
+        while let Some(Some(Ok(delivery))) = self.consumer.next().now_or_never() {
+            let _ = delivery.acker.nack(BasicNackOptions { requeue: true, multiple: false }).await;
+        }
+        let _ = timeout(CALL, self.channel.close(200, "done".into())).await;
+    }
+}
+
+fn delivery(next: Option<lapin::Result<lapin::message::Delivery>>) -> Result<Delivery, BrokerError> {
+    match next {
+        Some(Ok(delivery)) => Ok(Delivery {
+            properties: Properties::from_lapin(delivery.properties),
+            body: Bytes::from(delivery.data),
+            exchange: delivery.exchange.to_string(),
+            routing_key: delivery.routing_key.to_string(),
+            redelivered: delivery.redelivered,
+            acker: delivery.acker,
+        }),
+        Some(Err(error)) => Err(BrokerError::of("consuming", &error)),
+        None => {
+            let what = "the broker has ended the consumer: its queue was deleted or has moved";
+            Err(BrokerError::new(Code::TopologyMissing, what))
+        }
+    }
+}
+
+/// Looks through a queue by taking its messages and giving them back, or acknowledging some: for dead letters.
+pub struct Browser {
+    channel: Channel,
+    queue: String,
+}
+
+impl Browser {
+    /// Begins to look through a queue.
+    ///
+    /// # Errors
+    /// What the broker or the network says.
+    pub async fn open(link: &Link, queue: &str) -> Result<Browser, BrokerError> {
+        let Some(live) = link.live().await else {
+            return Err(BrokerError::new(Code::BrokerUnreachable, "we are stopping"));
+        };
+        Ok(Browser { channel: live.channel().await?, queue: queue.to_owned() })
+    }
+
+    /// The next message, and how many are behind it; `None` at the end. It stays with us until it is settled or the
+    /// browser is dropped, which gives everything back.
+    ///
+    /// # Errors
+    /// What the broker or the network says.
+    pub async fn next(&self) -> Result<Option<(Delivery, u32)>, BrokerError> {
+        match timeout(CALL, self.channel.basic_get(name(&self.queue), BasicGetOptions::default())).await {
+            Ok(Ok(None)) => Ok(None),
+            Ok(Ok(Some(message))) => {
+                let behind = message.message_count;
+                Ok(Some((delivery(Some(Ok(message.delivery)))?, behind)))
+            }
+            Ok(Err(error)) => Err(BrokerError::of(&format!("looking through {}", self.queue), &error)),
+            Err(_) => Err(BrokerError::new(Code::BrokerUnreachable, format!("looking through {}: no answer", self.queue))),
+        }
+    }
+
+    /// Settles one message.
+    ///
+    /// # Errors
+    /// What the broker or the network says; the message comes again.
+    pub async fn settle(&self, delivery: &Delivery, settle: Settle) -> Result<(), BrokerError> {
+        let call = async {
+            match settle {
+                Settle::Ack => delivery.acker.ack(BasicAckOptions::default()).await,
+                Settle::GiveBack => delivery.acker.nack(BasicNackOptions { requeue: true, multiple: false }).await,
+                Settle::Reject => delivery.acker.reject(BasicRejectOptions { requeue: false }).await,
+            }
+        };
+        match timeout(CALL, call).await {
+            Ok(Ok(true)) => Ok(()),
+            Ok(Ok(false)) | Err(_) => Err(BrokerError::new(Code::BrokerUnreachable, "an acknowledgement did not count")),
+            Ok(Err(error)) => Err(BrokerError::of("acknowledging", &error)),
+        }
+    }
+
+    /// Gives everything back that has not been settled.
+    pub async fn close(self) {
+        let _ = timeout(CALL, self.channel.close(200, "done".into())).await;
+    }
+}
+
+fn name(text: &str) -> ShortString {
+    ShortString::try_new(text).unwrap_or_default()
+}

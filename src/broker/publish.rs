@@ -1,0 +1,230 @@
+//! Publishing with confirms, in windows, every message mandatory; four different results.
+//!
+//! AMQP gives a returned message no number, and lapin hangs it on whichever confirm comes next. So a channel carries one
+//! window at a time, and when all confirms of the window are in, all its returns are in as well, on one confirm or
+//! another: they are matched to their messages by content.
+
+use super::{BrokerError, Link, Message, link::Live, message::Properties, sentence};
+use crate::{code::Code, retry::Delays};
+use bytes::Bytes;
+use lapin::{
+    Channel, Confirmation,
+    message::BasicReturnMessage,
+    options::{BasicPublishOptions, ConfirmSelectOptions},
+    types::ShortString,
+};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{sync::Mutex, time::timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+/// How long confirms of one window may take.
+const CONFIRMS: Duration = Duration::from_secs(30);
+/// How many messages one window has at most.
+const WINDOW: usize = 512;
+
+/// What became of a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub enum Published {
+    /// The broker has it, safely, in at least one queue.
+    Confirmed,
+    /// The broker would not take it; another time it may.
+    Nacked,
+    /// The broker has no queue for it.
+    Returned(String),
+    /// Nobody knows: the connection was lost, or there is none. Publish it again with the same id.
+    Unknown(BrokerError),
+    /// It cannot be published as it is.
+    Refused(BrokerError),
+}
+
+/// Publishes over a link, on a few channels.
+#[derive(Clone)]
+pub struct Publisher {
+    link: Link,
+    slots: Arc<Vec<Mutex<Option<Slot>>>>,
+    next: Arc<AtomicUsize>,
+}
+
+struct Slot {
+    channel: Channel,
+    live: Live,
+}
+
+impl Publisher {
+    /// A publisher with so many channels.
+    pub fn new(link: Link, channels: usize) -> Publisher {
+        let slots = (0..channels.max(1)).map(|_| Mutex::new(None)).collect();
+        Publisher { link, slots: Arc::new(slots), next: Arc::default() }
+    }
+
+    /// The link it publishes over.
+    pub fn link(&self) -> &Link {
+        &self.link
+    }
+
+    /// Publishes messages; what became of each, in order.
+    pub async fn publish(&self, messages: &[Message]) -> Vec<Published> {
+        let mut results = Vec::with_capacity(messages.len());
+        for window in messages.chunks(WINDOW) {
+            results.extend(self.window(window).await);
+        }
+        results
+    }
+
+    /// Publishes messages until each has been confirmed, returned or refused; `None` if we are stopping before that.
+    /// A message may get to the broker twice: consumers know it by its id.
+    pub async fn publish_surely(&self, messages: &[Message], stop: &CancellationToken) -> Option<Vec<Published>> {
+        let mut results = self.publish(messages).await;
+        let mut delays = Delays::new(Duration::from_millis(100), Duration::from_secs(10));
+        loop {
+            let open: Vec<usize> = results
+                .iter()
+                .enumerate()
+                .filter(|(_, result)| matches!(result, Published::Unknown(_) | Published::Nacked))
+                .map(|(at, _)| at)
+                .collect();
+            if open.is_empty() {
+                return Some(results);
+            }
+            if let Some(Published::Unknown(error)) = open.first().and_then(|at| results.get(*at)) {
+                warn!(code = %error.code, messages = open.len(), "not confirmed by the broker, publishing again: {}", error.what);
+            }
+            tokio::select! {
+                () = stop.cancelled() => return None,
+                () = tokio::time::sleep(delays.next()) => {}
+            }
+            tokio::select! {
+                () = stop.cancelled() => return None,
+                live = self.link.live() => { live?; }
+            }
+            let again: Vec<Message> = open.iter().filter_map(|at| messages.get(*at).cloned()).collect();
+            for (at, result) in open.into_iter().zip(self.publish(&again).await) {
+                if let Some(slot) = results.get_mut(at) {
+                    *slot = result;
+                }
+            }
+        }
+    }
+
+    async fn window(&self, messages: &[Message]) -> Vec<Published> {
+        let turn = self.next.fetch_add(1, Ordering::Relaxed);
+        let count = self.slots.len();
+        let free = (0..count).filter_map(|at| self.slots.get((turn + at) % count)).find_map(|slot| slot.try_lock().ok());
+        let mut slot = match free {
+            Some(slot) => slot,
+            None => match self.slots.get(turn % count) {
+                Some(slot) => slot.lock().await,
+                None => return Vec::new(),
+            },
+        };
+        if slot.as_ref().is_none_or(|slot| slot.live.dead.is_cancelled() || !slot.channel.status().connected()) {
+            *slot = None;
+            match self.open().await {
+                Ok(new) => *slot = Some(new),
+                Err(error) => return messages.iter().map(|_| Published::Unknown(error.clone())).collect(),
+            }
+        }
+        let Some(open) = slot.as_ref() else { return Vec::new() };
+        if open.live.is_blocked() {
+            let error = BrokerError::new(Code::BrokerBlocked, "the broker is out of memory or disk and takes no messages");
+            return messages.iter().map(|_| Published::Unknown(error.clone())).collect();
+        }
+        match timeout(CONFIRMS, send(&open.channel, open.live.frame_max(), messages)).await {
+            Ok(Ok(results)) => results,
+            Ok(Err(error)) => {
+                let error = BrokerError::of("publishing", &error);
+                // A channel can fail alone; whether the connection did too, its watcher finds out.
+                *slot = None;
+                messages.iter().map(|_| Published::Unknown(error.clone())).collect()
+            }
+            Err(_) => {
+                let what = format!("no confirm within {} s", CONFIRMS.as_secs());
+                open.live.dead.cancel();
+                *slot = None;
+                let error = BrokerError::new(Code::BrokerUnreachable, what);
+                messages.iter().map(|_| Published::Unknown(error.clone())).collect()
+            }
+        }
+    }
+
+    async fn open(&self) -> Result<Slot, BrokerError> {
+        // Not connected is an answer at once: the caller decides how long to wait.
+        if !self.link.is_connected() {
+            let error = self.link.last_error();
+            return Err(error.unwrap_or_else(|| BrokerError::new(Code::BrokerUnreachable, "not yet connected to the broker")));
+        }
+        let Some(live) = self.link.live().await else {
+            return Err(BrokerError::new(Code::BrokerUnreachable, "we are stopping"));
+        };
+        let channel = live.channel().await?;
+        let confirm = channel.confirm_select(ConfirmSelectOptions::default());
+        match timeout(super::link::CALL, confirm).await {
+            Ok(Ok(())) => Ok(Slot { channel, live }),
+            Ok(Err(error)) => Err(BrokerError::new(Code::BrokerUnreachable, format!("turning on confirms: {}", sentence(&error)))),
+            Err(_) => Err(BrokerError::new(Code::BrokerUnreachable, "turning on confirms: no answer")),
+        }
+    }
+}
+
+async fn send(channel: &Channel, frame_max: usize, messages: &[Message]) -> lapin::Result<Vec<Published>> {
+    let mut results: Vec<Option<Published>> = Vec::with_capacity(messages.len());
+    let mut confirms = Vec::with_capacity(messages.len());
+    for message in messages {
+        if let Err(error) = message.check(frame_max) {
+            results.push(Some(Published::Refused(error)));
+            continue;
+        }
+        let confirm = channel
+            .basic_publish(
+                short(&message.exchange),
+                short(&message.routing_key),
+                BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() },
+                &message.body,
+                message.properties.clone().into_lapin(),
+            )
+            .await?;
+        confirms.push((results.len(), confirm));
+        results.push(None);
+    }
+    let mut returned: Vec<BasicReturnMessage> = Vec::new();
+    for (at, confirm) in confirms {
+        let confirmation = confirm.await?;
+        let nacked = confirmation.is_nack();
+        if let Confirmation::Ack(Some(back)) | Confirmation::Nack(Some(back)) = confirmation {
+            returned.push(back);
+        }
+        if let Some(slot) = results.get_mut(at) {
+            *slot = Some(if nacked { Published::Nacked } else { Published::Confirmed });
+        }
+    }
+    for back in returned {
+        let text = format!("{} {}", back.reply_code, back.reply_text);
+        for (message, result) in messages.iter().zip(results.iter_mut()) {
+            if is_same(message, &back) && matches!(result, Some(Published::Confirmed)) {
+                *result = Some(Published::Returned(text.clone()));
+            }
+        }
+    }
+    Ok(results.into_iter().map(|result| result.unwrap_or(Published::Nacked)).collect())
+}
+
+fn is_same(message: &Message, back: &BasicReturnMessage) -> bool {
+    let id = Properties::from_lapin(back.delivery.properties.clone());
+    message.exchange == back.delivery.exchange.as_str()
+        && message.routing_key == back.delivery.routing_key.as_str()
+        && message.properties.message_id() == id.message_id()
+        && message.body == Bytes::copy_from_slice(&back.delivery.data)
+}
+
+/// A name that has been checked for its length.
+fn short(text: &str) -> ShortString {
+    ShortString::try_new(text).unwrap_or_default()
+}

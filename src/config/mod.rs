@@ -1,0 +1,259 @@
+//! The files of a council's bridge: read as written ([`raw`]), compiled and checked as a whole ([`Project`]), and made
+//! into what `run` carries out ([`Config`]).
+//!
+//! Nothing here touches the network. Every problem of all files is found at once, with its file, line and column.
+
+mod bridge;
+pub mod compile;
+mod load;
+pub mod plan;
+mod proof;
+pub mod raw;
+pub mod schema;
+pub mod secrets;
+pub mod source;
+pub mod units;
+
+pub use compile::{TIERS, select};
+pub use bridge::receive_path;
+pub use load::Project;
+
+use crate::{
+    event::schema::EventSchema,
+    mapping::Condition,
+    template::{Scope, Template, TemplateFailed, Texts},
+};
+use secrets::SecretRef;
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+/// Everything `run` needs to know, checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The council's code: the last part of routing keys.
+    pub council: String,
+    /// The platform's broker.
+    pub broker: Broker,
+    /// The prefix of the bridge's queues and exchanges.
+    pub prefix: String,
+    /// Whether missing queues and exchanges are declared.
+    pub declare: bool,
+    /// Whether the platform's exchanges are declared too.
+    pub declare_platform: bool,
+    /// The broker's management interface.
+    pub management: Option<String>,
+    /// The local store.
+    pub store: Store,
+    /// Where requests are received.
+    pub receiver: Option<Receiver>,
+    /// Where health, readiness and metrics are answered.
+    pub admin: Option<SocketAddr>,
+    /// How long begun work goes on after SIGTERM.
+    pub drain: Duration,
+    /// The adapters in use.
+    pub instances: Vec<Arc<Instance>>,
+    /// The routes to systems.
+    pub deliver: Vec<Arc<DeliverRoute>>,
+    /// The routes from systems.
+    pub collect: Vec<Arc<CollectRoute>>,
+    /// The event schemas by type.
+    pub schemas: Arc<HashMap<String, Arc<EventSchema>>>,
+}
+
+/// How a broker is reached.
+#[derive(Debug, Clone)]
+pub struct Broker {
+    /// Addresses of one cluster.
+    pub addresses: Vec<Address>,
+    /// The user; `guest` if none is said.
+    pub username: Option<String>,
+    /// The password.
+    pub password: Option<SecretRef>,
+    /// Certificates.
+    pub tls: Tls,
+    /// How long a connection may be silent.
+    pub heartbeat: Duration,
+    /// Whether the password may go to another machine unencrypted.
+    pub allow_unencrypted_login: bool,
+}
+
+/// Certificates: files.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tls {
+    /// Authorities to trust.
+    pub ca: Option<PathBuf>,
+    /// Our certificate.
+    pub certificate: Option<PathBuf>,
+    /// Its key.
+    pub key: Option<SecretRef>,
+}
+
+/// An address of a broker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address {
+    /// Whether over TLS.
+    pub tls: bool,
+    /// The host.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+    /// The virtual host.
+    pub vhost: String,
+}
+
+/// The local store.
+#[derive(Debug, Clone)]
+pub struct Store {
+    /// The file.
+    pub path: PathBuf,
+    /// Bytes that may wait in the spool.
+    pub spool_limit: u64,
+    /// How long it is remembered what has been done.
+    pub keep: Duration,
+}
+
+/// The HTTP receiver.
+#[derive(Debug, Clone)]
+pub struct Receiver {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// TLS, if any.
+    pub tls: Option<Tls>,
+    /// Requests under way at once.
+    pub most_at_once: usize,
+}
+
+/// An adapter with a council's settings.
+#[derive(Debug)]
+pub struct Instance {
+    /// The name under which the bridge knows it.
+    pub name: String,
+    /// The adapter.
+    pub adapter: Arc<plan::Adapter>,
+    /// Its settings; secret ones are not among them.
+    pub settings: Texts,
+    /// Where its secrets are to be had.
+    pub secrets: BTreeMap<String, SecretRef>,
+    /// The `source` of its events.
+    pub source: String,
+}
+
+/// A route to a system.
+#[derive(Debug)]
+pub struct DeliverRoute {
+    /// `<instance>.<route>`
+    pub id: String,
+    /// Its queue.
+    pub queue: String,
+    /// The adapter in use.
+    pub instance: Arc<Instance>,
+    /// What it does.
+    pub plan: Arc<plan::Deliver>,
+    /// Which events it takes: what the adapter says and what the bridge adds.
+    pub select: Vec<Condition>,
+    /// Messages under way at once.
+    pub concurrency: u32,
+}
+
+/// A route from a system.
+#[derive(Debug)]
+pub struct CollectRoute {
+    /// `<instance>.<route>`
+    pub id: String,
+    /// The adapter in use.
+    pub instance: Arc<Instance>,
+    /// What it does.
+    pub plan: Arc<plan::Collect>,
+    /// Documents under way at once.
+    pub concurrency: u32,
+}
+
+impl DeliverRoute {
+    /// Whether the route takes an event with this data.
+    pub fn takes(&self, data: &crate::tree::Tree) -> bool {
+        self.select.iter().all(|condition| condition.test.holds(condition.path.find(data)))
+    }
+}
+
+impl Instance {
+    /// The text of a template that sees only the settings.
+    ///
+    /// # Errors
+    /// What went wrong with it.
+    pub fn render(&self, template: &Template) -> Result<String, TemplateFailed> {
+        template.render(&Scope { settings: Some(&self.settings), ..Scope::default() })
+    }
+}
+
+impl Address {
+    /// Reads `amqp[s]://host[:port][/vhost]`.
+    ///
+    /// # Errors
+    /// What is wrong with it, in words.
+    pub fn parse(text: &str) -> Result<Address, String> {
+        let (scheme, rest) = text.split_once("://").ok_or("an address begins with `amqp://` or `amqps://`")?;
+        let tls = match scheme {
+            "amqp" => false,
+            "amqps" => true,
+            _ => return Err("an address begins with `amqp://` or `amqps://`".to_owned()),
+        };
+        if rest.contains('@') {
+            return Err("user and password do not stand in the address; use `username` and `password`".to_owned());
+        }
+        let (authority, vhost) = rest.split_once('/').unwrap_or((rest, ""));
+        let (host, port) = match authority.strip_prefix('[') {
+            Some(rest) => {
+                let (host, port) = rest.split_once(']').ok_or("the bracket of the IPv6 address is not closed")?;
+                (host, port.strip_prefix(':'))
+            }
+            None => match authority.rsplit_once(':') {
+                Some((host, port)) => (host, Some(port)),
+                None => (authority, None),
+            },
+        };
+        if host.is_empty() {
+            return Err("the address has no host".to_owned());
+        }
+        let port = match port {
+            None if tls => 5671,
+            None => 5672,
+            Some(port) => port.parse().map_err(|_| "the port is not a number from 1 to 65535".to_owned())?,
+        };
+        let vhost = if vhost.is_empty() { "/".to_owned() } else { percent_decode(vhost)? };
+        Ok(Address { tls, host: host.to_owned(), port, vhost })
+    }
+
+    /// Whether it is this machine.
+    pub fn is_local(&self) -> bool {
+        self.host == "localhost" || self.host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+    }
+}
+
+impl std::fmt::Display for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let scheme = if self.tls { "amqps" } else { "amqp" };
+        write!(f, "{scheme}://{}:{}/{}", self.host, self.port, crate::template::percent_encode(&self.vhost))
+    }
+}
+
+fn percent_decode(text: &str) -> Result<String, String> {
+    let mut bytes = Vec::new();
+    let mut rest = text.bytes();
+    while let Some(b) = rest.next() {
+        if b != b'%' {
+            bytes.push(b);
+            continue;
+        }
+        let digit = |b: Option<u8>| b.and_then(|b| (b as char).to_digit(16));
+        match (digit(rest.next()), digit(rest.next())) {
+            (Some(high), Some(low)) => bytes.push((high * 16 + low) as u8),
+            _ => return Err("`%` in the vhost's name is not followed by two hexadecimal digits".to_owned()),
+        }
+    }
+    String::from_utf8(bytes).map_err(|_| "the vhost's name is not UTF-8".to_owned())
+}

@@ -1,0 +1,479 @@
+//! Adapters compiled: every template, path, condition and mapping of an adapter file, ready to be carried out.
+//!
+//! A plan holds nothing of a council; an [`super::Instance`] is a plan with a council's settings.
+
+use super::raw::adapter::{Algorithm, BodyIs, KeyEncoding, Makes, Meaning, Output, Repeat};
+use crate::{
+    event::{Accept, schema::EventSchema},
+    format::{Format, Namespaces},
+    mapping::{Condition, Mapping, path::Path},
+    template::Template,
+};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+/// An adapter file, compiled.
+#[derive(Debug)]
+pub struct Adapter {
+    /// The file's name without `.toml`.
+    pub name: String,
+    /// The system's name, for people.
+    pub title: String,
+    /// What it is.
+    pub about: String,
+    /// Its settings.
+    pub settings: BTreeMap<String, super::raw::adapter::SettingKeys>,
+    /// How the system is reached.
+    pub system: SystemPlan,
+    /// The values computed for each request, each after those it uses.
+    pub values: Vec<(String, Computed)>,
+    /// Signatures of bodies, put into headers.
+    pub body_signs: Vec<(String, Sign)>,
+    /// Signatures to check, by name.
+    pub verify: BTreeMap<String, Verify>,
+    /// Rates, by name: so many within a time.
+    pub rates: BTreeMap<String, (u32, Duration)>,
+    /// Routes to the system.
+    pub deliver: Vec<Arc<Deliver>>,
+    /// Routes from the system.
+    pub collect: Vec<Arc<Collect>>,
+    /// The digest of the file.
+    pub digest: String,
+}
+
+/// How a system is reached.
+#[derive(Debug)]
+pub enum SystemPlan {
+    /// Over HTTP.
+    Http(Http),
+    /// It is a broker.
+    Amqp(Amqp),
+}
+
+/// A system over HTTP.
+#[derive(Debug)]
+pub struct Http {
+    /// What paths are added to.
+    pub base_url: Template,
+    /// How we show who we are.
+    pub login: Option<Login>,
+    /// Headers of every request.
+    pub headers: Vec<(String, Template)>,
+    /// Certificates.
+    pub tls: Option<Tls>,
+    /// A proxy.
+    pub proxy: Option<Template>,
+    /// For making a connection.
+    pub connect_timeout: Duration,
+    /// For a whole request.
+    pub timeout: Duration,
+    /// Bytes of an answer.
+    pub answer_limit: u64,
+}
+
+/// Certificates; paths are templates of settings.
+#[derive(Debug, Clone)]
+pub struct Tls {
+    /// Authorities to trust.
+    pub ca: Option<Template>,
+    /// Our certificate.
+    pub certificate: Option<Template>,
+    /// Its key: a reference.
+    pub key: Option<Template>,
+}
+
+/// How somebody shows who they are.
+#[derive(Debug, Clone)]
+pub struct Login {
+    /// In which way.
+    pub how: LoginKind,
+    /// Only if this setting is given.
+    pub when_set: Option<String>,
+}
+
+/// Ways to show who one is. Secrets are named, not held.
+#[derive(Debug, Clone)]
+pub enum LoginKind {
+    /// User and password.
+    Basic { username: Template, password: String },
+    /// A token.
+    Bearer { token: String },
+    /// A header.
+    Header { name: Template, value: String },
+    /// OAuth 2.0 client credentials.
+    Oauth2 { token_url: Template, client_id: Template, client_secret: String, scope: Option<String> },
+}
+
+/// A system that is a broker.
+#[derive(Debug)]
+pub struct Amqp {
+    /// Addresses, separated by spaces; empty for the platform's broker.
+    pub addresses: Template,
+    /// The user.
+    pub username: Option<Template>,
+    /// The password's secret setting.
+    pub password: Option<String>,
+    /// Certificates.
+    pub tls: Option<Tls>,
+    /// The setting that must be `yes` to log in unencrypted.
+    pub allow_unencrypted_login: Option<String>,
+}
+
+/// A value computed for each request.
+#[derive(Debug)]
+pub enum Computed {
+    /// By a template.
+    Text(Template),
+    /// A signature over a template's text.
+    Signature(Sign, Template),
+}
+
+/// A signature that we make.
+#[derive(Debug, Clone)]
+pub struct Sign {
+    /// The secret setting with the key.
+    pub key: String,
+    /// How the key is written.
+    pub key_encoding: KeyEncoding,
+    /// The algorithm.
+    pub algorithm: Algorithm,
+    /// How the signature is written.
+    pub output: Output,
+    /// The header it goes into.
+    pub header: Option<String>,
+}
+
+/// A signature that we check.
+#[derive(Debug, Clone)]
+pub struct Verify {
+    /// The header it stands in.
+    pub header: String,
+    /// What it begins with there.
+    pub prefix: String,
+    /// A moment signed with the body: header, separator, window.
+    pub timestamp: Option<(String, String, Duration)>,
+    /// The secret settings with the keys; those that are not set are passed over, one must be.
+    pub keys: Vec<String>,
+    /// How the keys are written.
+    pub key_encoding: KeyEncoding,
+    /// The algorithm.
+    pub algorithm: Algorithm,
+    /// How the signature is written.
+    pub output: Output,
+}
+
+/// A route to the system.
+#[derive(Debug)]
+pub struct Deliver {
+    /// Its name within the adapter.
+    pub name: String,
+    /// What it does.
+    pub about: String,
+    /// The events it takes.
+    pub event: Arc<EventSchema>,
+    /// Which of them.
+    pub select: Vec<Condition>,
+    /// One request for each of these.
+    pub each: Option<Path>,
+    /// What makes the document.
+    pub mapping: Option<Arc<Mapping>>,
+    /// What sending brings about.
+    pub makes: Makes,
+    /// What makes a repeat safe; a route that makes nothing is harmless.
+    pub repeat: Repeat,
+    /// What is sent, and where.
+    pub action: Action,
+    /// What is asked before the first attempt.
+    pub before: Option<Before>,
+    /// What answers mean, before the general rules.
+    pub answers: Vec<Rule>,
+    /// The format of answers.
+    pub answer_format: Option<Format>,
+    /// The events made of answers.
+    pub reply: Vec<Emit>,
+    /// What is remembered as open.
+    pub opens: Option<Opens>,
+    /// How to find out what happened.
+    pub probe: Option<Probe>,
+    /// How attempts are repeated.
+    pub retry: RetryPolicy,
+    /// How many messages are under way at once, unless the bridge says otherwise.
+    pub concurrency: u32,
+    /// How many messages a window holds.
+    pub window: u32,
+    /// Forms of events that are read beside the usual ones.
+    pub accept: Accept,
+}
+
+/// What a deliver route sends.
+#[derive(Debug)]
+pub enum Action {
+    /// A request.
+    Request(Request),
+    /// A message.
+    Publish(Publish),
+}
+
+/// A request over HTTP.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The method.
+    pub method: String,
+    /// The path.
+    pub path: Template,
+    /// The query.
+    pub query: Vec<(String, Template)>,
+    /// Headers.
+    pub headers: Vec<(String, Template)>,
+    /// What makes the body, where it is not the route's own mapping.
+    pub mapping: Option<Arc<Mapping>>,
+    /// The rate it counts under.
+    pub rate: Option<String>,
+}
+
+/// Where a message is published.
+#[derive(Debug)]
+pub struct Publish {
+    /// The exchange.
+    pub exchange: Template,
+    /// The routing key.
+    pub routing_key: Template,
+    /// Headers.
+    pub headers: Vec<(String, Template)>,
+}
+
+/// What is asked before the first attempt.
+#[derive(Debug)]
+pub struct Before {
+    /// The request.
+    pub request: Request,
+    /// What answers mean.
+    pub answers: Vec<Rule>,
+    /// What is kept.
+    pub keep: Vec<(String, Path)>,
+}
+
+/// What an answer means, if it fits.
+#[derive(Debug, Clone)]
+pub struct Rule {
+    /// Statuses from and to; any if empty.
+    pub statuses: Vec<(u16, u16)>,
+    /// What stands in the answer.
+    pub conditions: Vec<AnswerCondition>,
+    /// The list whose entries the conditions are about.
+    pub any: Option<Path>,
+    /// Whether there is a body.
+    pub body: Option<BodyIs>,
+    /// The SOAP fault code; `*` for any.
+    pub fault: Option<String>,
+    /// What it means.
+    pub then: Meaning,
+    /// A sentence for people.
+    pub why: Option<String>,
+}
+
+/// A condition on an answer.
+#[derive(Debug, Clone)]
+pub struct AnswerCondition {
+    /// Where.
+    pub path: Path,
+    /// What must hold.
+    pub test: AnswerTest,
+}
+
+/// What a condition on an answer asks.
+#[derive(Debug, Clone)]
+pub enum AnswerTest {
+    /// One of these texts.
+    Is(Vec<Template>),
+    /// None of these texts, or absent.
+    Not(Vec<Template>),
+    /// Present, or absent.
+    Present(bool),
+}
+
+/// What becomes of what a system said.
+#[derive(Debug)]
+pub struct Emit {
+    /// When.
+    pub when: Vec<Condition>,
+    /// What.
+    pub action: EmitAction,
+    /// For each of these parts of the document.
+    pub each: Option<Path>,
+    /// What is remembered as open.
+    pub opens: Option<Opens>,
+    /// Whether the rules after it count as well.
+    pub also: bool,
+}
+
+/// What is done with a document.
+#[derive(Debug)]
+pub enum EmitAction {
+    /// An event is published.
+    Event(Arc<Mapping>),
+    /// Nothing, for this reason.
+    Ignore(String),
+    /// Nothing yet.
+    Wait,
+    /// It goes before a person, for this reason.
+    Dead(String),
+}
+
+/// What is remembered as open.
+#[derive(Debug)]
+pub struct Opens {
+    /// The route that asks.
+    pub route: String,
+    /// What it is asked by.
+    pub key: Template,
+    /// What no second one is opened for.
+    pub one_per: Option<Template>,
+    /// What is kept.
+    pub keep: Vec<(String, Template)>,
+    /// Whether the event's data is kept as well.
+    pub keep_event: bool,
+}
+
+/// How to find out what happened.
+#[derive(Debug)]
+pub struct Probe {
+    /// The request.
+    pub request: Request,
+    /// What answers mean.
+    pub answers: Vec<Rule>,
+    /// Their format.
+    pub format: Format,
+    /// How long "absent" is not to be believed.
+    pub settle: Duration,
+}
+
+/// How attempts are repeated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RetryPolicy {
+    /// How often at once.
+    pub at_once: u32,
+    /// How long between further attempts; the last is repeated.
+    pub waits: Vec<Duration>,
+    /// How long after the first failure it is given up.
+    pub give_up: Duration,
+}
+
+/// A route from the system.
+#[derive(Debug)]
+pub struct Collect {
+    /// Its name within the adapter.
+    pub name: String,
+    /// What it does.
+    pub about: String,
+    /// How it comes.
+    pub source: Source,
+    /// Its format.
+    pub format: Format,
+    /// What makes two the same.
+    pub key: Option<Template>,
+    /// How the truth is fetched.
+    pub fetch: Vec<Fetch>,
+    /// What becomes of it.
+    pub events: Vec<Emit>,
+    /// Whether the system itself posts these payments.
+    pub already_posted: bool,
+    /// How attempts are repeated.
+    pub retry: RetryPolicy,
+    /// How many are under way at once, unless the bridge says otherwise.
+    pub concurrency: u32,
+    /// The namespaces of its paths.
+    pub namespaces: Namespaces,
+}
+
+/// How a document comes.
+#[derive(Debug)]
+pub enum Source {
+    /// The system calls us.
+    Receive(Receive),
+    /// We look what is new.
+    Poll(Poll),
+    /// We ask about open items.
+    Ask(Ask),
+    /// We consume a queue.
+    Consume(Consume),
+}
+
+/// The system calls us.
+#[derive(Debug)]
+pub struct Receive {
+    /// At this path; `None` is `/<instance>/<route>`.
+    pub path: Option<String>,
+    /// With this method.
+    pub method: String,
+    /// With this signature.
+    pub verify: Option<String>,
+    /// As somebody.
+    pub login: Option<Login>,
+    /// With at most so many bytes.
+    pub limit: u64,
+}
+
+/// We look what is new.
+#[derive(Debug)]
+pub struct Poll {
+    /// How often.
+    pub every: Duration,
+    /// The request.
+    pub request: Request,
+    /// What answers mean.
+    pub answers: Vec<Rule>,
+    /// The entries.
+    pub split: Path,
+    /// Where the link to the next page stands.
+    pub next: Option<Path>,
+    /// Whether pages are numbered.
+    pub pages: bool,
+    /// What has been looked through.
+    pub progress: Progress,
+}
+
+/// How a poll knows what is new.
+#[derive(Debug)]
+pub enum Progress {
+    /// It does not: all of it each time, known ones are duplicates.
+    All,
+    /// A window of time after the other: lag, overlap, first, pattern.
+    Window { lag: Duration, overlap: Duration, first: Duration, pattern: Option<String> },
+    /// From the last value of this place on.
+    Cursor { path: Path, first: String },
+}
+
+/// We ask about open items.
+#[derive(Debug)]
+pub struct Ask {
+    /// How long between asking; the last is repeated.
+    pub waits: Vec<Duration>,
+    /// When a person is told.
+    pub give_up: Duration,
+    /// The request.
+    pub request: Request,
+    /// What answers mean.
+    pub answers: Vec<Rule>,
+}
+
+/// We consume a queue.
+#[derive(Debug)]
+pub struct Consume {
+    /// The queue.
+    pub queue: Template,
+    /// Whether the messages are events already.
+    pub events: bool,
+}
+
+/// How the truth is fetched.
+#[derive(Debug)]
+pub struct Fetch {
+    /// When.
+    pub when: Vec<Condition>,
+    /// The request.
+    pub request: Request,
+    /// What answers mean.
+    pub answers: Vec<Rule>,
+    /// The format of the answer.
+    pub format: Format,
+}

@@ -1,0 +1,6 @@
+//! The files exactly as written. Doc comments here are the reference and the editors' help: one home per key.
+
+pub mod adapter;
+pub mod bridge;
+
+pub use crate::mapping::raw as mapping;
