@@ -174,6 +174,15 @@ impl Code {
     }
 }
 
+impl Code {
+    /// What to do about it, in a sentence or two: the part of its page after `**What to do:**`.
+    pub fn remedy(self) -> &'static str {
+        const MARK: &str = "**What to do:**";
+        let page = self.page();
+        page.split_once(MARK).map_or("", |(_, rest)| rest.split("\n\n").next().unwrap_or_default().trim())
+    }
+}
+
 impl fmt::Display for Code {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())

@@ -2,12 +2,20 @@
 #![forbid(unsafe_code)]
 pub mod broker;
 pub mod code;
+pub mod collect;
 pub mod config;
+pub mod deliver;
+pub mod emit;
 pub mod event;
 pub mod format;
+pub mod letter;
+pub mod listen;
 pub mod mapping;
 pub mod problem;
 pub mod retry;
+pub mod store;
+pub mod system;
+pub mod telemetry;
 pub mod template;
 pub mod tls;
 pub mod tree;

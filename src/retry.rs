@@ -27,7 +27,7 @@ impl Delays {
     }
 
     /// The next delay. `backoff` puts jitter on top of its cap; here the cap holds.
-    pub fn next(&mut self) -> Duration {
+    pub fn delay(&mut self) -> Duration {
         self.inner.next_backoff().unwrap_or(self.most).min(self.most)
     }
 
@@ -44,12 +44,12 @@ mod tests {
     #[test]
     fn delays_grow_to_their_cap_and_never_beyond() {
         let mut delays = Delays::new(Duration::from_millis(100), Duration::from_secs(5));
-        let first = delays.next();
+        let first = delays.delay();
         assert!(first >= Duration::from_millis(70) && first <= Duration::from_millis(130), "{first:?}");
-        let later: Vec<Duration> = (0..50).map(|_| delays.next()).collect();
+        let later: Vec<Duration> = (0..50).map(|_| delays.delay()).collect();
         assert!(later.iter().all(|delay| *delay <= Duration::from_secs(5)));
         assert!(later.last().is_some_and(|delay| *delay >= Duration::from_secs(3)));
         delays.reset();
-        assert!(delays.next() <= Duration::from_millis(130));
+        assert!(delays.delay() <= Duration::from_millis(130));
     }
 }

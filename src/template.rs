@@ -8,10 +8,9 @@ use jiff::{Timestamp, tz::TimeZone};
 use minijinja::{Environment, ErrorKind, UndefinedBehavior, value::Value};
 use rust_decimal::{Decimal, RoundingStrategy};
 use std::{
-    cell::OnceCell,
     collections::{BTreeMap, BTreeSet},
     fmt,
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 /// Steps one template may take before it is stopped.
@@ -39,14 +38,16 @@ pub struct Scope<'a> {
     pub values: Option<&'a Texts>,
     /// `now`, as RFC 3339 in UTC.
     pub now: Timestamp,
+    /// `nonce`: 32 hexadecimal digits that no other request has.
+    pub nonce: &'a str,
     /// Further names, such as `cursor` and `page`.
     pub more: Vec<(&'static str, Tree)>,
-    pub(crate) built: OnceCell<Value>,
+    pub(crate) built: OnceLock<Value>,
 }
 
 /// The names a template may use at its top.
 pub const NAMES: &[&str] =
-    &["event", "document", "cause", "item", "settings", "values", "now", "cursor", "page", "council"];
+    &["event", "document", "cause", "item", "settings", "values", "now", "nonce", "cursor", "page"];
 
 /// How what a template inserts is escaped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,7 +142,15 @@ impl Template {
     }
 }
 
-impl Scope<'_> {
+impl<'a> Scope<'a> {
+    /// The same with other computed values.
+    pub fn with_values<'b>(&self, values: &'b Texts) -> Scope<'b>
+    where
+        'a: 'b,
+    {
+        Scope { values: Some(values), more: self.more.clone(), built: OnceLock::new(), ..*self }
+    }
+
     fn value(&self) -> Value {
         self.built
             .get_or_init(|| {
@@ -155,6 +164,7 @@ impl Scope<'_> {
                     names.extend(texts.map(|texts| (name, Value::from_iter(texts.iter().map(|(name, text)| (name.as_str(), Value::from(text.as_str())))))));
                 }
                 names.insert("now", Value::from(self.now.to_string()));
+                names.insert("nonce", Value::from(self.nonce));
                 names.extend(self.more.iter().map(|(name, tree)| (*name, to_value(tree))));
                 Value::from_iter(names)
             })

@@ -110,11 +110,10 @@ impl Lane {
         let lost = || BrokerError::new(Code::BrokerUnreachable, "an acknowledgement did not count: the channel is stale");
         let all = settled.iter().all(|(_, settle)| *settle == Settle::Ack);
         let calls = async {
-            if all && settled.len() > 1 {
-                if let Some((last, _)) = settled.last() {
+            if all && settled.len() > 1
+                && let Some((last, _)) = settled.last() {
                     return last.acker.ack(BasicAckOptions { multiple: true }).await;
                 }
-            }
             for (delivery, settle) in &settled {
                 let counted = match settle {
                     Settle::Ack => delivery.acker.ack(BasicAckOptions::default()).await?,

@@ -160,7 +160,7 @@ async fn supervise(name: String, broker: Broker, stop: CancellationToken, sender
         }
         tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(delays.next()) => {}
+            () = tokio::time::sleep(delays.delay()) => {}
         }
     }
 }

@@ -99,7 +99,7 @@ impl Publisher {
             }
             tokio::select! {
                 () = stop.cancelled() => return None,
-                () = tokio::time::sleep(delays.next()) => {}
+                () = tokio::time::sleep(delays.delay()) => {}
             }
             tokio::select! {
                 () = stop.cancelled() => return None,

@@ -225,7 +225,7 @@ impl Builder<'_> {
             secrets,
             source: format!("{prefix}:{name}"),
         });
-        for (route, _) in &keys.routes {
+        for route in keys.routes.keys() {
             let known: Vec<&str> = adapter
                 .deliver
                 .iter()

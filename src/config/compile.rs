@@ -137,6 +137,7 @@ impl<'a> Compiler<'a> {
             headers,
             tls: keys.tls.as_ref().map(|tls| self.tls(tls, &under(&at, &["tls"]))),
             proxy,
+            error_code: keys.error_code.as_ref().and_then(|text| self.path(text, &under(&at, &["error_code"]))),
             connect_timeout: self.duration(&keys.connect_timeout, "5s", &under(&at, &["connect_timeout"])),
             timeout: self.duration(&keys.timeout, "30s", &under(&at, &["timeout"])),
             answer_limit: self.size(&keys.answer_limit, 4 << 20, &under(&at, &["answer_limit"])),
@@ -608,7 +609,11 @@ impl<'a> Compiler<'a> {
         let one_per = keys.one_per.as_ref().and_then(|text| self.template(text, Escape::None, &under(at, &["one_per"])));
         let keep = self.templates(&keys.keep, Escape::None, &under(at, &["keep"]));
         let key = self.template(&keys.key, Escape::None, &under(at, &["key"]))?;
-        Some(Opens { route: keys.route.clone(), key, one_per, keep, keep_event: keys.keep_event })
+        for (index, event) in keys.not_after.iter().enumerate() {
+            self.schema(event, &under(at, &["not_after", &index.to_string()]));
+        }
+        let (route, not_after) = (keys.route.clone(), keys.not_after.clone());
+        Some(Opens { route, key, one_per, not_after, keep, keep_event: keys.keep_event })
     }
 
     fn retry(&mut self, keys: &RetryKeys, at: At<'_>) -> RetryPolicy {

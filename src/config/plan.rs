@@ -62,6 +62,8 @@ pub struct Http {
     pub tls: Option<Tls>,
     /// A proxy.
     pub proxy: Option<Template>,
+    /// Where the system puts an error code of its own.
+    pub error_code: Option<Path>,
     /// For making a connection.
     pub connect_timeout: Duration,
     /// For a whole request.
@@ -328,6 +330,8 @@ pub struct Opens {
     pub key: Template,
     /// What no second one is opened for.
     pub one_per: Option<Template>,
+    /// Outcomes after which none is opened again.
+    pub not_after: Vec<String>,
     /// What is kept.
     pub keep: Vec<(String, Template)>,
     /// Whether the event's data is kept as well.

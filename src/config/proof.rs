@@ -109,7 +109,7 @@ fn meet(schema: &EventSchema, a: &[Condition], b: &[Condition]) -> Option<String
         };
         let value = match (&allowed.is, &listed) {
             (Some(values), _) => Some(values.iter().find(possible)?.clone()),
-            (None, Some(listed)) => listed.iter().find(|value| possible(&value)).cloned(),
+            (None, Some(listed)) => listed.iter().find(|value| possible(value)).cloned(),
             (None, None) => Some(if field.is_some_and(|field| field.kind == Kind::Text) { "any other text" } else { "any" }.to_owned()),
         };
         let absent_is_fine = allowed.is.is_none() && allowed.present != Some(true) && !required;

@@ -81,6 +81,8 @@ pub struct HttpKeys {
     pub tls: Option<super::bridge::TlsKeys>,
     /// A proxy to go through; a template of `settings`. Empty: none.
     pub proxy: Option<String>,
+    /// Where in its answers the system puts an error code of its own: shown with dead letters, so a code and never a text.
+    pub error_code: Option<String>,
     /// How long making a connection may take. Default: `5s`.
     pub connect_timeout: Option<String>,
     /// How long a whole request may take. Default: `30s`.
@@ -492,6 +494,9 @@ pub struct OpensKeys {
     /// What no second one may be opened for while this one is open: a template. A further event with the same is held
     /// until this one is settled.
     pub one_per: Option<String>,
+    /// Types of events after which none is opened again for the same: `payment.succeeded.v1`.
+    #[serde(default)]
+    pub not_after: Vec<String>,
     /// What is kept: names and templates.
     #[serde(default)]
     pub keep: BTreeMap<String, String>,

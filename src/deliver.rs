@@ -1,0 +1,560 @@
+//! Platform to system: the whole way of one event.
+//!
+//! A lane takes deliveries in windows and carries each window to its end: read, claimed, sent, recorded, and only then
+//! acknowledged. Whatever fails, the order of the statements sees to it that the message is in at least one safe place:
+//! its queue, a retry tier, the dead-letter queue, or the system. Nothing here ends in an acknowledgement unless one of
+//! these has been confirmed or committed.
+//!
+//! The way in one screen: [`Deliverer::carry`]. One message with all its care: [`attempt::send`].
+
+mod attempt;
+
+use crate::{
+    broker::{
+        Delivery, Lane, Link, Message, Properties, Published, Publisher, Settle,
+        topology::Names,
+    },
+    code::Code,
+    config::{DeliverRoute, plan::Action},
+    emit::Outgoing,
+    event::{self, Event, Key},
+    format::Limits,
+    letter::{self, Past, Reason, Stage},
+    retry::Delays,
+    store::{Answer, Claim, NewItem, Place, Record, RouteNumber, Store, Went},
+    system::System,
+    telemetry::{Metrics, Trace},
+    verdict::Failure,
+};
+use attempt::{Done, End, Part};
+use jiff::Timestamp;
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{error, warn};
+
+/// One route to a system, ready to run.
+pub struct Deliverer {
+    /// The route.
+    pub route: Arc<DeliverRoute>,
+    /// Its number in the store.
+    pub number: RouteNumber,
+    /// The numbers of the `collect` routes of the same adapter, for opened items: number, first wait.
+    pub asking: HashMap<String, (RouteNumber, Duration)>,
+    /// The system.
+    pub system: Arc<System>,
+    /// The store.
+    pub store: Store,
+    /// The connection to consume on.
+    pub link: Link,
+    /// The publisher to the platform's broker.
+    pub publisher: Publisher,
+    /// The names of our exchanges.
+    pub names: Names,
+    /// The council's code.
+    pub council: String,
+    /// Metrics.
+    pub metrics: Metrics,
+    /// Ends the route.
+    pub stop: CancellationToken,
+    /// What is being sent at this moment of which there may be only one.
+    pub one_per: Arc<Mutex<HashSet<String>>>,
+}
+
+/// A delivery that has been read.
+struct Letter {
+    delivery: Delivery,
+    past: Past,
+    key: Key,
+    trace: Option<String>,
+    event: Result<Event, Failure>,
+}
+
+impl Letter {
+    fn origin(&self) -> (&str, &str) {
+        (&self.delivery.exchange, &self.delivery.routing_key)
+    }
+}
+
+/// What is to be published, recorded and settled for one message.
+struct Outcome {
+    at: usize,
+    publish: Option<Message>,
+    record: Option<Record>,
+    settle: Settle,
+}
+
+impl Deliverer {
+    /// Runs the route's lanes until it is stopped.
+    pub fn start(self: Arc<Self>, tasks: &TaskTracker) {
+        for lane in 0..self.route.concurrency {
+            tasks.spawn(self.clone().lane(lane));
+        }
+    }
+
+    async fn lane(self: Arc<Self>, number: u32) {
+        let tag = format!("{}#{number}", self.route.id);
+        let mut delays = Delays::new(Duration::from_millis(200), Duration::from_secs(15));
+        while !self.stop.is_cancelled() {
+            match Lane::open(&self.link, &self.route.queue, self.route.plan.window as usize, &tag).await {
+                Ok(None) => return,
+                Ok(Some(lane)) => {
+                    delays.reset();
+                    self.work(lane).await;
+                }
+                Err(error) => warn!(route = self.route.id, code = %error.code, "cannot consume: {}", error.what),
+            }
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                () = tokio::time::sleep(delays.delay()) => {}
+            }
+        }
+    }
+
+    async fn work(&self, mut lane: Lane) {
+        loop {
+            let taken = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return lane.close().await,
+                taken = lane.take() => taken,
+            };
+            let settled = match taken {
+                Ok(deliveries) => self.carry(deliveries).await,
+                Err(error) => {
+                    if !self.stop.is_cancelled() {
+                        warn!(route = self.route.id, code = %error.code, "the lane is lost: {}", error.what);
+                    }
+                    return;
+                }
+            };
+            if let Err(error) = lane.settle(settled).await {
+                warn!(route = self.route.id, code = %error.code, "the lane is lost: {}", error.what);
+                return;
+            }
+        }
+    }
+
+    /// Carries a window to its end, and says how each delivery is to be settled, in the order in which they came.
+    async fn carry(&self, deliveries: Vec<Delivery>) -> Vec<(Delivery, Settle)> {
+        let letters: Vec<Letter> = deliveries.into_iter().map(|delivery| self.read(delivery)).collect();
+        let mine: Vec<bool> = letters.iter().map(|letter| self.is_mine(letter)).collect();
+        let claims = letters.iter().zip(&mine).filter(|(_, mine)| **mine).map(|(letter, _)| claim(letter)).collect();
+        let places = match self.store.claim(self.number, now(), claims).await {
+            Ok(places) => places,
+            Err(error) => {
+                error!(route = self.route.id, code = %error.code, "nothing can be claimed, messages are given back: {}", error.what);
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                return letters.into_iter().map(|letter| (letter.delivery, Settle::GiveBack)).collect();
+            }
+        };
+        let mut places = places.into_iter();
+        let mut outcomes: Vec<Outcome> = Vec::with_capacity(letters.len());
+        let mut window = Vec::new();
+        for (at, (letter, mine)) in letters.iter().zip(&mine).enumerate() {
+            match (mine, if *mine { places.next() } else { None }) {
+                (false, _) => {
+                    self.metrics.count(&self.route.id, "passed", 1);
+                    outcomes.push(Outcome { at, publish: None, record: None, settle: Settle::Ack });
+                }
+                (true, Some(place)) => match (&self.route.plan.action, &place) {
+                    // Many messages to a broker go in one window; everything else has its care one by one.
+                    (Action::Publish(_), Place::Go(went)) if self.can_go_in_window(letter) => {
+                        window.push((at, went.clone()));
+                    }
+                    _ => outcomes.push(self.one(at, letter, place).await),
+                },
+                (true, None) => outcomes.push(Outcome { at, publish: None, record: None, settle: Settle::GiveBack }),
+            }
+        }
+        if !window.is_empty() {
+            outcomes.extend(self.window(&letters, window).await);
+        }
+        outcomes.sort_by_key(|outcome| outcome.at);
+        let settles = self.close(&letters, outcomes).await;
+        letters.into_iter().zip(settles).map(|(letter, settle)| (letter.delivery, settle)).collect()
+    }
+
+    /// Reads a delivery: its own past, and the event in it.
+    fn read(&self, delivery: Delivery) -> Letter {
+        let past = Past::of(&delivery.properties);
+        let arrived = delivery.properties.arrived(&delivery.body);
+        let trace = delivery.properties.text("traceparent").and_then(|text| Trace::parse(&text)).map(|trace| trace.next_hop());
+        let event = event::decode(&arrived, self.route.plan.accept, &Limits::default())
+            .map_err(|bad| Failure::refused(bad.code, bad.field, bad.what))
+            .and_then(|event| self.check(event));
+        let key = match &event {
+            Ok(event) => event.key(),
+            Err(_) => Key::of_bytes(delivery.properties.message_id(), &delivery.body),
+        };
+        Letter { past, key, trace, event, delivery }
+    }
+
+    fn check(&self, event: Event) -> Result<Event, Failure> {
+        let schema = &self.route.plan.event;
+        if event.event_type != schema.event_type {
+            let what = match event.event_type.rsplit_once(".v") {
+                Some((name, version)) if schema.event_type.rsplit_once(".v").is_some_and(|(own, _)| own == name) => {
+                    format!("version {version} of this event is not known here; the route reads {}", schema.event_type)
+                }
+                _ => format!("the route reads {}, this is another type of event", schema.event_type),
+            };
+            return Err(Failure::refused(Code::UnknownEventType, "type", what));
+        }
+        match schema.breaches(&event.data).into_iter().next() {
+            None => Ok(event),
+            Some(breach) => Err(Failure::refused(Code::EventBreaksSchema, breach.field, breach.what)),
+        }
+    }
+
+    /// Whether the route takes the event. What cannot be read is the route's: it lies in its queue.
+    fn is_mine(&self, letter: &Letter) -> bool {
+        letter.event.as_ref().map_or(true, |event| self.route.takes(&event.data))
+    }
+
+    fn can_go_in_window(&self, letter: &Letter) -> bool {
+        letter.event.is_ok()
+            && self.route.plan.each.is_none()
+            && self.route.plan.before.is_none()
+            && self.route.plan.opens.is_none()
+    }
+
+    /// One message that is not part of a window.
+    async fn one(&self, at: usize, letter: &Letter, place: Place) -> Outcome {
+        let acked = |outcome: &'static str| {
+            self.metrics.count(&self.route.id, outcome, 1);
+            Outcome { at, publish: None, record: None, settle: Settle::Ack }
+        };
+        match (place, &letter.event) {
+            (Place::Done | Place::Buried | Place::Stale, _) => acked("duplicate"),
+            // Another copy is under way in this very process: this one looks again in a while.
+            (Place::Busy, _) => Outcome {
+                at,
+                publish: Some(self.tier(letter, Duration::from_secs(5), letter.past.attempt, first_failed(letter))),
+                record: None,
+                settle: Settle::Ack,
+            },
+            (Place::Go(went), Err(failure)) => self.dead(at, letter, Stage::Event, failure, failure.code, went.doubt),
+            (Place::Go(went), Ok(event)) => match self.message(letter, event, went).await {
+                Ok(()) => Outcome { at, publish: None, record: Some(Record::Delivered { opens: None }), settle: Settle::Ack },
+                Err(end) => self.ended(at, letter, end),
+            },
+            (Place::Reply { answer, kept }, Ok(event)) => {
+                match self.reply_again(letter, event, &answer, kept.as_deref(), 0).await {
+                    Ok(()) => Outcome { at, publish: None, record: Some(Record::Delivered { opens: None }), settle: Settle::Ack },
+                    Err(End::GiveBack) => Outcome { at, publish: None, record: None, settle: Settle::GiveBack },
+                    Err(end) => self.ended(at, letter, end),
+                }
+            }
+            (Place::Reply { .. }, Err(failure)) => self.dead(at, letter, Stage::Event, failure, failure.code, false),
+        }
+    }
+
+    /// A message, whole or part by part. Parts that were done are never done again.
+    async fn message(&self, letter: &Letter, event: &Event, went: Went) -> Result<(), End> {
+        let Some(each) = &self.route.plan.each else {
+            let done = attempt::send(self, letter, event, 0, went).await?;
+            return self.delivered(letter, 0, done).await;
+        };
+        let mut buried = None;
+        for part in attempt::parts(event, each) {
+            let claim = Claim { part: part.number, ..claim(letter) };
+            let place = self.store.claim(self.number, now(), vec![claim]).await.map_err(|error| End::store(&error))?;
+            let result = match place.into_iter().next() {
+                Some(Place::Go(went)) => self.part(letter, &part, went).await,
+                Some(Place::Reply { answer, kept }) => {
+                    match self.reply_again(letter, &part.event, &answer, kept.as_deref(), part.number).await {
+                        Ok(()) => self.record(letter, part.number, Record::Delivered { opens: None }).await,
+                        Err(end) => Err(end),
+                    }
+                }
+                Some(Place::Buried) => {
+                    let what = format!("part {} was given up before; a replay tries it again", part.number);
+                    let failure = Failure::refused(Code::SystemRefuses, part.name.clone(), what);
+                    Err(End::Dead { stage: Stage::Sending, code: failure.code, failure, doubt: false })
+                }
+                Some(Place::Done | Place::Stale) => Ok(()),
+                Some(Place::Busy) | None => Err(End::GiveBack),
+            };
+            match result {
+                Ok(()) => {}
+                // One part that is refused for good does not hold up the others.
+                Err(End::Dead { stage, code, failure, doubt }) => {
+                    let dead = Record::Dead { code: code.as_str(), doubt };
+                    self.record(letter, part.number, dead).await?;
+                    let field = if failure.field.is_empty() { part.name.clone() } else { format!("{}: {}", part.name, failure.field) };
+                    buried.get_or_insert(End::Dead { stage, code, failure: Failure { field, ..failure }, doubt });
+                }
+                Err(end) => {
+                    if let End::Later { failure: _, wait, doubt, first_failed } = &end {
+                        let later = Record::Waiting {
+                            attempt: letter.past.attempt + 1,
+                            due_at: now() + millis(*wait),
+                            failed_at: first_failed.as_millisecond(),
+                            doubt: *doubt,
+                        };
+                        self.record(letter, part.number, later).await?;
+                    }
+                    return Err(end);
+                }
+            }
+        }
+        buried.map_or(Ok(()), Err)
+    }
+
+    async fn part(&self, letter: &Letter, part: &Part, went: Went) -> Result<(), End> {
+        let done = attempt::send(self, letter, &part.event, part.number, went).await?;
+        self.delivered(letter, part.number, done).await?;
+        self.record(letter, part.number, Record::Delivered { opens: None }).await
+    }
+
+    async fn record(&self, letter: &Letter, part: u32, record: Record) -> Result<(), End> {
+        let mapping = self.digest();
+        let records = vec![(letter.key, part, record)];
+        self.store.record(self.number, now(), mapping, records).await.map_err(|error| End::store(&error))
+    }
+
+    /// The system has done it: first that is recorded, with the answer, so that it is never done again; then the reply
+    /// made of the answer is published and confirmed.
+    async fn delivered(&self, letter: &Letter, part: u32, done: Done) -> Result<(), End> {
+        let opens = done.opens.map(|opened| self.item(opened)).transpose()?;
+        if opens.is_none() && done.reply.as_ref().is_ok_and(Vec::is_empty) {
+            return Ok(());
+        }
+        self.record(letter, part, Record::Answered { answer: done.answer, opens }).await?;
+        self.reply(done.reply).await
+    }
+
+    /// Publishes a reply whose answer is on record, after a crash or a replay.
+    async fn reply_again(
+        &self,
+        letter: &Letter,
+        event: &Event,
+        answer: &Answer,
+        kept: Option<&str>,
+        part: u32,
+    ) -> Result<(), End> {
+        self.reply(attempt::reply_of(self, event, letter.trace.as_deref(), answer, kept, part)).await
+    }
+
+    async fn reply(&self, reply: Result<Vec<Outgoing>, Failure>) -> Result<(), End> {
+        match reply {
+            Err(failure) => Err(End::Dead { stage: Stage::Reply, code: failure.code, failure, doubt: false }),
+            Ok(events) => match self.publish_events(events).await {
+                true => Ok(()),
+                false => Err(End::GiveBack),
+            },
+        }
+    }
+
+    fn item(&self, opened: crate::emit::Opened) -> Result<NewItem, End> {
+        let Some((route, first_wait)) = self.asking.get(&opened.route) else {
+            let what = format!("the route {} that would ask is not running", opened.route);
+            let failure = Failure::refused(Code::UnknownName, "opens", what);
+            return Err(End::Dead { stage: Stage::Reply, code: failure.code, failure, doubt: false });
+        };
+        Ok(NewItem {
+            route: *route,
+            key: opened.key,
+            one_per: opened.one_per,
+            cause: opened.cause,
+            due_at: now() + millis(*first_wait),
+        })
+    }
+
+    /// Publishes events to the platform and waits until they are confirmed; whether they are.
+    async fn publish_events(&self, events: Vec<Outgoing>) -> bool {
+        let messages: Vec<Message> = events.into_iter().map(|event| event.message).collect();
+        self.publish(&messages).await.is_some_and(|results| results.iter().all(|result| *result == Published::Confirmed))
+    }
+
+    /// Publishes messages surely; a message that comes back or is refused is told to a person.
+    async fn publish(&self, messages: &[Message]) -> Option<Vec<Published>> {
+        let results = self.publisher.publish_surely(messages, &self.stop).await?;
+        for (message, result) in messages.iter().zip(&results) {
+            let (code, what) = match result {
+                Published::Returned(text) => (Code::PublishReturned, text.clone()),
+                Published::Refused(error) => (error.code, error.what.clone()),
+                Published::Confirmed | Published::Nacked | Published::Unknown(_) => continue,
+            };
+            error!(route = self.route.id, code = %code, exchange = message.exchange, routing_key = message.routing_key,
+                   "a message cannot be put where it belongs and is given back to its queue: {what}");
+        }
+        Some(results)
+    }
+
+    /// Documents for a broker, published in one window.
+    async fn window(&self, letters: &[Letter], window: Vec<(usize, Went)>) -> Vec<Outcome> {
+        let mut outcomes = Vec::with_capacity(window.len());
+        let mut messages = Vec::with_capacity(window.len());
+        let mut sent = Vec::with_capacity(window.len());
+        for (at, went) in window {
+            let Some((letter, Ok(event))) = letters.get(at).map(|letter| (letter, &letter.event)) else { continue };
+            match attempt::document_for_broker(self, letter, event) {
+                Ok(message) => {
+                    messages.push(message);
+                    sent.push((at, went));
+                }
+                Err(failure) => outcomes.push(self.dead(at, letter, Stage::Mapping, &failure, failure.code, went.doubt)),
+            }
+        }
+        let System::Amqp(system) = &*self.system else { return outcomes };
+        let results = system.send(&messages).await;
+        for ((at, went), result) in sent.into_iter().zip(results) {
+            let Some(letter) = letters.get(at) else { continue };
+            outcomes.push(match result {
+                Ok(()) => Outcome { at, publish: None, record: Some(Record::Delivered { opens: None }), settle: Settle::Ack },
+                Err(failure) => self.ended(at, letter, attempt::end_of(self, letter, &went, failure)),
+            });
+        }
+        outcomes
+    }
+
+    /// A message that did not get through.
+    fn ended(&self, at: usize, letter: &Letter, end: End) -> Outcome {
+        match end {
+            End::GiveBack => Outcome { at, publish: None, record: Some(Record::GivenBack), settle: Settle::GiveBack },
+            End::Later { failure, wait, doubt, first_failed } => {
+                self.metrics.count(&self.route.id, "later", 1);
+                warn!(route = self.route.id, message = %letter.key, attempt = letter.past.attempt, code = %failure.code,
+                      wait = crate::config::units::in_words(wait), "not delivered, tried again later: {}", failure.what);
+                let attempt = letter.past.attempt + 1;
+                Outcome {
+                    at,
+                    publish: Some(self.tier(letter, wait, attempt, first_failed)),
+                    record: Some(Record::Waiting {
+                        attempt,
+                        due_at: now() + millis(wait),
+                        failed_at: first_failed.as_millisecond(),
+                        doubt,
+                    }),
+                    settle: Settle::Ack,
+                }
+            }
+            End::Dead { stage, code, failure, doubt } => self.dead(at, letter, stage, &failure, code, doubt),
+        }
+    }
+
+    fn tier(&self, letter: &Letter, wait: Duration, attempt: u32, first_failed: Timestamp) -> Message {
+        Message {
+            exchange: self.names.tier(wait),
+            routing_key: self.route.queue.clone(),
+            properties: letter::for_retry(&letter.delivery.properties, letter.origin(), attempt, first_failed),
+            body: letter.delivery.body.clone(),
+        }
+    }
+
+    fn dead(&self, at: usize, letter: &Letter, stage: Stage, failure: &Failure, code: Code, doubt: bool) -> Outcome {
+        self.metrics.dead(&self.route.id, code.as_str());
+        warn!(route = self.route.id, message = %letter.key, code = %code, stage = stage.as_str(), field = failure.field,
+              "given up, a dead letter now: {}", failure.what);
+        let event = letter.event.as_ref().ok();
+        let mapping = self.digest();
+        let reason = Reason {
+            route: &self.route.id,
+            key: letter.key.to_string(),
+            event: event.map(|event| (event.source.as_str(), event.id.as_str(), event.event_type.as_str())),
+            failure,
+            code,
+            stage,
+            attempts: letter.past.attempt,
+            mapping: mapping.as_deref(),
+            doubt,
+            item: None,
+            now: Timestamp::now(),
+        };
+        let again: Properties = letter.delivery.properties.again();
+        Outcome {
+            at,
+            publish: Some(Message {
+                exchange: self.names.dead(),
+                routing_key: self.route.queue.clone(),
+                properties: letter::for_dead(again, letter.origin(), &letter.delivery.body, &reason),
+                body: letter.delivery.body.clone(),
+            }),
+            record: Some(Record::Dead { code: code.as_str(), doubt }),
+            settle: Settle::Ack,
+        }
+    }
+
+    /// Publishes what is to be published, then records, then says how each is settled: only what is safe is acknowledged.
+    async fn close(&self, letters: &[Letter], outcomes: Vec<Outcome>) -> Vec<Settle> {
+        let to_publish: Vec<(usize, Message)> = outcomes
+            .iter()
+            .enumerate()
+            .filter_map(|(at, outcome)| outcome.publish.clone().map(|message| (at, message)))
+            .collect();
+        let mut outcomes = outcomes;
+        if !to_publish.is_empty() {
+            let messages: Vec<Message> = to_publish.iter().map(|(_, message)| message.clone()).collect();
+            let results = self.publish(&messages).await;
+            let stopping = results.is_none();
+            let results = results.unwrap_or_default();
+            let mut results = results.iter();
+            for (at, _) in &to_publish {
+                let confirmed = results.next() == Some(&Published::Confirmed);
+                if let Some(outcome) = outcomes.get_mut(*at).filter(|_| !confirmed) {
+                    // Not safe elsewhere: it stays in its queue, as it was.
+                    outcome.settle = Settle::GiveBack;
+                    outcome.record = match outcome.record.take() {
+                        Some(Record::Dead { doubt, .. } | Record::Waiting { doubt, .. }) => {
+                            let letter = letters.get(outcome.at);
+                            Some(Record::Waiting {
+                                attempt: letter.map_or(1, |letter| letter.past.attempt),
+                                due_at: now(),
+                                failed_at: now(),
+                                doubt,
+                            })
+                        }
+                        other => other,
+                    };
+                }
+            }
+            if !stopping && outcomes.iter().any(|outcome| outcome.settle == Settle::GiveBack) {
+                tokio::time::sleep(Duration::from_secs(5)).await;
+            }
+        }
+        let delivered = outcomes.iter().filter(|outcome| matches!(outcome.record, Some(Record::Delivered { .. }))).count();
+        let records: Vec<(Key, u32, Record)> = outcomes
+            .iter()
+            .filter_map(|outcome| Some((letters.get(outcome.at)?.key, 0, outcome.record.clone()?)))
+            .collect();
+        if !records.is_empty()
+            && let Err(error) = self.store.record(self.number, now(), self.digest(), records).await
+        {
+            error!(route = self.route.id, code = %error.code, "outcomes cannot be recorded, messages are given back: {}", error.what);
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            return letters.iter().map(|_| Settle::GiveBack).collect();
+        }
+        if delivered > 0 {
+            self.metrics.count(&self.route.id, "delivered", delivered as u64);
+        }
+        outcomes.iter().map(|outcome| outcome.settle).collect()
+    }
+
+    fn digest(&self) -> Option<String> {
+        self.route.plan.mapping.as_ref().map(|mapping| mapping.digest.chars().take(16).collect())
+    }
+}
+
+fn claim(letter: &Letter) -> Claim {
+    let (source, id) = match &letter.event {
+        Ok(event) => (event.source.clone(), event.id.clone()),
+        Err(_) => (String::new(), letter.delivery.properties.message_id().unwrap_or_default().to_owned()),
+    };
+    Claim { key: letter.key, part: 0, source, id, attempt: letter.past.attempt, replay: letter.past.replay }
+}
+
+fn first_failed(letter: &Letter) -> Timestamp {
+    letter.past.first_failed.unwrap_or_else(Timestamp::now)
+}
+
+fn now() -> i64 {
+    Timestamp::now().as_millisecond()
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}

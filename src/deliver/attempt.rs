@@ -1,0 +1,625 @@
+//! One attempt at delivering one message, or one part of it: with everything that keeps a payment from being made twice.
+
+use super::{Deliverer, Letter, now};
+use crate::{
+    broker::{Message, Properties},
+    code::Code,
+    config::{
+        plan::{Action, Before, Probe, Request},
+        raw::adapter::{Meaning, Repeat},
+    },
+    emit::{self, Ground, Opened, Outgoing},
+    event::Event,
+    format::Format,
+    letter::Stage,
+    mapping::{Context, Mapping, path::Path},
+    retry::Delays,
+    store::{Answer, Open, StoreError, Went},
+    system::{Body, HttpSystem, Said, System, classify, sign},
+    template::{Scope, Texts},
+    tree::{Name, Record, Tree},
+    verdict::{self, Class, Failure, Tried, Verdict},
+};
+use bytes::Bytes;
+use jiff::Timestamp;
+use std::{sync::Arc, time::Duration};
+
+/// What a system has done.
+pub struct Done {
+    /// Its answer, whole.
+    pub answer: Answer,
+    /// The events made of it; a reply that cannot be made does not undo what the system has done.
+    pub reply: Result<Vec<Outgoing>, Failure>,
+    /// What is open from here on.
+    pub opens: Option<Opened>,
+}
+
+/// How an attempt ended otherwise.
+pub enum End {
+    /// It is tried again later.
+    Later { failure: Failure, wait: Duration, doubt: bool, first_failed: Timestamp },
+    /// It is given up.
+    Dead { stage: Stage, code: Code, failure: Failure, doubt: bool },
+    /// It was not begun, or cannot be recorded: back to its queue.
+    GiveBack,
+}
+
+impl End {
+    /// The store failed: not the message's fault.
+    pub fn store(error: &StoreError) -> End {
+        tracing::error!(code = %error.code, "the store failed, the message is given back: {}", error.what);
+        End::GiveBack
+    }
+
+    fn dead(stage: Stage, failure: Failure) -> End {
+        End::Dead { stage, code: failure.code, failure, doubt: false }
+    }
+}
+
+/// A part of an event that is sent by itself.
+pub struct Part {
+    /// Its number, from 1.
+    pub number: u32,
+    /// Its name for people: `lines[2]`.
+    pub name: String,
+    /// The event with only this part.
+    pub event: Event,
+}
+
+/// The parts of an event: for each entry of the list the event with that entry alone.
+pub fn parts(event: &Event, each: &Path) -> Vec<Part> {
+    let Some(step) = each.steps().first() else { return Vec::new() };
+    let entries = each.find_all(&event.data);
+    entries
+        .into_iter()
+        .enumerate()
+        .map(|(index, entry)| {
+            let mut event = event.clone();
+            *event.data.record_mut().entry(&step.name) = Tree::List(vec![entry.clone()]);
+            let number = u32::try_from(index + 1).unwrap_or(u32::MAX);
+            Part { number, name: format!("{}[{number}]", step.name.local), event }
+        })
+        .collect()
+}
+
+/// What all steps of an attempt see.
+struct Attempt<'a> {
+    deliverer: &'a Deliverer,
+    letter: &'a Letter,
+    event: &'a Event,
+    part: u32,
+    /// What was read before the first attempt, and the event's own data.
+    cause: Tree,
+    doubt: bool,
+    sent_at: Option<i64>,
+    first_failed: Timestamp,
+}
+
+/// Sends one message or part, with all its care.
+///
+/// # Errors
+/// How it ended if it was not delivered.
+pub async fn send(
+    deliverer: &Deliverer,
+    letter: &Letter,
+    event: &Event,
+    part: u32,
+    went: Went,
+) -> Result<Done, End> {
+    let settled_by_person = letter.past.settled;
+    let mut attempt = Attempt {
+        deliverer,
+        letter,
+        event,
+        part,
+        cause: cause(event, read_kept(went.kept.as_deref())),
+        doubt: went.doubt && !settled_by_person,
+        sent_at: went.sent_at,
+        first_failed: went
+            .failed_at
+            .and_then(|at| Timestamp::from_millisecond(at).ok())
+            .or(letter.past.first_failed)
+            .unwrap_or_else(Timestamp::now),
+    };
+    let _only = attempt.only_one().await?;
+    attempt.run().await
+}
+
+/// What mappings read as `cause`: the event's data under `event`, beside what was kept.
+fn cause(event: &Event, kept: Option<Tree>) -> Tree {
+    let mut record = match kept {
+        Some(Tree::Record(record)) => record,
+        _ => Record::new(),
+    };
+    *record.entry(&Name::plain("event")) = event.data.clone();
+    Tree::Record(record)
+}
+
+/// What was kept, as a tree.
+fn read_kept(kept: Option<&str>) -> Option<Tree> {
+    crate::format::parse_json(kept?, &crate::format::Limits::default()).ok()
+}
+
+/// Holds the place of something of which only one may be under way.
+struct Only<'a>(&'a Deliverer, String);
+
+impl Drop for Only<'_> {
+    fn drop(&mut self) {
+        if let Ok(mut under_way) = self.0.one_per.lock() {
+            under_way.remove(&self.1);
+        }
+    }
+}
+
+impl<'a> Attempt<'a> {
+    /// Nothing is opened for what is open already, or has come to an end after which there must be no second.
+    async fn only_one(&self) -> Result<Option<Only<'a>>, End> {
+        let plan = &self.deliverer.route.plan;
+        let Some((opens, template)) = plan.opens.as_ref().and_then(|opens| Some((opens, opens.one_per.as_ref()?))) else {
+            return Ok(None);
+        };
+        let scope = Scope {
+            event: Some(self.event),
+            settings: Some(&self.deliverer.route.instance.settings),
+            ..Scope::default()
+        };
+        let one_per = template
+            .render(&scope)
+            .map_err(|failed| End::dead(Stage::Mapping, Failure::refused(Code::TemplateFailed, "one_per", failed.0)))?;
+        let waits = |what: &str| End::Later {
+            failure: Failure::not_done(Code::StillOpen, what),
+            wait: verdict::wait(self.letter.past.attempt, &plan.retry),
+            doubt: self.doubt,
+            first_failed: self.first_failed,
+        };
+        let held = self.deliverer.one_per.lock().is_ok_and(|mut under_way| under_way.insert(one_per.clone()));
+        if !held {
+            return Err(waits("another one of the same is being sent at this moment"));
+        }
+        let only = Only(self.deliverer, one_per.clone());
+        let route = format!("{}.{}", self.deliverer.route.instance.name, opens.route);
+        let Some((number, _)) = self.deliverer.asking.get(&route) else { return Ok(Some(only)) };
+        match self.deliverer.store.one_per(*number, one_per).await.map_err(|error| End::store(&error))? {
+            None => Ok(Some(only)),
+            Some(Open::Since(_)) => Err(waits("an earlier one of the same is still open in the system; it is being asked about")),
+            Some(Open::Settled(outcome)) if opens.not_after.contains(&outcome) => {
+                let what = format!("an earlier one of the same has ended in {outcome}: a second would do it twice");
+                Err(End::dead(Stage::Sending, Failure::refused(Code::AlreadyConcluded, "", what)))
+            }
+            Some(Open::Settled(_)) => Ok(Some(only)),
+        }
+    }
+
+    async fn run(&mut self) -> Result<Done, End> {
+        let plan = &self.deliverer.route.plan;
+        let mut at_once = 0;
+        let mut asked = false;
+        let mut delays = Delays::new(Duration::from_millis(200), Duration::from_secs(2));
+        loop {
+            // A request of which nobody knows is asked about before anything is sent.
+            if self.doubt && !asked && plan.probe.is_some() && matches!(plan.repeat, Repeat::Probe) {
+                asked = true;
+                if let Some(done) = self.ask().await? {
+                    return Ok(done);
+                }
+            }
+            if self.doubt && plan.repeat == Repeat::Never {
+                let failure = Failure::unknown("an earlier request may have been carried out, and there is no way to ask");
+                return Err(End::Dead { stage: Stage::Sending, code: failure.code, failure, doubt: true });
+            }
+            let failure = match self.once().await {
+                Ok(done) => return Ok(done),
+                Err(Step::End(end)) => return Err(end),
+                Err(Step::Failed(failure)) => failure,
+            };
+            let unknown = failure.class == Class::Unknown;
+            if unknown {
+                self.deliverer.metrics.in_doubt.get_or_create_owned(&crate::telemetry::RouteLabel { route: self.deliverer.route.id.clone() }).inc();
+                self.sent_at = Some(now());
+            }
+            let tried = Tried {
+                attempt: self.letter.past.attempt,
+                at_once,
+                failing_for: Timestamp::now().duration_since(self.first_failed).unsigned_abs(),
+                doubt: self.doubt,
+            };
+            let verdict = verdict::judge(&failure, tried, &plan.retry, plan.repeat, plan.probe.is_some());
+            self.doubt |= unknown;
+            match verdict {
+                Verdict::AtOnce => at_once += 1,
+                Verdict::ReadAnew => {
+                    at_once += 1;
+                    self.forget_kept();
+                }
+                Verdict::Ask => {
+                    asked = true;
+                    if let Some(done) = self.ask().await? {
+                        return Ok(done);
+                    }
+                    // It is not there: what failed is settled as not done.
+                    match failure.class {
+                        Class::Refused => return Err(End::Dead { stage: Stage::Sending, code: failure.code, failure, doubt: false }),
+                        Class::NotDone | Class::Unknown | Class::Guarded if at_once < plan.retry.at_once => at_once += 1,
+                        Class::NotDone | Class::Unknown | Class::Guarded => return Err(self.later(failure)),
+                    }
+                }
+                Verdict::Later(wait) => {
+                    return Err(End::Later { failure, wait, doubt: self.doubt, first_failed: self.first_failed });
+                }
+                Verdict::Dead(code) => {
+                    let doubt = self.doubt && code != failure.code || code == Code::OutcomeUnknown;
+                    return Err(End::Dead { stage: Stage::Sending, code, failure, doubt });
+                }
+            }
+            tokio::select! {
+                () = self.deliverer.stop.cancelled() => return Err(self.later(Failure::not_done(Code::SystemBusy, "the bridge is stopping"))),
+                () = tokio::time::sleep(delays.delay()) => {}
+            }
+        }
+    }
+
+    fn later(&self, failure: Failure) -> End {
+        let policy = &self.deliverer.route.plan.retry;
+        let failing_for = Timestamp::now().duration_since(self.first_failed).unsigned_abs();
+        if failing_for >= policy.give_up {
+            return End::Dead { stage: Stage::Asking, code: Code::RetriesExhausted, failure, doubt: self.doubt };
+        }
+        let wait = verdict::wait(self.letter.past.attempt, policy);
+        End::Later { failure, wait, doubt: self.doubt, first_failed: self.first_failed }
+    }
+
+    /// Makes the document and sends it, once.
+    async fn once(&mut self) -> Result<Done, Step> {
+        let plan = self.deliverer.route.plan.clone();
+        let (System::Http(system), Action::Request(request)) = (&*self.deliverer.system, &plan.action) else {
+            let failure = Failure::refused(Code::ExclusiveKeys, "", "this route sends to a broker in windows");
+            return Err(Step::End(End::dead(Stage::Sending, failure)));
+        };
+        if let Some(before) = &plan.before {
+            self.read_before(system, before).await?;
+        }
+        let once = matches!(plan.repeat, Repeat::Never | Repeat::Probe | Repeat::Guard);
+        let mapping = request.mapping.as_ref().or(plan.mapping.as_ref());
+        let (heard, scope_parts) = self.request(system, request, mapping, once).await?;
+        let scope = scope_parts.scope(self);
+        let said = classify(&heard, &plan.answers, plan.answer_format, system.error_code(), &scope).map_err(Step::Failed)?;
+        self.doubt = false;
+        self.done(&said, Answer { content_type: heard.content_type.clone(), body: heard.body.to_vec() })
+            .map_err(Step::End)
+    }
+
+    /// Reads what is kept for all attempts, if it has not been read.
+    async fn read_before(&mut self, system: &HttpSystem, before: &Before) -> Result<(), Step> {
+        let kept = |name: &str| self.cause.as_record().is_some_and(|record| record.get_plain(name).is_some());
+        if before.keep.iter().all(|(name, _)| kept(name)) {
+            return Ok(());
+        }
+        let format = self.deliverer.route.plan.answer_format.unwrap_or(Format::Json);
+        let (heard, parts) = self.request(system, &before.request, before.request.mapping.as_ref(), false).await?;
+        let scope = parts.scope(self);
+        let said = classify(&heard, &before.answers, Some(format), system.error_code(), &scope).map_err(Step::Failed)?;
+        let mut record = Record::new();
+        for (name, path) in &before.keep {
+            let value = said.document.as_ref().and_then(|document| path.find(document));
+            let Some(value) = value else {
+                let what = format!("what is read before the first attempt has no `{path}`");
+                return Err(Step::Failed(Failure::refused(Code::ValueMissing, path.to_string(), what)));
+            };
+            record.push(Name::plain(name.as_str()), value.clone());
+        }
+        let kept = crate::format::write_json(&Tree::Record(record.clone()));
+        self.deliverer
+            .store
+            .keep(self.deliverer.number, self.letter.key, self.part, kept)
+            .await
+            .map_err(|error| Step::End(End::store(&error)))?;
+        self.cause = cause(self.event, Some(Tree::Record(record)));
+        Ok(())
+    }
+
+    fn forget_kept(&mut self) {
+        self.cause = cause(self.event, None);
+    }
+
+    /// One request with its document, values and trace.
+    async fn request(
+        &self,
+        system: &HttpSystem,
+        request: &Request,
+        mapping: Option<&Arc<Mapping>>,
+        once: bool,
+    ) -> Result<(crate::system::Heard, ScopeParts), Step> {
+        let mut parts = ScopeParts { values: Texts::new(), nonce: crate::telemetry::nonce(), now: Timestamp::now() };
+        let instance = &self.deliverer.route.instance;
+        parts.values = sign::values(instance, &parts.scope(self)).map_err(Step::Failed)?;
+        let scope = parts.scope(self);
+        let body = match (mapping, request.method.as_str()) {
+            (Some(mapping), _) => Some(self.document(mapping, &parts)?),
+            (None, "GET" | "DELETE") => None,
+            // Without a mapping the event itself is the document, but only where the route has none for anything.
+            (None, _) if self.deliverer.route.plan.mapping.is_none() && self.sends_event(request) => {
+                Some(Body { bytes: Bytes::from(self.event.to_json()), content_type: crate::event::MEDIA_TYPE.to_owned() })
+            }
+            (None, _) => None,
+        };
+        let began = std::time::Instant::now();
+        let heard = system.call(request, &scope, body, once, self.letter.trace.as_deref()).await.map_err(Step::Failed);
+        self.deliverer.metrics.request(&self.deliverer.route.id, began.elapsed());
+        Ok((heard?, parts))
+    }
+
+    /// Whether this request is the route's own and carries the event itself.
+    fn sends_event(&self, request: &Request) -> bool {
+        matches!(&self.deliverer.route.plan.action, Action::Request(own) if std::ptr::eq(own, request))
+            && request.headers.iter().any(|(name, template)| {
+                name.eq_ignore_ascii_case("content-type") && template.source() == crate::event::MEDIA_TYPE
+            })
+    }
+
+    fn document(&self, mapping: &Mapping, parts: &ScopeParts) -> Result<Body, Step> {
+        let context = Context {
+            settings: &self.deliverer.route.instance.settings,
+            values: &parts.values,
+            cause: Some(&self.cause),
+            now: parts.now,
+            trace: None,
+        };
+        let dead = |failure: Failure| {
+            Step::End(End::Dead { stage: Stage::Mapping, code: failure.code, failure, doubt: self.doubt })
+        };
+        let document = mapping.to_document(self.event, context).map_err(|failures| dead(emit::of_mapping(&failures)))?;
+        let bytes = mapping
+            .format
+            .encode(&document, &mapping.style)
+            .map_err(|error| dead(Failure::refused(error.code, "", error.what)))?;
+        Ok(Body { bytes: Bytes::from(bytes), content_type: content_type(mapping) })
+    }
+
+    /// Asks whether an earlier request was carried out: `Some` if it was, `None` if certainly not.
+    async fn ask(&mut self) -> Result<Option<Done>, End> {
+        let plan = self.deliverer.route.plan.clone();
+        let (Some(probe), System::Http(system)) = (&plan.probe, &*self.deliverer.system) else {
+            let failure = Failure::unknown("an earlier request may have been carried out, and there is no way to ask");
+            return Err(End::Dead { stage: Stage::Asking, code: failure.code, failure, doubt: true });
+        };
+        match self.probe(system, probe).await {
+            Ok(Said { meaning: Meaning::Absent, .. }) => {
+                let ago = Duration::from_millis(u64::try_from(now() - self.sent_at.unwrap_or(0)).unwrap_or(0));
+                if let Some(early) = probe.settle.checked_sub(ago).filter(|early| !early.is_zero()) {
+                    let what = format!("the system does not show the request yet; that counts only after {}", crate::config::units::in_words(probe.settle));
+                    let policy = &plan.retry;
+                    let wait = policy.waits.iter().copied().filter(|wait| *wait >= early).min();
+                    let wait = wait.or(policy.waits.iter().copied().max()).unwrap_or(early);
+                    let failure = Failure::not_done(Code::ProbeUnclear, what);
+                    return Err(End::Later { failure, wait, doubt: true, first_failed: self.first_failed });
+                }
+                self.doubt = false;
+                let store = &self.deliverer.store;
+                store.sending(self.deliverer.number, self.letter.key, self.part, now()).await.map_err(|error| End::store(&error))?;
+                Ok(None)
+            }
+            Ok(said) => {
+                self.doubt = false;
+                let document = said.document.clone().unwrap_or_default();
+                let answer = self.answer_of(probe.format, &document);
+                self.done(&said, answer).map(Some)
+            }
+            Err(failure) => {
+                let what = format!("whether an earlier request was carried out could not be found out: {}", failure.what);
+                let failure = Failure { code: Code::ProbeUnclear, class: Class::Unknown, what, ..failure };
+                Err(self.later(failure))
+            }
+        }
+    }
+
+    /// What the probe found as an answer of the route's own format, so that a reply can be made of it at any time.
+    fn answer_of(&self, format: Format, document: &Tree) -> Answer {
+        let format = self.deliverer.route.plan.answer_format.unwrap_or(format);
+        let bytes = format.encode(document, &crate::format::Style::default()).unwrap_or_default();
+        Answer { content_type: Some(format.media_type().to_owned()), body: bytes }
+    }
+
+    async fn probe(&self, system: &HttpSystem, probe: &Probe) -> Result<Said, Failure> {
+        let heard = self.request(system, &probe.request, probe.request.mapping.as_ref(), false).await;
+        let (heard, parts) = heard.map_err(|step| match step {
+            Step::Failed(failure) => failure,
+            Step::End(_) => Failure::not_done(Code::ProbeUnclear, "the request that asks could not be made"),
+        })?;
+        // A fault must not be taken for an answer, nor an answer that no rule knows for a yes: only the rules count.
+        let said = classify(&heard, &probe.answers, Some(probe.format), system.error_code(), &parts.scope(self))?;
+        let known = probe.answers.iter().any(|rule| rule.statuses.is_empty() || rule.statuses.iter().any(|(from, to)| (*from..=*to).contains(&heard.status)));
+        match said.meaning {
+            Meaning::Delivered | Meaning::Absent if known => Ok(said),
+            _ => Err(Failure::not_done(Code::ProbeUnclear, format!("the system answered {} to the question, which no rule explains", heard.status))),
+        }
+    }
+
+    /// What is to be done with an answer that means delivered.
+    fn done(&self, said: &Said, answer: Answer) -> Result<Done, End> {
+        let plan = &self.deliverer.route.plan;
+        let nothing = Tree::Null;
+        let document = said.document.as_ref().unwrap_or(&nothing);
+        let ground = ground(self.deliverer, self.event, document, &self.cause, self.letter.trace.as_deref(), self.part);
+        let reply = match plan.reply.is_empty() {
+            true => Ok(Vec::new()),
+            false => emit::emit(&plan.reply, ground.on()).map(|emitted| emitted.events),
+        };
+        let opens = match &plan.opens {
+            None => None,
+            Some(opens) => Some(emit::open(opens, &ground.on()).map_err(|failure| End::dead(Stage::Reply, failure))?),
+        };
+        Ok(Done { answer, reply, opens })
+    }
+}
+
+/// What a step came to.
+enum Step {
+    /// A failure to be judged.
+    Failed(Failure),
+    /// The end of the attempt.
+    End(End),
+}
+
+/// What scopes of one request have in common.
+struct ScopeParts {
+    values: Texts,
+    nonce: String,
+    now: Timestamp,
+}
+
+impl ScopeParts {
+    fn scope<'s>(&'s self, attempt: &'s Attempt<'_>) -> Scope<'s> {
+        Scope {
+            event: Some(attempt.event),
+            cause: Some(&attempt.cause),
+            settings: Some(&attempt.deliverer.route.instance.settings),
+            values: Some(&self.values),
+            now: self.now,
+            nonce: &self.nonce,
+            ..Scope::default()
+        }
+    }
+}
+
+/// The ground that replies are made on, with the texts it borrows.
+struct OwnGround<'a> {
+    deliverer: &'a Deliverer,
+    event: &'a Event,
+    document: &'a Tree,
+    cause: &'a Tree,
+    trace: Option<&'a str>,
+    identity: String,
+}
+
+fn ground<'a>(
+    deliverer: &'a Deliverer,
+    event: &'a Event,
+    document: &'a Tree,
+    cause: &'a Tree,
+    trace: Option<&'a str>,
+    part: u32,
+) -> OwnGround<'a> {
+    let identity = if part == 0 { event.id.clone() } else { format!("{}:{part}", event.id) };
+    OwnGround { deliverer, event, document, cause, trace, identity }
+}
+
+impl OwnGround<'_> {
+    fn on(&self) -> Ground<'_> {
+        Ground {
+            instance: &self.deliverer.route.instance,
+            council: &self.deliverer.council,
+            document: self.document,
+            cause: Some(self.cause),
+            event: Some(self.event),
+            identity: &self.identity,
+            now: Timestamp::now(),
+            trace: self.trace,
+        }
+    }
+}
+
+/// The events of a reply, made from an answer that was recorded.
+///
+/// # Errors
+/// The answer cannot be read, or no mapping fits it.
+pub fn reply_of(
+    deliverer: &Deliverer,
+    event: &Event,
+    trace: Option<&str>,
+    answer: &Answer,
+    kept: Option<&str>,
+    part: u32,
+) -> Result<Vec<Outgoing>, Failure> {
+    let plan = &deliverer.route.plan;
+    let format = plan.answer_format.unwrap_or(Format::Json);
+    let charset = answer.content_type.as_deref().and_then(crate::system::answer::charset_of);
+    let document = match answer.body.is_empty() {
+        true => Tree::Null,
+        false => format
+            .decode(&answer.body, charset.as_deref(), &crate::format::Limits::default())
+            .map_err(|error| Failure::refused(error.code, "answer", error.to_string()))?,
+    };
+    let cause = cause(event, read_kept(kept));
+    if plan.reply.is_empty() {
+        return Ok(Vec::new());
+    }
+    emit::emit(&plan.reply, ground(deliverer, event, &document, &cause, trace, part).on()).map(|emitted| emitted.events)
+}
+
+/// The message for a broker: the mapped document, or the event itself.
+///
+/// # Errors
+/// The mapping or a template fails.
+pub fn document_for_broker(deliverer: &Deliverer, letter: &Letter, event: &Event) -> Result<Message, Failure> {
+    let plan = &deliverer.route.plan;
+    let (System::Amqp(system), Action::Publish(publish)) = (&*deliverer.system, &plan.action) else {
+        return Err(Failure::refused(Code::ExclusiveKeys, "", "this route sends over HTTP"));
+    };
+    let instance = &deliverer.route.instance;
+    let nonce = String::new();
+    let now = Timestamp::now();
+    let scope = |values| Scope {
+        event: Some(event),
+        settings: Some(&instance.settings),
+        values: Some(values),
+        now,
+        nonce: &nonce,
+        ..Scope::default()
+    };
+    let none = Texts::new();
+    let values = match instance.adapter.values.is_empty() {
+        true => Texts::new(),
+        false => sign::values(instance, &scope(&none))?,
+    };
+    let (body, mut properties) = match &plan.mapping {
+        Some(mapping) => {
+            let context = Context { settings: &instance.settings, values: &values, cause: None, now, trace: None };
+            let document = mapping.to_document(event, context).map_err(|failures| emit::of_mapping(&failures))?;
+            let bytes = mapping
+                .format
+                .encode(&document, &mapping.style)
+                .map_err(|error| Failure::refused(error.code, "", error.what))?;
+            (Bytes::from(bytes), Properties::of_document(&content_type(mapping), Some(&event.id)))
+        }
+        None => {
+            let seconds = event.time.as_deref().and_then(|time| time.parse::<Timestamp>().ok()).map(|time| time.as_second());
+            let seconds = seconds.and_then(|seconds| u64::try_from(seconds).ok());
+            (Bytes::from(event.to_json()), Properties::of_event(&event.id, &event.event_type, seconds, &instance.name))
+        }
+    };
+    if let Some(trace) = &letter.trace {
+        properties = properties.with_text("traceparent", trace);
+    }
+    system.message(publish, &scope(&values), body, properties)
+}
+
+/// How a message that a broker did not take has ended.
+pub fn end_of(deliverer: &Deliverer, letter: &Letter, went: &Went, failure: Failure) -> End {
+    let plan = &deliverer.route.plan;
+    let first_failed = letter.past.first_failed.unwrap_or_else(Timestamp::now);
+    let tried = Tried {
+        attempt: letter.past.attempt,
+        // A window is not repeated at once: what failed in it waits for the shortest tier.
+        at_once: plan.retry.at_once,
+        failing_for: Timestamp::now().duration_since(first_failed).unsigned_abs(),
+        doubt: went.doubt,
+    };
+    let doubt = went.doubt || failure.class == Class::Unknown;
+    match verdict::judge(&failure, tried, &plan.retry, plan.repeat, false) {
+        Verdict::Dead(code) => End::Dead { stage: Stage::Sending, doubt: doubt && code == Code::OutcomeUnknown, code, failure },
+        Verdict::Later(wait) => End::Later { failure, wait, doubt, first_failed },
+        Verdict::AtOnce | Verdict::Ask | Verdict::ReadAnew => {
+            let wait = verdict::wait(letter.past.attempt, &plan.retry);
+            End::Later { failure, wait, doubt, first_failed }
+        }
+    }
+}
+
+/// The content type of a mapping's document.
+fn content_type(mapping: &Mapping) -> String {
+    let media_type = mapping.format.media_type();
+    match (mapping.format, mapping.style.charset) {
+        (Format::Json | Format::Form, None) => media_type.to_owned(),
+        (_, charset) => format!("{media_type}; charset={}", charset.map_or("utf-8", encoding_rs::Encoding::name).to_lowercase()),
+    }
+}

@@ -1,0 +1,202 @@
+//! From what a system said to the events that the platform receives: chosen by the route's rules, made by mappings,
+//! checked against schemas, given an identity that stays the same however often the same thing is said.
+//!
+//! Pure, and used by both ways: by replies to what was delivered, and by what was collected.
+
+use crate::{
+    broker::{Message, Properties, topology::UPDATES},
+    code::Code,
+    config::{
+        Instance,
+        plan::{Emit, EmitAction, Opens},
+    },
+    event::{Event, Key},
+    mapping::{Context, Failures},
+    template::{Scope, Template},
+    tree::{Name, Record, Tree},
+    verdict::Failure,
+};
+use bytes::Bytes;
+use jiff::Timestamp;
+
+/// What there is to emit from.
+#[derive(Clone, Copy)]
+pub struct Ground<'a> {
+    /// The adapter in use.
+    pub instance: &'a Instance,
+    /// The council's code.
+    pub council: &'a str,
+    /// What the system said.
+    pub document: &'a Tree,
+    /// What was kept of what caused it.
+    pub cause: Option<&'a Tree>,
+    /// What caused it, if that was an event.
+    pub event: Option<&'a Event>,
+    /// What the ids of events begin with where a mapping makes none.
+    pub identity: &'a str,
+    /// The moment.
+    pub now: Timestamp,
+    /// The trace context to hand on.
+    pub trace: Option<&'a str>,
+}
+
+/// An event that is ready to be published.
+#[derive(Debug, Clone)]
+pub struct Outgoing {
+    /// What makes it the same as another.
+    pub key: Key,
+    /// Its type.
+    pub event_type: String,
+    /// The message.
+    pub message: Message,
+}
+
+/// Something to be remembered as open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Opened {
+    /// The route that will ask.
+    pub route: String,
+    /// What it is asked by.
+    pub key: String,
+    /// What no second one is opened for.
+    pub one_per: Option<String>,
+    /// What is kept, as JSON.
+    pub cause: String,
+}
+
+/// What becomes of what a system said.
+#[derive(Debug, Default)]
+pub struct Emitted {
+    /// Events to be published.
+    pub events: Vec<Outgoing>,
+    /// What is open from here on.
+    pub opens: Vec<Opened>,
+    /// Ask again later.
+    pub wait: bool,
+    /// Parts of the document that no row knows, by mapping.
+    pub drift: Vec<(String, Vec<String>)>,
+}
+
+/// Applies the rules of a route.
+///
+/// # Errors
+/// No rule applies, a rule puts it before a person, or a mapping fails.
+pub fn emit(rules: &[Emit], ground: Ground<'_>) -> Result<Emitted, Failure> {
+    let mut emitted = Emitted::default();
+    let mut applied = false;
+    for rule in rules {
+        if !rule.when.iter().all(|condition| condition.test.holds(condition.path.find(ground.document))) {
+            continue;
+        }
+        applied = true;
+        match &rule.action {
+            EmitAction::Ignore(_) => {}
+            EmitAction::Wait => emitted.wait = true,
+            EmitAction::Dead(why) => return Err(Failure::refused(Code::NoMappingApplies, "", why.clone())),
+            EmitAction::Event(mapping) => {
+                let parts: Vec<&Tree> = match &rule.each {
+                    None => vec![ground.document],
+                    Some(path) => path.find_all(ground.document),
+                };
+                for (index, part) in parts.into_iter().enumerate() {
+                    let context = Context {
+                        settings: &ground.instance.settings,
+                        values: &Default::default(),
+                        cause: ground.cause,
+                        now: ground.now,
+                        trace: None,
+                    };
+                    let new = mapping.to_event(part, context).map_err(|failures| of_mapping(&failures))?;
+                    if !new.drift.is_empty() {
+                        emitted.drift.push((mapping.name.clone(), new.drift));
+                    }
+                    let event_type = mapping.schema.event_type.clone();
+                    let id = new.id.unwrap_or_else(|| match index {
+                        0 => format!("{}:{event_type}", ground.identity),
+                        index => format!("{}:{event_type}:{index}", ground.identity),
+                    });
+                    let event = Event {
+                        id,
+                        source: ground.instance.source.clone(),
+                        event_type,
+                        subject: new.subject,
+                        time: Some(new.time.unwrap_or_else(|| ground.now.to_string())),
+                        dataschema: Some(mapping.schema.id.clone()),
+                        extensions: ground.event.map(|event| ("causationid".to_owned(), event.id.clone())).into_iter().collect(),
+                        data: new.data,
+                    };
+                    emitted.events.push(outgoing(&event, ground.council, &ground.instance.name, ground.trace));
+                }
+            }
+        }
+        if let Some(opens) = &rule.opens {
+            emitted.opens.push(open(opens, &ground)?);
+        }
+        if !rule.also {
+            break;
+        }
+    }
+    match applied {
+        true => Ok(emitted),
+        false => Err(Failure::refused(Code::NoMappingApplies, "", "no rule of the route says what becomes of this")),
+    }
+}
+
+/// The message of an event, for the platform's updates.
+pub fn outgoing(event: &Event, council: &str, app: &str, trace: Option<&str>) -> Outgoing {
+    let seconds = event.time.as_deref().and_then(|time| time.parse::<Timestamp>().ok()).map(|time| time.as_second());
+    let mut properties =
+        Properties::of_event(&event.id, &event.event_type, seconds.and_then(|seconds| u64::try_from(seconds).ok()), app);
+    if let Some(trace) = trace {
+        properties = properties.with_text("traceparent", trace);
+    }
+    Outgoing {
+        key: event.key(),
+        event_type: event.event_type.clone(),
+        message: Message {
+            exchange: UPDATES.to_owned(),
+            routing_key: format!("{}.{council}", event.event_type),
+            properties,
+            body: Bytes::from(event.to_json()),
+        },
+    }
+}
+
+/// What is to be remembered as open.
+///
+/// # Errors
+/// A template that cannot be rendered.
+pub fn open(opens: &Opens, ground: &Ground<'_>) -> Result<Opened, Failure> {
+    let scope = Scope {
+        event: ground.event,
+        document: Some(ground.document),
+        cause: ground.cause,
+        settings: Some(&ground.instance.settings),
+        now: ground.now,
+        ..Scope::default()
+    };
+    let render = |template: &Template, field: &str| {
+        template.render(&scope).map_err(|failed| Failure::refused(Code::TemplateFailed, field, failed.0))
+    };
+    let mut kept = Record::new();
+    for (name, template) in &opens.keep {
+        kept.push(Name::plain(name.as_str()), Tree::Text(render(template, name)?));
+    }
+    if let (true, Some(event)) = (opens.keep_event, ground.event) {
+        kept.push(Name::plain("event"), event.data.clone());
+    }
+    Ok(Opened {
+        route: format!("{}.{}", ground.instance.name, opens.route),
+        key: render(&opens.key, "key")?,
+        one_per: opens.one_per.as_ref().map(|template| render(template, "one_per")).transpose()?,
+        cause: crate::format::write_json(&Tree::Record(kept)),
+    })
+}
+
+/// A mapping's failure as a failure of the message: for good, until somebody mends the mapping or the data.
+pub fn of_mapping(failures: &Failures) -> Failure {
+    let first = failures.all.first();
+    let code = first.map_or(Code::ValueRefused, |failure| failure.code);
+    let field = first.map(|failure| failure.field.clone()).unwrap_or_default();
+    Failure::refused(code, field, failures.to_string())
+}

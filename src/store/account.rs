@@ -1,0 +1,99 @@
+//! The account: taken in = delivered + waiting + dead + duplicate + discarded + nothing to publish, per route. The left
+//! side is counted when messages come in, the right side from the rows: they agree, or something is wrong.
+
+use super::{State, Store, StoreError};
+use rusqlite::params;
+
+/// The account of all routes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Account {
+    /// One line per route, sorted by name.
+    pub routes: Vec<RouteAccount>,
+}
+
+/// The account of one route.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RouteAccount {
+    /// The route.
+    pub route: String,
+    /// Taken in, counted at intake.
+    pub taken: i64,
+    /// Done.
+    pub delivered: i64,
+    /// Waiting for an attempt, or under way.
+    pub waiting: i64,
+    /// Given up, in the dead-letter queue.
+    pub dead: i64,
+    /// Seen before.
+    pub duplicate: i64,
+    /// Discarded by a person.
+    pub discarded: i64,
+    /// Asked for no event.
+    pub nothing: i64,
+    /// When the next waiting one is due, in milliseconds since 1970.
+    pub next_due: Option<i64>,
+    /// Open items to be asked about.
+    pub open_items: i64,
+}
+
+impl RouteAccount {
+    /// Taken in less all that is accounted for: 0, or something is wrong.
+    pub fn difference(&self) -> i64 {
+        let sum = self.delivered + self.waiting + self.dead + self.duplicate + self.discarded + self.nothing;
+        self.taken - sum
+    }
+}
+
+impl Account {
+    /// Whether every line closes.
+    pub fn closes(&self) -> bool {
+        self.routes.iter().all(|route| route.difference() == 0)
+    }
+}
+
+impl Store {
+    /// The account, all from one moment.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn account(&self) -> Result<Account, StoreError> {
+        self.write("drawing up the account", |tx| {
+            let mut account = Account::default();
+            let mut routes = tx.prepare_cached("SELECT n, name, taken FROM route ORDER BY name")?;
+            let mut rows = routes.query([])?;
+            while let Some(row) = rows.next()? {
+                let n: i64 = row.get(0)?;
+                let mut line = RouteAccount { route: row.get(1)?, taken: row.get(2)?, ..RouteAccount::default() };
+                let mut states = tx.prepare_cached(
+                    "SELECT state, sum(messages), sum(duplicates) FROM (
+                       SELECT state, count(*) AS messages, sum(duplicates) AS duplicates FROM journal
+                         WHERE route = ?1 AND part = 0 GROUP BY state
+                       UNION ALL SELECT state, messages, duplicates FROM pruned WHERE route = ?1)
+                     GROUP BY state",
+                )?;
+                let mut counts = states.query([n])?;
+                while let Some(count) = counts.next()? {
+                    let (messages, duplicates): (i64, i64) = (count.get(1)?, count.get(2)?);
+                    line.duplicate += duplicates;
+                    match State::of(count.get(0)?) {
+                        Some(State::Delivered) => line.delivered += messages,
+                        Some(State::Claimed | State::Waiting | State::Answered) | None => line.waiting += messages,
+                        Some(State::Dead) => line.dead += messages,
+                        Some(State::Discarded) => line.discarded += messages,
+                        Some(State::Duplicate) => line.duplicate += messages,
+                        Some(State::Nothing) => line.nothing += messages,
+                    }
+                }
+                line.next_due = tx
+                    .prepare_cached("SELECT min(due_at) FROM journal WHERE route = ?1 AND state = 2")?
+                    .query_row(params![n], |row| row.get(0))?;
+                line.open_items = tx
+                    .prepare_cached("SELECT count(*) FROM item WHERE route = ?1 AND settled_at IS NULL")?
+                    .query_row(params![n], |row| row.get(0))?;
+                account.routes.push(line);
+            }
+            Ok(account)
+        })
+        .await
+    }
+}

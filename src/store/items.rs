@@ -1,0 +1,196 @@
+//! Open items: what is under way in a system and has to be asked about until it is settled.
+
+use super::{RouteNumber, State, Store, StoreError};
+use crate::event::Key;
+use rusqlite::{OptionalExtension as _, Transaction, params};
+
+/// An item about to be opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewItem {
+    /// The route that will ask.
+    pub route: RouteNumber,
+    /// What it is asked by.
+    pub key: String,
+    /// What no second one is opened for while it is open.
+    pub one_per: Option<String>,
+    /// What is kept, as JSON.
+    pub cause: String,
+    /// When it is asked first.
+    pub due_at: i64,
+}
+
+/// An open item that is due.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Item {
+    /// Its number in the store.
+    pub n: i64,
+    /// What it is asked by.
+    pub key: String,
+    /// What was kept, as JSON.
+    pub cause: String,
+    /// When it was opened.
+    pub opened_at: i64,
+    /// How often it has been asked.
+    pub asked: u32,
+    /// How often in a row asking has failed.
+    pub failed: u32,
+    /// Whether a person has been told that it is still open.
+    pub told: bool,
+}
+
+/// How an item ended.
+#[derive(Debug, Clone)]
+pub struct Settled {
+    /// Its number in the store.
+    pub n: i64,
+    /// What makes it the same as another, in the journal.
+    pub key: Key,
+    /// What it was asked by.
+    pub id: String,
+    /// How the journal has it.
+    pub state: State,
+    /// The type of the event in which it ended.
+    pub outcome: String,
+    /// The events that were published.
+    pub published: Vec<Key>,
+    /// What is open from here on.
+    pub opens: Vec<NewItem>,
+    /// The code, if it went before a person.
+    pub code: Option<&'static str>,
+}
+
+/// How an earlier item of the same stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Open {
+    /// It is open since then.
+    Since(i64),
+    /// It was settled, by an event of this type.
+    Settled(String),
+}
+
+impl NewItem {
+    pub(super) fn open(&self, tx: &Transaction<'_>, now: i64) -> rusqlite::Result<()> {
+        tx.prepare_cached(
+            "INSERT INTO item (route, key, one_per, cause, opened_at, due_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+             ON CONFLICT (route, key) DO NOTHING",
+        )?
+        .execute(params![self.route.0, self.key, self.one_per, self.cause, now, self.due_at])?;
+        Ok(())
+    }
+}
+
+impl Store {
+    /// Items of a route that are due, oldest first.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn due_items(&self, route: RouteNumber, now: i64, most: u32) -> Result<Vec<Item>, StoreError> {
+        self.write("looking for open items", move |tx| {
+            let mut statement = tx.prepare_cached(
+                "SELECT n, key, cause, opened_at, asked, failed, told FROM item
+                 WHERE route = ?1 AND settled_at IS NULL AND due_at <= ?2 ORDER BY due_at LIMIT ?3",
+            )?;
+            let rows = statement.query_map(params![route.0, now, most], |row| {
+                Ok(Item {
+                    n: row.get(0)?,
+                    key: row.get(1)?,
+                    cause: row.get(2)?,
+                    opened_at: row.get(3)?,
+                    asked: row.get(4)?,
+                    failed: row.get(5)?,
+                    told: row.get(6)?,
+                })
+            })?;
+            rows.collect()
+        })
+        .await
+    }
+
+    /// Notes that an item was asked about and when it is due again.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn asked(&self, n: i64, due_at: i64, failed: u32, told: bool) -> Result<(), StoreError> {
+        self.write("noting an answer", move |tx| {
+            tx.prepare_cached("UPDATE item SET asked = asked + 1, due_at = ?2, failed = ?3, told = told OR ?4 WHERE n = ?1")?
+                .execute(params![n, due_at, failed, told])?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// How an earlier item for the same stands: open, or settled by an event.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn one_per(&self, route: RouteNumber, one_per: String) -> Result<Option<Open>, StoreError> {
+        self.write("looking for an open item", move |tx| {
+            let found: Option<(i64, Option<i64>, Option<String>)> = tx
+                .prepare_cached(
+                    "SELECT opened_at, settled_at, outcome FROM item WHERE route = ?1 AND one_per = ?2
+                     ORDER BY settled_at IS NOT NULL, n DESC LIMIT 1",
+                )?
+                .query_row(params![route.0, one_per], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+                .optional()?;
+            Ok(found.map(|(opened, settled, outcome)| match settled {
+                None => Open::Since(opened),
+                Some(_) => Open::Settled(outcome.unwrap_or_default()),
+            }))
+        })
+        .await
+    }
+
+    /// Settles an item: the events made of its last answer are published, what it opens is open, and the journal has it.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn settle_item(&self, route: RouteNumber, now: i64, settled: Settled) -> Result<(), StoreError> {
+        let run = self.inner.run;
+        self.write("settling an open item", move |tx| {
+            tx.prepare_cached("UPDATE item SET settled_at = ?2, outcome = ?3 WHERE n = ?1")?
+                .execute(params![settled.n, now, settled.outcome])?;
+            let new = tx
+                .prepare_cached(
+                    "INSERT INTO journal (route, key, part, state, attempt, replay, doubt, run, source, id, taken_at, done_at, code)
+                     VALUES (?1, ?2, 0, ?3, 1, 0, 0, ?4, '', ?5, ?6, ?6, ?7) ON CONFLICT DO NOTHING",
+                )?
+                .execute(params![route.0, settled.key.0, settled.state.number(), run, settled.id, now, settled.code])?;
+            match new {
+                1 => tx.prepare_cached("UPDATE route SET taken = taken + 1 WHERE n = ?1")?.execute(params![route.0])?,
+                _ => tx
+                    .prepare_cached("UPDATE journal SET state = ?3, done_at = ?4, code = ?5 WHERE route = ?1 AND key = ?2 AND part = 0")?
+                    .execute(params![route.0, settled.key.0, settled.state.number(), now, settled.code])?,
+            };
+            super::spool::note_published(tx, now, &settled.published)?;
+            settled.opens.iter().try_for_each(|item| item.open(tx, now))
+        })
+        .await
+    }
+
+    /// Makes an open item of a route due at once; whether there is one.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn ask_now(&self, route: RouteNumber, key: String, now: i64) -> Result<bool, StoreError> {
+        self.write("asking again", move |tx| {
+            let found = tx.execute(
+                "UPDATE item SET due_at = ?3, failed = 0, settled_at = NULL WHERE route = ?1 AND key = ?2",
+                params![route.0, key, now],
+            )?;
+            Ok(found > 0)
+        })
+        .await
+    }
+
+    /// How many items are open on a route.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn open_items(&self, route: RouteNumber) -> Result<u32, StoreError> {
+        self.write("counting open items", move |tx| {
+            tx.prepare_cached("SELECT count(*) FROM item WHERE route = ?1 AND settled_at IS NULL")?
+                .query_row([route.0], |row| row.get(0))
+        })
+        .await
+    }
+}

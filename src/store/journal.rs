@@ -1,0 +1,397 @@
+//! The journal: one row per message and route, and the claims that keep a message from being sent twice.
+
+use super::{Store, StoreError, RouteNumber, items::NewItem};
+use crate::event::Key;
+use rusqlite::{OptionalExtension as _, Transaction, params};
+
+/// How a message stands on a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Under way.
+    Claimed,
+    /// Waiting for its next attempt.
+    Waiting,
+    /// Done by the system; its reply is not yet published.
+    Answered,
+    /// Done.
+    Delivered,
+    /// Given up, in the dead-letter queue.
+    Dead,
+    /// Discarded by a person.
+    Discarded,
+    /// The event it asks for was published before.
+    Duplicate,
+    /// It asks for no event.
+    Nothing,
+}
+
+impl State {
+    /// All of them.
+    pub const ALL: [State; 8] = [
+        State::Claimed,
+        State::Waiting,
+        State::Answered,
+        State::Delivered,
+        State::Dead,
+        State::Discarded,
+        State::Duplicate,
+        State::Nothing,
+    ];
+
+    pub(super) fn number(self) -> i64 {
+        match self {
+            State::Claimed => 1,
+            State::Waiting => 2,
+            State::Answered => 3,
+            State::Delivered => 4,
+            State::Dead => 5,
+            State::Discarded => 6,
+            State::Duplicate => 7,
+            State::Nothing => 8,
+        }
+    }
+
+    pub(super) fn of(number: i64) -> Option<State> {
+        State::ALL.into_iter().find(|state| state.number() == number)
+    }
+}
+
+/// A message, or a part of one, about to be handled.
+#[derive(Debug, Clone)]
+pub struct Claim {
+    /// What makes it the same as another.
+    pub key: Key,
+    /// 0 for the message itself, from 1 for its parts.
+    pub part: u32,
+    /// Its source and id, for people.
+    pub source: String,
+    /// Its id, for people.
+    pub id: String,
+    /// The number of the attempt that its copy is for, from 1.
+    pub attempt: u32,
+    /// How often people have replayed it.
+    pub replay: u32,
+}
+
+/// What a system answered, as far as a reply is made of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// The content type.
+    pub content_type: Option<String>,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+/// What the journal says to a claim.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// It is ours to handle.
+    Go(Went),
+    /// It has been done or discarded before: a duplicate.
+    Done,
+    /// It was given up before and lies in the dead-letter queue: a duplicate.
+    Buried,
+    /// A newer copy of it is under way or waits.
+    Stale,
+    /// Another copy is being handled at this moment.
+    Busy,
+    /// The system has done it; what is left is to publish the reply made of its answer.
+    Reply { answer: Answer, kept: Option<String> },
+}
+
+/// What went before.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Went {
+    /// Whether an earlier request may have been carried out.
+    pub doubt: bool,
+    /// When the last request was sent.
+    pub sent_at: Option<i64>,
+    /// When the first attempt failed.
+    pub failed_at: Option<i64>,
+    /// What was read before the first attempt.
+    pub kept: Option<String>,
+}
+
+/// What became of a claim.
+#[derive(Debug, Clone)]
+pub enum Record {
+    /// The system has done it; a reply is still to be published.
+    Answered { answer: Answer, opens: Option<NewItem> },
+    /// It is done.
+    Delivered { opens: Option<NewItem> },
+    /// It waits for its next attempt.
+    Waiting { attempt: u32, due_at: i64, failed_at: i64, doubt: bool },
+    /// It was not begun and has been given back.
+    GivenBack,
+    /// It was given up.
+    Dead { code: &'static str, doubt: bool },
+    /// It was discarded by a person.
+    Discarded,
+}
+
+impl Store {
+    /// Claims messages of a route, all in one commit, in order.
+    ///
+    /// # Errors
+    /// The store failed; nothing was claimed.
+    pub async fn claim(&self, route: RouteNumber, now: i64, claims: Vec<Claim>) -> Result<Vec<Place>, StoreError> {
+        let run = self.inner.run;
+        self.write("claiming messages", move |tx| {
+            let mut taken = 0;
+            let places = claims.iter().map(|claim| place(tx, route, run, now, claim, &mut taken)).collect();
+            if taken > 0 {
+                tx.prepare_cached("UPDATE route SET taken = taken + ?2 WHERE n = ?1")?.execute(params![route.0, taken])?;
+            }
+            places
+        })
+        .await
+    }
+
+    /// Keeps what was read before the first attempt, before anything is sent.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn keep(&self, route: RouteNumber, key: Key, part: u32, kept: String) -> Result<(), StoreError> {
+        self.write("keeping what was read", move |tx| {
+            tx.prepare_cached("UPDATE journal SET kept = ?4 WHERE route = ?1 AND key = ?2 AND part = ?3")?
+                .execute(params![route.0, key.0, part, kept])?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Notes that a request is about to be sent again, so that a probe knows how long ago.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn sending(&self, route: RouteNumber, key: Key, part: u32, now: i64) -> Result<(), StoreError> {
+        self.write("noting an attempt", move |tx| {
+            tx.prepare_cached("UPDATE journal SET sent_at = ?4, doubt = 1 WHERE route = ?1 AND key = ?2 AND part = ?3")?
+                .execute(params![route.0, key.0, part, now])?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Records what became of claims, all in one commit. `mapping` is the digest that handled them.
+    ///
+    /// # Errors
+    /// The store failed; nothing was recorded.
+    pub async fn record(
+        &self,
+        route: RouteNumber,
+        now: i64,
+        mapping: Option<String>,
+        records: Vec<(Key, u32, Record)>,
+    ) -> Result<(), StoreError> {
+        self.write("recording outcomes", move |tx| {
+            records.iter().try_for_each(|(key, part, record)| write(tx, route, now, mapping.as_deref(), *key, *part, record))
+        })
+        .await
+    }
+
+    /// How a message stands, and its doubt, for a person's command.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn state(&self, route: RouteNumber, key: Key) -> Result<Option<(State, bool)>, StoreError> {
+        self.write("looking up a message", move |tx| {
+            let found: Option<(i64, bool)> = tx
+                .prepare_cached("SELECT state, doubt FROM journal WHERE route = ?1 AND key = ?2 AND part = 0")?
+                .query_row(params![route.0, key.0], |row| Ok((row.get(0)?, row.get(1)?)))
+                .optional()?;
+            Ok(found.and_then(|(state, doubt)| Some((State::of(state)?, doubt))))
+        })
+        .await
+    }
+
+    /// Removes what is older than it need be remembered, a batch at a time; how many rows are gone.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn prune(&self, before: i64) -> Result<usize, StoreError> {
+        self.write("pruning the journal", move |tx| {
+            let finished = "state IN (4, 6, 7, 8) AND answer IS NULL";
+            tx.execute(
+                &format!(
+                    "INSERT INTO pruned (route, state, messages, duplicates)
+                     SELECT route, state, count(*), sum(duplicates) FROM
+                       (SELECT route, state, duplicates, part FROM journal WHERE taken_at < ?1 AND {finished}
+                        ORDER BY taken_at LIMIT 500)
+                     WHERE part = 0 GROUP BY route, state
+                     ON CONFLICT (route, state) DO UPDATE SET
+                       messages = messages + excluded.messages, duplicates = duplicates + excluded.duplicates"
+                ),
+                [before],
+            )?;
+            let gone = tx.execute(
+                &format!(
+                    "DELETE FROM journal WHERE (route, key, part) IN
+                       (SELECT route, key, part FROM journal WHERE taken_at < ?1 AND {finished} ORDER BY taken_at LIMIT 500)"
+                ),
+                [before],
+            )?;
+            tx.execute("DELETE FROM published WHERE key IN (SELECT key FROM published WHERE at < ?1 LIMIT 500)", [before])?;
+            tx.execute("DELETE FROM item WHERE n IN (SELECT n FROM item WHERE settled_at < ?1 LIMIT 500)", [before])?;
+            Ok(gone)
+        })
+        .await
+    }
+}
+
+struct Row {
+    state: Option<State>,
+    attempt: u32,
+    replay: u32,
+    run: i64,
+    went: Went,
+    answer: Option<Vec<u8>>,
+}
+
+fn place(
+    tx: &Transaction<'_>,
+    route: RouteNumber,
+    run: i64,
+    now: i64,
+    claim: &Claim,
+    taken: &mut i64,
+) -> rusqlite::Result<Place> {
+    let inserted = tx
+        .prepare_cached(
+            "INSERT INTO journal (route, key, part, state, attempt, replay, doubt, run, source, id, taken_at, sent_at)
+             VALUES (?1, ?2, ?3, 1, ?4, ?5, 0, ?6, ?7, ?8, ?9, ?9) ON CONFLICT DO NOTHING",
+        )?
+        .execute(params![route.0, claim.key.0, claim.part, claim.attempt, claim.replay, run, claim.source, claim.id, now])?;
+    if inserted == 1 {
+        *taken += i64::from(claim.part == 0);
+        return Ok(Place::Go(Went::default()));
+    }
+    let row = tx
+        .prepare_cached(
+            "SELECT state, attempt, replay, run, doubt, sent_at, failed_at, kept, answer
+             FROM journal WHERE route = ?1 AND key = ?2 AND part = ?3",
+        )?
+        .query_row(params![route.0, claim.key.0, claim.part], |row| {
+            Ok(Row {
+                state: State::of(row.get(0)?),
+                attempt: row.get(1)?,
+                replay: row.get(2)?,
+                run: row.get(3)?,
+                went: Went { doubt: row.get(4)?, sent_at: row.get(5)?, failed_at: row.get(6)?, kept: row.get(7)? },
+                answer: row.get(8)?,
+            })
+        })?;
+    let replayed = claim.replay > row.replay;
+    let place = match row.state {
+        Some(State::Claimed) if row.run == run && run != 0 => Place::Busy,
+        // An earlier run was cut here: whether its request went out, nobody knows.
+        Some(State::Claimed) => Place::Go(Went { doubt: true, ..row.went }),
+        Some(State::Waiting) if replayed || claim.attempt >= row.attempt => Place::Go(row.went),
+        Some(State::Waiting) => Place::Stale,
+        Some(State::Answered) => reply(row),
+        Some(State::Dead) if replayed => match row.answer {
+            Some(_) => reply(row),
+            None => Place::Go(row.went),
+        },
+        Some(State::Dead) => Place::Buried,
+        Some(State::Delivered | State::Discarded | State::Duplicate | State::Nothing) | None => Place::Done,
+    };
+    match &place {
+        Place::Go(went) => {
+            tx.prepare_cached(
+                "UPDATE journal SET state = 1, attempt = ?4, replay = max(replay, ?5), run = ?6, doubt = ?7, due_at = NULL,
+                   sent_at = CASE WHEN ?7 THEN sent_at ELSE ?8 END
+                 WHERE route = ?1 AND key = ?2 AND part = ?3",
+            )?
+            .execute(params![route.0, claim.key.0, claim.part, claim.attempt, claim.replay, run, went.doubt, now])?;
+        }
+        Place::Reply { .. } => {
+            tx.prepare_cached(
+                "UPDATE journal SET state = 3, replay = max(replay, ?4) WHERE route = ?1 AND key = ?2 AND part = ?3",
+            )?
+            .execute(params![route.0, claim.key.0, claim.part, claim.replay])?;
+        }
+        Place::Done | Place::Buried | Place::Stale if claim.part == 0 => {
+            *taken += 1;
+            tx.prepare_cached("UPDATE journal SET duplicates = duplicates + 1 WHERE route = ?1 AND key = ?2 AND part = 0")?
+                .execute(params![route.0, claim.key.0])?;
+        }
+        Place::Done | Place::Buried | Place::Stale | Place::Busy => {}
+    }
+    Ok(place)
+}
+
+fn reply(row: Row) -> Place {
+    let bytes = row.answer.unwrap_or_default();
+    let text = |part: &[u8]| String::from_utf8_lossy(part).into_owned();
+    let mut parts = bytes.splitn(2, |b| *b == 0);
+    let content_type = parts.next().map(text).filter(|text| !text.is_empty());
+    let answer = Answer { content_type, body: parts.next().unwrap_or_default().to_vec() };
+    Place::Reply { answer, kept: row.went.kept }
+}
+
+impl Answer {
+    /// As one column: the content type, NUL, the body.
+    fn to_column(&self) -> Vec<u8> {
+        let mut column = self.content_type.clone().unwrap_or_default().into_bytes();
+        column.push(0);
+        column.extend_from_slice(&self.body);
+        column
+    }
+}
+
+fn write(
+    tx: &Transaction<'_>,
+    route: RouteNumber,
+    now: i64,
+    mapping: Option<&str>,
+    key: Key,
+    part: u32,
+    record: &Record,
+) -> rusqlite::Result<()> {
+    let key = key.0;
+    match record {
+        Record::Answered { answer, opens } => {
+            tx.prepare_cached(
+                "UPDATE journal SET state = 3, answer = ?4, doubt = 0, mapping = ?5 WHERE route = ?1 AND key = ?2 AND part = ?3",
+            )?
+            .execute(params![route.0, key, part, answer.to_column(), mapping])?;
+            if let Some(item) = opens {
+                item.open(tx, now)?;
+            }
+        }
+        Record::Delivered { opens } => {
+            tx.prepare_cached(
+                "UPDATE journal SET state = 4, doubt = 0, answer = NULL, kept = NULL, done_at = ?4, due_at = NULL, mapping = ?5
+                 WHERE route = ?1 AND key = ?2 AND part = ?3",
+            )?
+            .execute(params![route.0, key, part, now, mapping])?;
+            if let Some(item) = opens {
+                item.open(tx, now)?;
+            }
+        }
+        Record::Waiting { attempt, due_at, failed_at, doubt } => {
+            tx.prepare_cached(
+                "UPDATE journal SET state = 2, attempt = ?4, due_at = ?5, failed_at = coalesce(failed_at, ?6), doubt = ?7, mapping = ?8
+                 WHERE route = ?1 AND key = ?2 AND part = ?3",
+            )?
+            .execute(params![route.0, key, part, attempt, due_at, failed_at, doubt, mapping])?;
+        }
+        Record::GivenBack => {
+            tx.prepare_cached("UPDATE journal SET state = 2, due_at = ?4 WHERE route = ?1 AND key = ?2 AND part = ?3 AND state = 1")?
+                .execute(params![route.0, key, part, now])?;
+        }
+        Record::Dead { code, doubt } => {
+            tx.prepare_cached(
+                "UPDATE journal SET state = 5, code = ?4, doubt = ?5, done_at = ?6, due_at = NULL, mapping = ?7
+                 WHERE route = ?1 AND key = ?2 AND part = ?3",
+            )?
+            .execute(params![route.0, key, part, code, doubt, now, mapping])?;
+        }
+        Record::Discarded => {
+            tx.prepare_cached("UPDATE journal SET state = 6, done_at = ?4, answer = NULL WHERE route = ?1 AND key = ?2 AND part = ?3")?
+                .execute(params![route.0, key, part, now])?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,244 @@
+//! The only owner of local state: spool, journal, open items, cursors, audit. SQLite, one writer thread, group commit.
+//!
+//! Every promise rests on one sentence: when a call here returns, its effect is on disk (`synchronous=FULL`). Callers
+//! acknowledge to the broker, or answer a source, only after that.
+
+mod account;
+mod items;
+mod journal;
+mod spool;
+mod writer;
+
+pub use account::{Account, RouteAccount};
+pub use items::{Item, NewItem, Open, Settled};
+pub use journal::{Answer, Claim, Place, Record, State, Went};
+pub use spool::{Finish, Intake, Taken, Waiting};
+
+use crate::code::Code;
+use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior};
+use std::{
+    collections::HashMap,
+    fmt,
+    fs::File,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use writer::Writer;
+
+/// The version of the tables that this program reads and writes.
+const VERSION: i64 = 1;
+
+/// What went wrong with the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreError {
+    /// The code.
+    pub code: Code,
+    /// What happened, what it means, what to do.
+    pub what: String,
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.code, self.what)
+    }
+}
+
+impl std::error::Error for StoreError {}
+
+impl StoreError {
+    fn of(doing: &str, error: &rusqlite::Error) -> StoreError {
+        let code = match error.sqlite_error_code() {
+            Some(rusqlite::ErrorCode::DiskFull) => Code::StoreFull,
+            _ => Code::StoreUnavailable,
+        };
+        StoreError { code, what: format!("{doing}: {error}") }
+    }
+}
+
+/// The number of a route in the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RouteNumber(i64);
+
+/// The store.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    writer: Writer,
+    path: PathBuf,
+    /// The number of this run of the bridge; 0 for anybody who only looks.
+    run: i64,
+    routes: Mutex<HashMap<String, RouteNumber>>,
+    spool_bytes: AtomicU64,
+    spool_limit: u64,
+    /// Held as long as the bridge runs.
+    _lock: Option<File>,
+}
+
+/// Who opens a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Opener {
+    /// The bridge: alone, and counted as a run.
+    Bridge,
+    /// A person's command beside it.
+    Command,
+}
+
+impl Store {
+    /// Opens the store, making its tables if it is new.
+    ///
+    /// # Errors
+    /// It cannot be opened or written, is of a newer version, or another bridge has it.
+    pub fn open(path: &Path, spool_limit: u64, opener: Opener) -> Result<Store, StoreError> {
+        let unavailable = |what: String| StoreError { code: Code::StoreUnavailable, what };
+        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            std::fs::create_dir_all(folder)
+                .map_err(|error| unavailable(format!("the folder {} cannot be made: {error}", folder.display())))?;
+        }
+        let lock = match opener {
+            Opener::Command => None,
+            Opener::Bridge => {
+                let path = path.with_extension("lock");
+                let file = File::create(&path)
+                    .map_err(|error| unavailable(format!("{} cannot be written: {error}", path.display())))?;
+                file.try_lock().map_err(|_| {
+                    unavailable(format!("another bridge runs on this store ({} is locked)", path.display()))
+                })?;
+                Some(file)
+            }
+        };
+        let opening = format!("opening {}", path.display());
+        let mut connection = connect(path).map_err(|error| StoreError::of(&opening, &error))?;
+        let (run, spool_bytes) = prepare(&mut connection, opener).map_err(|error| match error {
+            Prepare::Newer(version) => StoreError {
+                code: Code::StoreNewer,
+                what: format!("{} has version {version}; this program reads version {VERSION}", path.display()),
+            },
+            Prepare::Sqlite(error) => StoreError::of(&opening, &error),
+        })?;
+        Ok(Store {
+            inner: Arc::new(Inner {
+                writer: Writer::start(connection),
+                path: path.to_owned(),
+                run,
+                routes: Mutex::default(),
+                spool_bytes: AtomicU64::new(spool_bytes),
+                spool_limit,
+                _lock: lock,
+            }),
+        })
+    }
+
+    /// Its file.
+    pub fn path(&self) -> &Path {
+        &self.inner.path
+    }
+
+    /// The number under which a route is kept, given out at its first use.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn route(&self, name: &str) -> Result<RouteNumber, StoreError> {
+        if let Some(number) = self.inner.routes.lock().ok().and_then(|routes| routes.get(name).copied()) {
+            return Ok(number);
+        }
+        let owned = name.to_owned();
+        let number = self
+            .write("numbering a route", move |tx| {
+                tx.execute("INSERT INTO route (name) VALUES (?1) ON CONFLICT (name) DO NOTHING", [&owned])?;
+                tx.query_row("SELECT n FROM route WHERE name = ?1", [&owned], |row| row.get(0))
+            })
+            .await?;
+        if let Ok(mut routes) = self.inner.routes.lock() {
+            routes.insert(name.to_owned(), RouteNumber(number));
+        }
+        Ok(RouteNumber(number))
+    }
+
+    /// Bytes that wait in the spool.
+    pub fn spool_bytes(&self) -> u64 {
+        self.inner.spool_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Carries out a piece of work in the next group commit; when this returns, it is on disk.
+    async fn write<T: Send + 'static>(
+        &self,
+        doing: &'static str,
+        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.inner.writer.run(doing, work).await
+    }
+
+    /// Writes down what a person did.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn audit(&self, now: i64, who: &str, what: &str, reason: &str, about: &str) -> Result<(), StoreError> {
+        let line = [who, what, reason, about].map(str::to_owned);
+        self.write("writing the audit trail", move |tx| {
+            let [who, what, reason, about] = line;
+            tx.execute(
+                "INSERT INTO audit (at, who, what, reason, about) VALUES (?1, ?2, ?3, ?4, ?5)",
+                rusqlite::params![now, who, what, reason, about],
+            )?;
+            Ok(())
+        })
+        .await
+    }
+}
+
+fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = Connection::open(path)?;
+    connection.busy_timeout(Duration::from_secs(5))?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok(connection)
+}
+
+enum Prepare {
+    Newer(i64),
+    Sqlite(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for Prepare {
+    fn from(error: rusqlite::Error) -> Prepare {
+        Prepare::Sqlite(error)
+    }
+}
+
+/// Makes or checks the tables; gives the number of this run and the bytes in the spool.
+fn prepare(connection: &mut Connection, opener: Opener) -> Result<(i64, u64), Prepare> {
+    let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let version: i64 = tx.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    match version {
+        0 => {
+            tx.execute_batch(include_str!("schema.sql"))?;
+            tx.pragma_update(None, "user_version", VERSION)?;
+        }
+        VERSION => {}
+        newer => return Err(Prepare::Newer(newer)),
+    }
+    let mut run = 0;
+    if opener == Opener::Bridge {
+        let last: Option<String> =
+            tx.query_row("SELECT value FROM meta WHERE name = 'run'", [], |row| row.get(0)).optional()?;
+        run = last.and_then(|last| last.parse::<i64>().ok()).unwrap_or(0) + 1;
+        tx.execute(
+            "INSERT INTO meta (name, value) VALUES ('run', ?1) ON CONFLICT (name) DO UPDATE SET value = ?1",
+            [run.to_string()],
+        )?;
+    }
+    let bytes: i64 = tx.query_row("SELECT coalesce(sum(length(body)), 0) FROM spool", [], |row| row.get(0))?;
+    tx.commit()?;
+    Ok((run, u64::try_from(bytes).unwrap_or(0)))
+}

@@ -1,0 +1,88 @@
+//! The one thread that writes: it takes all work that waits, does it in one transaction, and answers everybody after
+//! the commit. Sixty-four callers cost one fsync, not sixty-four.
+
+use super::StoreError;
+use crate::code::Code;
+use rusqlite::{Connection, Transaction, TransactionBehavior};
+use std::thread;
+use tokio::sync::{mpsc, oneshot};
+
+/// How much work waits at most; callers beyond that wait to hand theirs in.
+const QUEUE: usize = 4_096;
+/// How many pieces of work one transaction holds at most.
+const GROUP: usize = 512;
+
+/// What a piece of work does inside the transaction, and what it answers when that is committed or lost.
+type Work = Box<dyn FnOnce(&Transaction<'_>) -> Reply + Send>;
+type Reply = Box<dyn FnOnce(Result<(), &StoreError>) + Send>;
+
+/// The handle to the thread. When the last one is dropped, the thread finishes its work and ends.
+pub struct Writer {
+    queue: mpsc::Sender<Work>,
+}
+
+impl Writer {
+    /// Starts the thread on a connection.
+    pub fn start(connection: Connection) -> Writer {
+        let (queue, waiting) = mpsc::channel(QUEUE);
+        let spawned = thread::Builder::new().name("store".to_owned()).spawn(move || work(connection, waiting));
+        if let Err(error) = spawned {
+            tracing::error!(code = %Code::StoreUnavailable, "the store's thread could not be started: {error}");
+        }
+        Writer { queue }
+    }
+
+    /// Does a piece of work in the next transaction; returns after its commit.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        doing: &'static str,
+        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (sender, receiver) = oneshot::channel();
+        let job: Work = Box::new(move |tx| {
+            // A piece that fails half-way must not leave its first half in the group's transaction.
+            let result = savepoint(tx, work).map_err(|error| StoreError::of(doing, &error));
+            Box::new(move |committed| {
+                let _ = sender.send(match committed {
+                    Ok(()) => result,
+                    Err(error) => Err(error.clone()),
+                });
+            })
+        });
+        let gone = || StoreError { code: Code::StoreUnavailable, what: format!("{doing}: the store's thread has ended") };
+        self.queue.send(job).await.map_err(|_| gone())?;
+        receiver.await.map_err(|_| gone())?
+    }
+}
+
+fn savepoint<T>(tx: &Transaction<'_>, work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+    tx.prepare_cached("SAVEPOINT work")?.execute([])?;
+    match work(tx) {
+        Ok(value) => {
+            tx.prepare_cached("RELEASE work")?.execute([])?;
+            Ok(value)
+        }
+        Err(error) => {
+            tx.execute_batch("ROLLBACK TO work; RELEASE work")?;
+            Err(error)
+        }
+    }
+}
+
+fn work(mut connection: Connection, mut waiting: mpsc::Receiver<Work>) {
+    let mut group = Vec::with_capacity(GROUP);
+    while waiting.blocking_recv_many(&mut group, GROUP) > 0 {
+        let mut replies: Vec<Reply> = Vec::with_capacity(group.len());
+        let committed = (|| {
+            let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            replies.extend(group.drain(..).map(|work| work(&tx)));
+            tx.commit()
+        })();
+        // Work that was never begun, because the transaction could not be: its callers hear it by their dropped channel.
+        group.clear();
+        let result = committed.map_err(|error| StoreError::of("committing", &error));
+        for reply in replies {
+            reply(result.as_ref().copied());
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! Systems: the closed set of ways to reach one. Sending, asking and receiving, with every failure classified by what it
+//! means for the request. The only user of reqwest; knows no event and no store.
+
+pub mod amqp;
+pub mod answer;
+pub mod http;
+pub mod receiver;
+pub mod sign;
+
+pub use amqp::AmqpSystem;
+pub use answer::{Heard, Said, classify};
+pub use http::{Body, HttpSystem};
+
+use crate::{
+    broker::{Link, Publisher},
+    config::{Config, Instance, plan::SystemPlan},
+    verdict::Failure,
+};
+use std::sync::Arc;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// A system that can be reached.
+pub enum System {
+    /// Over HTTP.
+    Http(HttpSystem),
+    /// It is a broker.
+    Amqp(AmqpSystem),
+}
+
+impl System {
+    /// Makes ready to reach a system. Nothing is sent yet.
+    ///
+    /// # Errors
+    /// Settings that cannot work: an address, a certificate, a secret.
+    pub fn open(
+        instance: &Arc<Instance>,
+        config: &Config,
+        platform: (&Link, &Publisher),
+        stop: &CancellationToken,
+        tasks: &TaskTracker,
+    ) -> Result<System, Failure> {
+        Ok(match &instance.adapter.system {
+            SystemPlan::Http(plan) => System::Http(HttpSystem::open(instance.clone(), plan)?),
+            SystemPlan::Amqp(plan) => System::Amqp(AmqpSystem::open(instance, plan, config, platform, stop, tasks)?),
+        })
+    }
+}
