@@ -34,7 +34,7 @@ use std::{
 };
 use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 
 /// How many documents are taken from the spool at once.
 const BATCH: u32 = 128;
@@ -408,10 +408,6 @@ impl Collector {
     fn open_items(&self, count: u32) {
         let label = RouteLabel { route: self.route.id.clone() };
         self.metrics.open_items.get_or_create_owned(&label).set(i64::from(count));
-    }
-
-    fn told(&self, what: &str) {
-        info!(route = self.route.id, "{what}");
     }
 }
 

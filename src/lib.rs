@@ -1,9 +1,12 @@
 //! Packhorse joins councils' existing systems to a national platform over AMQP queues.
 #![forbid(unsafe_code)]
+pub mod bridge;
 pub mod broker;
+pub mod cli;
 pub mod code;
 pub mod collect;
 pub mod config;
+pub mod console;
 pub mod deliver;
 pub mod emit;
 pub mod event;

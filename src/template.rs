@@ -42,7 +42,9 @@ pub struct Scope<'a> {
     pub nonce: &'a str,
     /// Further names, such as `cursor` and `page`.
     pub more: Vec<(&'static str, Tree)>,
-    pub(crate) built: OnceLock<Value>,
+    /// The scope as minijinja sees it, made at the first use. Leave it to `Default`.
+    #[doc(hidden)]
+    pub built: OnceLock<Value>,
 }
 
 /// The names a template may use at its top.
@@ -161,19 +163,19 @@ impl<'a> Scope<'a> {
                     names.extend(tree.map(|tree| (name, to_value(tree))));
                 }
                 for (name, texts) in [("settings", self.settings), ("values", self.values)] {
-                    names.extend(texts.map(|texts| (name, Value::from_iter(texts.iter().map(|(name, text)| (name.as_str(), Value::from(text.as_str())))))));
+                    names.extend(texts.map(|texts| (name, Value::from_pairs(texts.iter().map(|(name, text)| (name.as_str(), Value::from(text.as_str())))))));
                 }
                 names.insert("now", Value::from(self.now.to_string()));
                 names.insert("nonce", Value::from(self.nonce));
                 names.extend(self.more.iter().map(|(name, tree)| (*name, to_value(tree))));
-                Value::from_iter(names)
+                Value::from_pairs(names)
             })
             .clone()
     }
 }
 
 fn event_value(event: &Event) -> Value {
-    Value::from_iter([
+    Value::from_pairs([
         ("id", Value::from(event.id.as_str())),
         ("source", Value::from(event.source.as_str())),
         ("type", Value::from(event.event_type.as_str())),
@@ -196,7 +198,7 @@ fn to_value(tree: &Tree) -> Value {
             for (name, tree) in record.entries() {
                 fields.entry(name.local.clone()).or_insert_with(|| to_value(tree));
             }
-            Value::from_iter(fields)
+            Value::from_pairs(fields)
         }
     }
 }
@@ -205,6 +207,7 @@ fn to_value(tree: &Tree) -> Value {
 pub const FILTERS: &[(&str, &str)] = &[
     ("pounds", "whole pence as pounds with two decimals: `{{ 6250 | pounds }}` is `62.50`"),
     ("vat_within", "the VAT, in whole pence, within a gross amount in pence at a rate: `{{ 1200 | vat_within(\"0.2\") }}` is `200`"),
+    ("percent", "a rate as a percentage: `{{ \"0.2\" | percent }}` is `20`"),
     ("epoch", "seconds since 1970 of an RFC 3339 moment"),
     ("strftime", "a moment by a pattern, in UTC or the zone named: `{{ now | strftime(\"%Y%m%d%H%M%S\") }}`"),
     ("cut", "at most so many characters from the beginning: `{{ text | cut(35) }}`"),
@@ -227,6 +230,7 @@ fn environment(escape: Escape) -> Environment<'static> {
     }
     environment.add_filter("pounds", |pence: i64| Decimal::new(pence, 2).to_string());
     environment.add_filter("vat_within", vat_within);
+    environment.add_filter("percent", percent);
     environment.add_filter("epoch", |moment: String| Ok::<_, minijinja::Error>(timestamp(&moment)?.as_second()));
     environment.add_filter("strftime", strftime);
     environment.add_filter("cut", |text: String, most: usize| text.chars().take(most).collect::<String>());
@@ -247,6 +251,11 @@ fn strftime(moment: String, pattern: String, zone: Option<String>) -> Result<Str
         None => TimeZone::UTC,
     };
     jiff::fmt::strtime::format(pattern, &timestamp(&moment)?.to_zoned(zone)).map_err(|_| wrong("not a strftime pattern"))
+}
+
+fn percent(rate: String) -> Result<String, minijinja::Error> {
+    let rate: Decimal = rate.parse().map_err(|_| wrong("the rate is not a decimal number"))?;
+    Ok((rate * Decimal::ONE_HUNDRED).normalize().to_string())
 }
 
 /// gross − gross / (1 + rate), to the nearest penny, halves up (the VAT inside a gross amount).

@@ -556,6 +556,8 @@ impl<'a> Compiler<'a> {
             }
             _ => match Conversion::of_kind(kind) {
                 Some(conversion) => plain(conversion),
+                // What was kept of a cause is in the event's terms already: lists and groups come as they are.
+                None if keys.cause.is_some() => plain(Conversion::AsIs),
                 None => {
                     let what = format!("this field is {} in the event's schema: say how it goes over", kind_in_words(kind));
                     self.problem(

@@ -4,6 +4,7 @@
 //! that is wrong with it; [`Mapping::to_document`] and [`Mapping::to_event`] run it; [`laws`] says whether what goes over
 //! comes back.
 
+pub mod cases;
 pub mod checks;
 pub mod codes;
 mod compile;

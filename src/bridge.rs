@@ -1,0 +1,317 @@
+//! The composition root: opens the store, connects, verifies the topology, starts every route, and stops all of it in
+//! order. What runs is decided here and nowhere else.
+
+use crate::{
+    broker::{
+        Link, Publisher, greet,
+        topology::{Names, Topology},
+    },
+    code::Code,
+    collect::Collector,
+    config::{
+        CollectRoute, Config,
+        plan::{Ask, Source},
+    },
+    console, listen,
+    deliver::Deliverer,
+    store::{Opener, RouteNumber, Store},
+    system::{System, receiver},
+    telemetry::{LinkLabel, Metrics},
+};
+use jiff::Timestamp;
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{net::TcpListener, sync::Notify, time::timeout};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{error, info, warn};
+
+/// How long `run` waits for the broker before it starts without having seen it.
+const FIRST_CONTACT: Duration = Duration::from_secs(10);
+/// How often the journal is pruned.
+const PRUNE: Duration = Duration::from_secs(3_600);
+
+/// Why the bridge could not start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CannotStart {
+    /// The code.
+    pub code: Code,
+    /// What is wrong, what it means, what to do.
+    pub what: String,
+}
+
+impl fmt::Display for CannotStart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.code, self.what)
+    }
+}
+
+impl std::error::Error for CannotStart {}
+
+fn cannot(code: Code, what: impl Into<String>) -> CannotStart {
+    CannotStart { code, what: what.into() }
+}
+
+/// A bridge that runs.
+pub struct Bridge {
+    stop: CancellationToken,
+    /// Ends what the routes still need while they drain: connections.
+    end: CancellationToken,
+    routes: TaskTracker,
+    links: TaskTracker,
+    drain: Duration,
+    /// Where the receiver listens, if there is one.
+    pub receiver: Option<std::net::SocketAddr>,
+    /// Where health and metrics are answered, if anywhere.
+    pub admin: Option<std::net::SocketAddr>,
+}
+
+impl Bridge {
+    /// Starts everything that a configuration says.
+    ///
+    /// # Errors
+    /// What would lose messages, or cannot work at all: a store that cannot be opened, a broker that is too old, queues
+    /// that are not as they must be, an address that is taken. A broker that is away is no error: the bridge waits.
+    pub async fn start(config: Config) -> Result<Bridge, CannotStart> {
+        let store = Store::open(&config.store.path, config.store.spool_limit, Opener::Bridge)
+            .map_err(|error| cannot(error.code, error.what))?;
+        let (stop, end) = (CancellationToken::new(), CancellationToken::new());
+        let (routes, links) = (TaskTracker::new(), TaskTracker::new());
+        let metrics = Metrics::default();
+        let consume = Link::start("consume", config.broker.clone(), end.clone(), &links);
+        let publish = Link::start("publish", config.broker.clone(), end.clone(), &links);
+        let publisher = Publisher::new(publish.clone(), 4);
+        verify(&config, &consume).await?;
+        let mut systems: HashMap<String, Arc<System>> = HashMap::new();
+        for instance in &config.instances {
+            let system = System::open(instance, &config, (&consume, &publisher), &end, &links)
+                .map_err(|failure| cannot(failure.code, failure.what))?;
+            systems.insert(instance.name.clone(), Arc::new(system));
+        }
+        let asking = numbers(&config, &store).await?;
+        let names = Names::new(&config.prefix);
+        let mut called = Vec::new();
+        for route in &config.collect {
+            let Some(system) = systems.get(&route.instance.name) else { continue };
+            let collector = Arc::new(Collector {
+                route: route.clone(),
+                number: number(&store, &route.id).await?,
+                asking: of_instance(&asking, &route.instance.name),
+                system: system.clone(),
+                store: store.clone(),
+                publisher: publisher.clone(),
+                names: names.clone(),
+                schemas: config.schemas.clone(),
+                council: config.council.clone(),
+                metrics: metrics.clone(),
+                stop: stop.clone(),
+                bell: Arc::new(Notify::new()),
+            });
+            if let Source::Receive(_) = &route.plan.source {
+                let taker = collector.clone();
+                let take: receiver::Take = Arc::new(move |received| {
+                    let taker = taker.clone();
+                    Box::pin(async move { taker.received(received).await })
+                });
+                called.push(receiver::Called { route: route.clone(), take });
+            }
+            collector.start(&routes);
+        }
+        for route in &config.deliver {
+            let Some(system) = systems.get(&route.instance.name) else { continue };
+            Arc::new(Deliverer {
+                route: route.clone(),
+                number: number(&store, &route.id).await?,
+                asking: of_instance(&asking, &route.instance.name),
+                system: system.clone(),
+                store: store.clone(),
+                link: consume.clone(),
+                publisher: publisher.clone(),
+                names: names.clone(),
+                council: config.council.clone(),
+                metrics: metrics.clone(),
+                stop: stop.clone(),
+                one_per: Arc::default(),
+            })
+            .start(&routes);
+        }
+        let receiver = match &config.receiver {
+            None => None,
+            Some(settings) => {
+                let tls = match &settings.tls {
+                    None => None,
+                    Some(tls) => Some(Arc::new(server_tls(tls)?)),
+                };
+                let router = receiver::router(called, settings.most_at_once, metrics.clone());
+                Some(listen_at(settings.listen, tls, router, &stop, &routes).await?)
+            }
+        };
+        let view = console::View {
+            links: vec![("consume".to_owned(), consume), ("publish".to_owned(), publish)],
+            metrics: metrics.clone(),
+            store: store.clone(),
+        };
+        let admin = match config.admin {
+            None => None,
+            Some(address) => Some(listen_at(address, None, console::router(view.clone()), &end, &links).await?),
+        };
+        links.spawn(watch(view, end.clone()));
+        routes.spawn(prune(store, config.store.keep, stop.clone()));
+        info!(
+            council = config.council,
+            deliver = config.deliver.len(),
+            collect = config.collect.len(),
+            "the bridge runs"
+        );
+        Ok(Bridge { stop, end, routes, links, drain: config.drain, receiver, admin })
+    }
+
+    /// Stops: takes nothing more, goes on with what has begun until the deadline, gives the rest back. Whether everything
+    /// came to its end in time.
+    pub async fn stop(self) -> bool {
+        info!("stopping: nothing more is taken, what has begun goes on for at most {:?}", self.drain);
+        self.stop.cancel();
+        self.routes.close();
+        let drained = timeout(self.drain, self.routes.wait()).await.is_ok();
+        if !drained {
+            warn!("not everything came to its end in time; what was cut off is asked about or sent again at the next start");
+        }
+        self.end.cancel();
+        self.links.close();
+        let _ = timeout(Duration::from_secs(5), self.links.wait()).await;
+        drained
+    }
+}
+
+/// Queues and exchanges are as they must be, or the bridge does not start. A broker that is away is waited for later.
+async fn verify(config: &Config, link: &Link) -> Result<(), CannotStart> {
+    if timeout(FIRST_CONTACT, link.live()).await.is_err() {
+        let Some(error) = link.last_error() else { return Ok(()) };
+        if matches!(error.code, Code::BrokerLoginRefused | Code::SecretUnavailable | Code::TlsFailed) {
+            return Err(cannot(error.code, error.what));
+        }
+        warn!(code = %error.code, "the broker is not there yet; the bridge starts and waits for it: {}", error.what);
+        return Ok(());
+    }
+    if let Some(address) = config.broker.addresses.first()
+        && let Ok(greeting) = greet(&config.broker, address).await
+    {
+        info!(product = greeting.product, version = greeting.version, "the broker says what it is");
+        if greeting.is_too_old() {
+            let what = format!("{address} is RabbitMQ {}; at-least-once dead-lettering needs 3.10 or later", greeting.version);
+            return Err(cannot(Code::BrokerTooOld, what));
+        }
+    }
+    let findings = Topology::of(config)
+        .apply(link, config.declare, config.declare_platform)
+        .await
+        .map_err(|error| cannot(error.code, error.what))?;
+    let wrong: Vec<String> = findings
+        .iter()
+        .filter_map(|finding| finding.error.as_ref())
+        .map(|error| format!("  {error}"))
+        .collect();
+    match findings.iter().find_map(|finding| finding.error.as_ref()) {
+        None => Ok(()),
+        Some(first) => Err(cannot(
+            first.code,
+            format!(
+                "{} of {} queues and exchanges are not as they must be; messages could be lost:\n{}",
+                wrong.len(),
+                findings.len(),
+                wrong.join("\n")
+            ),
+        )),
+    }
+}
+
+async fn number(store: &Store, route: &str) -> Result<RouteNumber, CannotStart> {
+    store.route(route).await.map_err(|error| cannot(error.code, error.what))
+}
+
+/// The routes that ask: id, number, first wait.
+async fn numbers(config: &Config, store: &Store) -> Result<Vec<(Arc<CollectRoute>, RouteNumber, Duration)>, CannotStart> {
+    let mut found = Vec::new();
+    for route in &config.collect {
+        if let Source::Ask(Ask { waits, .. }) = &route.plan.source {
+            let first = waits.first().copied().unwrap_or(Duration::from_secs(60));
+            found.push((route.clone(), number(store, &route.id).await?, first));
+        }
+    }
+    Ok(found)
+}
+
+fn of_instance(
+    asking: &[(Arc<CollectRoute>, RouteNumber, Duration)],
+    instance: &str,
+) -> HashMap<String, (RouteNumber, Duration)> {
+    asking
+        .iter()
+        .filter(|(route, ..)| route.instance.name == instance)
+        .map(|(route, number, first)| (route.id.clone(), (*number, *first)))
+        .collect()
+}
+
+fn server_tls(tls: &crate::config::Tls) -> Result<rustls::ServerConfig, CannotStart> {
+    let (Some(certificate), Some(key)) = (&tls.certificate, &tls.key) else {
+        return Err(cannot(Code::TlsFailed, "the receiver's TLS needs `certificate` and `key`"));
+    };
+    let key = key.resolve().map_err(|no| cannot(no.code, no.what))?;
+    crate::tls::server((certificate.clone(), key), tls.ca.as_deref()).map_err(|what| cannot(Code::TlsFailed, what))
+}
+
+async fn listen_at(
+    address: std::net::SocketAddr,
+    tls: Option<Arc<rustls::ServerConfig>>,
+    router: axum::Router,
+    stop: &CancellationToken,
+    tasks: &TaskTracker,
+) -> Result<std::net::SocketAddr, CannotStart> {
+    let taken = |error: std::io::Error| cannot(Code::BadAddress, format!("cannot listen at {address}: {error}"));
+    let listener = TcpListener::bind(address).await.map_err(taken)?;
+    let local = listener.local_addr().map_err(taken)?;
+    tasks.spawn(listen::serve(listener, tls, router, stop.clone(), tasks.clone()));
+    Ok(local)
+}
+
+/// Keeps the gauges of the connections true.
+async fn watch(view: console::View, end: CancellationToken) {
+    while !end.is_cancelled() {
+        for (name, link) in &view.links {
+            let label = LinkLabel { link: name.clone() };
+            view.metrics.connected.get_or_create_owned(&label).set(i64::from(link.is_connected()));
+            view.metrics.blocked.get_or_create_owned(&label).set(i64::from(link.is_blocked()));
+        }
+        tokio::select! {
+            () = end.cancelled() => return,
+            () = tokio::time::sleep(Duration::from_secs(1)) => {}
+        }
+    }
+}
+
+/// Forgets what need no longer be remembered, a little at a time.
+async fn prune(store: Store, keep: Duration, stop: CancellationToken) {
+    loop {
+        let before = Timestamp::now().as_millisecond() - i64::try_from(keep.as_millis()).unwrap_or(i64::MAX);
+        loop {
+            match store.prune(before).await {
+                Ok(0) => break,
+                Ok(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+                Err(error) => {
+                    error!(code = %error.code, "the journal cannot be pruned: {}", error.what);
+                    break;
+                }
+            }
+            if stop.is_cancelled() {
+                return;
+            }
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(PRUNE) => {}
+        }
+    }
+}

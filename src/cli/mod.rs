@@ -1,0 +1,141 @@
+//! The command line: one file a family of commands. Prints and exit codes; no logic.
+//!
+//! Exit codes are a contract: 0 all is well; 1 problems were found; 2 the command itself is wrong; 65 bad input; 69 the
+//! broker or a system cannot be reached; 73 the store cannot be written; 78 the settings are wrong; 130 interrupted.
+//! Data goes to standard output, everything else to standard error.
+
+mod account;
+mod check;
+mod dead_letters;
+pub mod docs;
+mod doctor;
+mod mapping;
+mod render;
+mod run;
+mod topology;
+
+use crate::{code::Code, config::Project, telemetry::{self, LogFormat}};
+use clap::{Parser, Subcommand, ValueHint};
+use std::{path::PathBuf, process::ExitCode};
+
+/// Exit codes, by name.
+pub mod exit {
+    /// Problems were found.
+    pub const FOUND: u8 = 1;
+    /// Bad input.
+    pub const DATA: u8 = 65;
+    /// The broker or a system cannot be reached.
+    pub const UNAVAILABLE: u8 = 69;
+    /// The store cannot be written.
+    pub const STORE: u8 = 73;
+    /// The settings are wrong.
+    pub const CONFIG: u8 = 78;
+}
+
+/// Joins a council's existing systems to the national platform over AMQP queues.
+#[derive(Debug, Parser)]
+#[command(name = "packhorse", version, about, max_term_width = 100)]
+pub struct Cli {
+    /// The bridge's settings.
+    #[arg(short, long, global = true, default_value = "packhorse.toml", env = "PACKHORSE_CONFIG", value_hint = ValueHint::FilePath)]
+    pub config: PathBuf,
+
+    /// How logs are written.
+    #[arg(long, global = true, value_enum, default_value = "json", env = "PACKHORSE_LOG")]
+    pub log: LogFormat,
+
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the bridge until SIGTERM or Ctrl-C.
+    ///
+    /// It checks everything first and does not start with an error. On SIGTERM it takes nothing more, goes on with what
+    /// has begun for as long as `drain` says, gives the rest back to the broker and exits with 0.
+    Run,
+    /// Find every problem in settings, adapters, mappings, schemas, code lists and cases.
+    ///
+    /// Without the network, unless `--live`. Exits with 1 if there is an error.
+    Check(check::Check),
+    /// Map one sample and print the result.
+    Try(mapping::Try),
+    /// Run the cases and the laws of all mappings, or of those named.
+    Test(mapping::Test),
+    /// Show, verify, make or export the queues and exchanges that the bridge needs.
+    #[command(subcommand)]
+    Topology(topology::Topology),
+    /// Look at dead letters, replay them or discard them.
+    #[command(subcommand)]
+    DeadLetters(dead_letters::DeadLetters),
+    /// Taken in = delivered + waiting + dead + duplicate + discarded + nothing to publish: prove it, per route.
+    ///
+    /// Exits with 1 if a line does not close.
+    Account(account::Account),
+    /// Is everything reachable, trusted, permitted and in date?
+    Doctor(doctor::Doctor),
+    /// Say what a code means and what to do about it.
+    Explain(docs::Explain),
+    /// Print the AsyncAPI 3 document of all events that go in and out.
+    Asyncapi,
+    /// Print or write the generated reference: keys, conversions, commands, metrics, JSON Schemas for editors.
+    #[command(hide = true)]
+    Docs(docs::Docs),
+}
+
+/// Runs the command line.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    telemetry::logging(cli.log);
+    crate::tls::install();
+    let code = match &cli.command {
+        Command::Run => run::run(&cli.config),
+        Command::Check(check) => check.run(&cli.config),
+        Command::Try(this) => this.run(&cli.config),
+        Command::Test(test) => test.run(&cli.config),
+        Command::Topology(topology) => topology.run(&cli.config),
+        Command::DeadLetters(command) => command.run(&cli.config),
+        Command::Account(account) => account.run(&cli.config),
+        Command::Doctor(doctor) => doctor.run(&cli.config),
+        Command::Explain(explain) => explain.run(),
+        Command::Asyncapi => docs::asyncapi(&cli.config),
+        Command::Docs(docs) => docs.run(),
+    };
+    ExitCode::from(code)
+}
+
+/// The runtime of commands that use the network.
+fn block_on<T>(future: impl Future<Output = T>) -> Result<T, u8> {
+    match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => Ok(runtime.block_on(future)),
+        Err(error) => {
+            anstream::eprintln!("error: the runtime cannot be started: {error}");
+            Err(exit::UNAVAILABLE)
+        }
+    }
+}
+
+/// The checked configuration, or everything that is wrong on standard error.
+fn configuration(path: &std::path::Path) -> Result<(Project, crate::config::Config), u8> {
+    if !path.exists() {
+        complain(Code::CannotReadFile, &format!("{} does not exist; say which settings with --config", path.display()));
+        return Err(exit::CONFIG);
+    }
+    let project = Project::load(path);
+    let Some(config) = project.config.clone() else {
+        anstream::eprint!("{}", render::diagnostics(&project, render::Show::Errors));
+        return Err(exit::CONFIG);
+    };
+    Ok((project, config))
+}
+
+/// One error on standard error, in the manner of the diagnostics.
+fn complain(code: Code, what: &str) {
+    anstream::eprintln!("error[{code}]: {what}");
+    if !code.remedy().is_empty() {
+        anstream::eprintln!("  = help: {}", code.remedy());
+    }
+}
