@@ -558,3 +558,8 @@ fn now() -> i64 {
 fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
+
+/// The parts of an event that a route sends one by one, each as the event with that part alone.
+pub fn parts_of(event: &Event, each: &crate::mapping::path::Path) -> Vec<Event> {
+    attempt::parts(event, each).into_iter().map(|part| part.event).collect()
+}

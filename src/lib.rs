@@ -1,5 +1,6 @@
 //! Packhorse joins councils' existing systems to a national platform over AMQP queues.
 #![forbid(unsafe_code)]
+pub mod asyncapi;
 pub mod bridge;
 pub mod broker;
 pub mod cli;
@@ -14,6 +15,7 @@ pub mod format;
 pub mod letter;
 pub mod listen;
 pub mod mapping;
+pub mod ops;
 pub mod problem;
 pub mod retry;
 pub mod store;

@@ -208,9 +208,8 @@ async fn watch_over(
         }
     };
     live.dead.cancel();
-    let connection = live.connection.clone();
     // Closing is courtesy; a broken connection cannot do it, and lapin then says so in several ways.
-    let _ = timeout(Duration::from_secs(2), connection.close(200, "bye".into())).await;
+    let _ = timeout(Duration::from_secs(2), live.connection.close(200, "bye".into())).await;
     error
 }
 
@@ -267,6 +266,11 @@ pub async fn connect(name: &str, broker: &Broker, address: &Address) -> Result<C
             Err(BrokerError::new(Code::BrokerUnreachable, what))
         }
     }
+}
+
+/// Closes a connection, with courtesy.
+pub async fn close(connection: Connection) {
+    let _ = timeout(Duration::from_secs(2), connection.close(200, "bye".into())).await;
 }
 
 type Runtime = async_rs::Runtime<async_rs::Tokio>;

@@ -202,6 +202,31 @@ impl Topology {
         Ok(hand.findings)
     }
 
+    /// Compares the broker with what there must be, and changes nothing: what is not there is told; what is there is
+    /// declared as it must be, which a broker takes in silence if it is the same and refuses if it differs.
+    ///
+    /// # Errors
+    /// The connection failed.
+    pub async fn verify(&self, link: &Link) -> Result<Vec<Finding>, BrokerError> {
+        let there = Topology { bindings: Vec::new(), ..self.clone() };
+        let missing = there.apply(link, false, false).await?;
+        let is_there = |subject: String| {
+            missing.iter().any(|finding| finding.subject == subject && finding.error.is_none())
+        };
+        let present = Topology {
+            exchanges: self.exchanges.iter().filter(|exchange| is_there(format!("exchange {}", exchange.name))).cloned().collect(),
+            queues: self.queues.iter().filter(|queue| is_there(format!("queue {}", queue.name))).cloned().collect(),
+            bindings: Vec::new(),
+        };
+        let mut findings: Vec<Finding> = missing.iter().filter(|finding| finding.error.is_some()).cloned().collect();
+        for finding in present.apply(link, true, false).await? {
+            // Who may not declare cannot compare either; that is no difference.
+            let forbidden = finding.error.as_ref().is_some_and(|error| error.code == Code::NoPermission);
+            findings.push(Finding { error: finding.error.filter(|_| !forbidden), ..finding });
+        }
+        Ok(findings)
+    }
+
     /// How many messages wait in a queue; `None` if it is not there.
     ///
     /// # Errors

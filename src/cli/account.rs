@@ -1,8 +1,141 @@
 //! `packhorse account`.
+
+use super::exit;
+use crate::{
+    broker::{Link, topology::{Names, Topology}},
+    code::Code,
+    config::Config,
+    store::{Opener, RouteAccount, Store},
+};
 use clap::Args;
-use std::path::Path;
-/// x
+use jiff::Timestamp;
+use serde_json::json;
+use std::{path::Path, time::Duration};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// Prove that nothing is lost.
 #[derive(Debug, Args)]
-pub struct Account {}
-impl Account { /// x
- pub fn run(&self, _: &Path) -> u8 { 0 } }
+pub struct Account {
+    /// Only this route.
+    #[arg(long)]
+    route: Option<String>,
+    /// Print one JSON object a line.
+    #[arg(long)]
+    json: bool,
+    /// Do not compare with the broker's dead-letter queue.
+    #[arg(long)]
+    offline: bool,
+}
+
+impl Account {
+    /// Runs it.
+    pub fn run(&self, path: &Path) -> u8 {
+        let config = match super::configuration(path) {
+            Ok((_, config)) => config,
+            Err(code) => return code,
+        };
+        super::block_on(self.draw_up(&config)).unwrap_or_else(|code| code)
+    }
+
+    async fn draw_up(&self, config: &Config) -> u8 {
+        let opened = Store::open(&config.store.path, config.store.spool_limit, Opener::Command);
+        let account = match opened {
+            Ok(store) => store.account().await,
+            Err(error) => Err(error),
+        };
+        let account = match account {
+            Ok(account) => account,
+            Err(error) => {
+                super::complain(error.code, &error.what);
+                return exit::STORE;
+            }
+        };
+        let lines: Vec<&RouteAccount> =
+            account.routes.iter().filter(|line| self.route.as_ref().is_none_or(|route| line.route == *route)).collect();
+        let wrong = lines.iter().filter(|line| line.difference() != 0).count();
+        let dead: i64 = account.routes.iter().map(|line| line.dead).sum();
+        let queued = if self.offline { None } else { dead_queue(config).await };
+        if self.json {
+            for line in &lines {
+                println!(
+                    "{}",
+                    json!({ "schema": "packhorse.account/v1", "route": line.route, "taken": line.taken,
+                            "delivered": line.delivered, "waiting": line.waiting, "next_due": line.next_due.map(moment),
+                            "dead": line.dead, "duplicate": line.duplicate, "discarded": line.discarded,
+                            "nothing": line.nothing, "open_items": line.open_items, "difference": line.difference() })
+                );
+            }
+        } else {
+            let mut rows: Vec<Vec<String>> = lines.iter().map(|line| row(&line.route, line)).collect();
+            if lines.len() > 1 {
+                rows.push(row("all", &sum(&lines)));
+            }
+            super::table(
+                &["route", "taken in", "= delivered", "+ waiting", "+ dead", "+ duplicate", "+ discarded", "+ nothing", "next due", "open"],
+                &rows,
+            );
+            match wrong {
+                0 => println!("every line closes"),
+                wrong => println!("{wrong} lines do not close"),
+            }
+            if let Some(queued) = queued {
+                println!("dead-letter queue: {queued} letters, {dead} by the journal");
+            }
+        }
+        // More letters than the journal has are the broker's own; fewer are letters that went elsewhere than through here.
+        let missing = queued.is_some_and(|queued| i64::from(queued) < dead);
+        if missing {
+            super::complain(Code::AccountDiffers, "letters have left the dead-letter queue otherwise than by replay or discard");
+        }
+        if wrong > 0 {
+            super::complain(Code::AccountDiffers, "what was taken in is not what is accounted for");
+        }
+        if wrong > 0 || missing { exit::FOUND } else { 0 }
+    }
+}
+
+/// How many letters are in the dead-letter queue, if the broker can be asked.
+async fn dead_queue(config: &Config) -> Option<u32> {
+    let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+    let link = Link::start("account", config.broker.clone(), stop.clone(), &tasks);
+    let depth = async {
+        let live = link.live().await?;
+        Topology::depth(&live, &Names::new(&config.prefix).dead()).await.ok()?
+    };
+    let found = tokio::time::timeout(Duration::from_secs(5), depth).await.ok().flatten();
+    stop.cancel();
+    tasks.close();
+    let _ = tokio::time::timeout(Duration::from_secs(3), tasks.wait()).await;
+    found
+}
+
+fn row(name: &str, line: &RouteAccount) -> Vec<String> {
+    let numbers = [line.taken, line.delivered, line.waiting, line.dead, line.duplicate, line.discarded, line.nothing];
+    let mut row = vec![name.to_owned()];
+    row.extend(numbers.iter().map(i64::to_string));
+    row.push(line.next_due.map(moment).unwrap_or_default());
+    row.push(if line.open_items == 0 { String::new() } else { line.open_items.to_string() });
+    row
+}
+
+fn sum(lines: &[&RouteAccount]) -> RouteAccount {
+    let add = |of: fn(&RouteAccount) -> i64| lines.iter().map(|line| of(line)).sum();
+    RouteAccount {
+        route: "all".to_owned(),
+        taken: add(|line| line.taken),
+        delivered: add(|line| line.delivered),
+        waiting: add(|line| line.waiting),
+        dead: add(|line| line.dead),
+        duplicate: add(|line| line.duplicate),
+        discarded: add(|line| line.discarded),
+        nothing: add(|line| line.nothing),
+        next_due: lines.iter().filter_map(|line| line.next_due).min(),
+        open_items: add(|line| line.open_items),
+    }
+}
+
+fn moment(millis: i64) -> String {
+    Timestamp::from_millisecond(millis)
+        .map(|moment| moment.to_string().chars().take(19).collect::<String>() + "Z")
+        .unwrap_or_default()
+}

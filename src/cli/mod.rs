@@ -139,3 +139,22 @@ fn complain(code: Code, what: &str) {
         anstream::eprintln!("  = help: {}", code.remedy());
     }
 }
+
+/// A table on standard output: columns as wide as their widest cell, the last as wide as it is.
+fn table(head: &[&str], rows: &[Vec<String>]) {
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
+        cells.chain(head.get(column).map(|cell| cell.chars().count())).max().unwrap_or(0)
+    };
+    let print = |cells: Vec<&str>| {
+        let last = cells.len().saturating_sub(1);
+        let line: Vec<String> = cells
+            .iter()
+            .enumerate()
+            .map(|(column, cell)| if column == last { (*cell).to_owned() } else { format!("{cell:<0$}", width(column)) })
+            .collect();
+        println!("{}", line.join("  ").trim_end());
+    };
+    print(head.to_vec());
+    rows.iter().for_each(|row| print(row.iter().map(String::as_str).collect()));
+}

@@ -45,6 +45,25 @@ impl AmqpSystem {
         Ok(AmqpSystem { link, publisher: Publisher::new(publish, 4) })
     }
 
+    /// Whether the broker can be reached and lets us in.
+    ///
+    /// # Errors
+    /// What is in the way.
+    pub async fn try_out(instance: &Instance, plan: &Amqp, config: &Config) -> Result<(), Failure> {
+        let broker = broker(instance, plan, config)?.unwrap_or_else(|| config.broker.clone());
+        let mut last = Failure::not_done(Code::BadAddress, "the broker has no address");
+        for address in &broker.addresses {
+            match crate::broker::link::connect("doctor", &broker, address).await {
+                Ok(connection) => {
+                    crate::broker::link::close(connection).await;
+                    return Ok(());
+                }
+                Err(error) => last = Failure::not_done(error.code, error.what),
+            }
+        }
+        Err(last)
+    }
+
     /// Makes the message for a document.
     ///
     /// # Errors

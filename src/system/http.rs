@@ -381,10 +381,22 @@ impl HttpSystem {
     ///
     /// # Errors
     /// What is in the way.
-    pub async fn reach(&self) -> Result<u16, Failure> {
+    pub async fn reach(&self) -> Result<Reached, Failure> {
         let response = self.fresh.get(self.base.clone()).send().await.map_err(|error| self.failed(&error, true))?;
-        Ok(response.status().as_u16())
+        let date = response.headers().get("date").and_then(|value| value.to_str().ok());
+        let theirs = date.and_then(|text| jiff::fmt::rfc2822::parse(text).ok());
+        let clock_ahead = theirs.map(|theirs| theirs.timestamp().as_second() - jiff::Timestamp::now().as_second());
+        Ok(Reached { status: response.status().as_u16(), clock_ahead })
     }
+}
+
+/// What a system showed of itself when it was reached.
+#[derive(Debug, Clone, Copy)]
+pub struct Reached {
+    /// The status of its answer.
+    pub status: u16,
+    /// By how many seconds its clock is ahead of ours, if it says.
+    pub clock_ahead: Option<i64>,
 }
 
 fn with_tls(

@@ -4,6 +4,7 @@
 pub mod amqp;
 pub mod answer;
 pub mod http;
+pub mod management;
 pub mod receiver;
 pub mod sign;
 
