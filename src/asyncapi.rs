@@ -54,7 +54,8 @@ pub fn document(project: &Project) -> Value {
         }
         point_into_components(&mut data);
         schemas.insert(name.clone(), data);
-        let text = |key: &str| schema.document.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let text =
+            |key: &str| schema.document.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
         let example = project.examples.get(name).map(|data| {
             json!({ "name": name, "payload": { "specversion": "1.0", "id": "an-id", "source": "urn:example", "type": name, "data": data.to_json() } })
         });
@@ -96,7 +97,10 @@ pub fn document(project: &Project) -> Value {
         let mut operation = operation;
         if let Value::Object(object) = &mut operation {
             object.insert("channel".to_owned(), json!({ "$ref": format!("#/channels/{key}") }));
-            object.insert("messages".to_owned(), json!([{ "$ref": format!("#/channels/{key}/messages/{event}") }]));
+            object.insert(
+                "messages".to_owned(),
+                json!([{ "$ref": format!("#/channels/{key}/messages/{event}") }]),
+            );
         }
         operations.insert(key, operation);
     };

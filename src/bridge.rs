@@ -12,19 +12,15 @@ use crate::{
         CollectRoute, Config,
         plan::{Ask, Source},
     },
-    console, listen,
+    console,
     deliver::Deliverer,
+    listen,
     store::{Opener, RouteNumber, Store},
     system::{System, receiver},
     telemetry::{LinkLabel, Metrics},
 };
 use jiff::Timestamp;
-use std::{
-    collections::HashMap,
-    fmt,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, sync::Notify, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info, warn};
@@ -156,7 +152,9 @@ impl Bridge {
         };
         let admin = match config.admin {
             None => None,
-            Some(address) => Some(listen_at(address, None, console::router(view.clone()), &end, &links).await?),
+            Some(address) => {
+                Some(listen_at(address, None, console::router(view.clone()), &end, &links).await?)
+            }
         };
         links.spawn(watch(view, end.clone()));
         routes.spawn(prune(store, config.store.keep, stop.clone()));
@@ -177,7 +175,9 @@ impl Bridge {
         self.routes.close();
         let drained = timeout(self.drain, self.routes.wait()).await.is_ok();
         if !drained {
-            warn!("not everything came to its end in time; what was cut off is asked about or sent again at the next start");
+            warn!(
+                "not everything came to its end in time; what was cut off is asked about or sent again at the next start"
+            );
         }
         self.end.cancel();
         self.links.close();
@@ -201,7 +201,10 @@ async fn verify(config: &Config, link: &Link) -> Result<(), CannotStart> {
     {
         info!(product = greeting.product, version = greeting.version, "the broker says what it is");
         if greeting.is_too_old() {
-            let what = format!("{address} is RabbitMQ {}; at-least-once dead-lettering needs 3.10 or later", greeting.version);
+            let what = format!(
+                "{address} is RabbitMQ {}; at-least-once dead-lettering needs 3.10 or later",
+                greeting.version
+            );
             return Err(cannot(Code::BrokerTooOld, what));
         }
     }
@@ -233,7 +236,10 @@ async fn number(store: &Store, route: &str) -> Result<RouteNumber, CannotStart> 
 }
 
 /// The routes that ask: id, number, first wait.
-async fn numbers(config: &Config, store: &Store) -> Result<Vec<(Arc<CollectRoute>, RouteNumber, Duration)>, CannotStart> {
+async fn numbers(
+    config: &Config,
+    store: &Store,
+) -> Result<Vec<(Arc<CollectRoute>, RouteNumber, Duration)>, CannotStart> {
     let mut found = Vec::new();
     for route in &config.collect {
         if let Source::Ask(Ask { waits, .. }) = &route.plan.source {
@@ -260,7 +266,8 @@ fn server_tls(tls: &crate::config::Tls) -> Result<rustls::ServerConfig, CannotSt
         return Err(cannot(Code::TlsFailed, "the receiver's TLS needs `certificate` and `key`"));
     };
     let key = key.resolve().map_err(|no| cannot(no.code, no.what))?;
-    crate::tls::server((certificate.clone(), key), tls.ca.as_deref()).map_err(|what| cannot(Code::TlsFailed, what))
+    crate::tls::server((certificate.clone(), key), tls.ca.as_deref())
+        .map_err(|what| cannot(Code::TlsFailed, what))
 }
 
 async fn listen_at(
@@ -270,7 +277,8 @@ async fn listen_at(
     stop: &CancellationToken,
     tasks: &TaskTracker,
 ) -> Result<std::net::SocketAddr, CannotStart> {
-    let taken = |error: std::io::Error| cannot(Code::BadAddress, format!("cannot listen at {address}: {error}"));
+    let taken =
+        |error: std::io::Error| cannot(Code::BadAddress, format!("cannot listen at {address}: {error}"));
     let listener = TcpListener::bind(address).await.map_err(taken)?;
     let local = listener.local_addr().map_err(taken)?;
     tasks.spawn(listen::serve(listener, tls, router, stop.clone(), tasks.clone()));

@@ -27,11 +27,7 @@ use crate::{
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use jiff::Timestamp;
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, warn};
@@ -165,7 +161,10 @@ impl Collector {
             finished.push((waiting.n, waiting.key, finish));
         }
         self.publish(&messages).await?;
-        let delivered = finished.iter().filter(|(_, _, finish)| matches!(finish, Finish::Through { state: State::Delivered, .. })).count();
+        let delivered = finished
+            .iter()
+            .filter(|(_, _, finish)| matches!(finish, Finish::Through { state: State::Delivered, .. }))
+            .count();
         self.store.finish(self.number, now(), finished).await.map_err(|error| {
             error!(route = self.route.id, code = %error.code, "what was published cannot be recorded, it will be published again: {}", error.what);
             Stopped::Store
@@ -204,7 +203,8 @@ impl Collector {
             Stopped::Store
         })?;
         let total = events.len();
-        let new: Vec<Outgoing> = events.into_iter().zip(before).filter(|(_, before)| !before).map(|(event, _)| event).collect();
+        let new: Vec<Outgoing> =
+            events.into_iter().zip(before).filter(|(_, before)| !before).map(|(event, _)| event).collect();
         let keys = new.iter().map(|event| event.key).collect();
         let known = total - new.len();
         Ok((new, keys, known))
@@ -216,7 +216,12 @@ impl Collector {
             let counter = self.metrics.drift.get_or_create_owned(&label);
             // The first time it is told; after that it is counted.
             if counter.inc() == 0 {
-                warn!(route = self.route.id, mapping, parts = parts.join(", "), "the system sends something that no row of the mapping knows");
+                warn!(
+                    route = self.route.id,
+                    mapping,
+                    parts = parts.join(", "),
+                    "the system sends something that no row of the mapping knows"
+                );
             }
         }
     }
@@ -288,9 +293,11 @@ impl Collector {
         match verdict::judge(&failure, tried, &self.route.plan.retry, repeat, false) {
             Verdict::Dead(code) => Through::Dead { failure, code },
             Verdict::Later(wait) => Through::Later { failure, wait, failed_at },
-            Verdict::AtOnce | Verdict::Ask | Verdict::ReadAnew => {
-                Through::Later { wait: verdict::wait(waiting.attempt, &self.route.plan.retry), failure, failed_at }
-            }
+            Verdict::AtOnce | Verdict::Ask | Verdict::ReadAnew => Through::Later {
+                wait: verdict::wait(waiting.attempt, &self.route.plan.retry),
+                failure,
+                failed_at,
+            },
         }
     }
 
@@ -315,7 +322,8 @@ impl Collector {
     }
 
     async fn made_of(&self, waiting: &Waiting) -> Result<Emitted, Failure> {
-        let mut document = self.read(self.route.plan.format, &waiting.body, waiting.content_type.as_deref())?;
+        let mut document =
+            self.read(self.route.plan.format, &waiting.body, waiting.content_type.as_deref())?;
         let fetch = self.route.plan.fetch.iter().find(|fetch| {
             fetch.when.iter().all(|condition| condition.test.holds(condition.path.find(&document)))
         });
@@ -373,16 +381,29 @@ impl Collector {
               "given up, a dead letter now: {}", failure.what);
         let content_type = waiting.content_type.as_deref().unwrap_or(self.route.plan.format.media_type());
         let properties = Properties::of_document(content_type, None);
-        self.dead_letter(properties, Bytes::from(waiting.body.clone()), failure, code, &Given {
-            key: waiting.key.to_string(),
-            id: &waiting.id,
-            attempts: waiting.attempt,
-            replay: waiting.replay,
-            item: None,
-        })
+        self.dead_letter(
+            properties,
+            Bytes::from(waiting.body.clone()),
+            failure,
+            code,
+            &Given {
+                key: waiting.key.to_string(),
+                id: &waiting.id,
+                attempts: waiting.attempt,
+                replay: waiting.replay,
+                item: None,
+            },
+        )
     }
 
-    fn dead_letter(&self, properties: Properties, body: Bytes, failure: &Failure, code: Code, given: &Given<'_>) -> Message {
+    fn dead_letter(
+        &self,
+        properties: Properties,
+        body: Bytes,
+        failure: &Failure,
+        code: Code,
+        given: &Given<'_>,
+    ) -> Message {
         let reason = Reason {
             route: &self.route.id,
             key: given.key.clone(),

@@ -10,10 +10,7 @@
 mod attempt;
 
 use crate::{
-    broker::{
-        Delivery, Lane, Link, Message, Properties, Published, Publisher, Settle,
-        topology::Names,
-    },
+    broker::{Delivery, Lane, Link, Message, Properties, Published, Publisher, Settle, topology::Names},
     code::Code,
     config::{DeliverRoute, plan::Action},
     emit::Outgoing,
@@ -105,7 +102,9 @@ impl Deliverer {
                     delays.reset();
                     self.work(lane).await;
                 }
-                Err(error) => warn!(route = self.route.id, code = %error.code, "cannot consume: {}", error.what),
+                Err(error) => {
+                    warn!(route = self.route.id, code = %error.code, "cannot consume: {}", error.what)
+                }
             }
             tokio::select! {
                 () = self.stop.cancelled() => return,
@@ -141,7 +140,8 @@ impl Deliverer {
     async fn carry(&self, deliveries: Vec<Delivery>) -> Vec<(Delivery, Settle)> {
         let letters: Vec<Letter> = deliveries.into_iter().map(|delivery| self.read(delivery)).collect();
         let mine: Vec<bool> = letters.iter().map(|letter| self.is_mine(letter)).collect();
-        let claims = letters.iter().zip(&mine).filter(|(_, mine)| **mine).map(|(letter, _)| claim(letter)).collect();
+        let claims =
+            letters.iter().zip(&mine).filter(|(_, mine)| **mine).map(|(letter, _)| claim(letter)).collect();
         let places = match self.store.claim(self.number, now(), claims).await {
             Ok(places) => places,
             Err(error) => {
@@ -166,7 +166,9 @@ impl Deliverer {
                     }
                     _ => outcomes.push(self.one(at, letter, place).await),
                 },
-                (true, None) => outcomes.push(Outcome { at, publish: None, record: None, settle: Settle::GiveBack }),
+                (true, None) => {
+                    outcomes.push(Outcome { at, publish: None, record: None, settle: Settle::GiveBack })
+                }
             }
         }
         if !window.is_empty() {
@@ -181,7 +183,11 @@ impl Deliverer {
     fn read(&self, delivery: Delivery) -> Letter {
         let past = Past::of(&delivery.properties);
         let arrived = delivery.properties.arrived(&delivery.body);
-        let trace = delivery.properties.text("traceparent").and_then(|text| Trace::parse(&text)).map(|trace| trace.next_hop());
+        let trace = delivery
+            .properties
+            .text("traceparent")
+            .and_then(|text| Trace::parse(&text))
+            .map(|trace| trace.next_hop());
         let event = event::decode(&arrived, self.route.plan.accept, &Limits::default())
             .map_err(|bad| Failure::refused(bad.code, bad.field, bad.what))
             .and_then(|event| self.check(event));
@@ -196,8 +202,13 @@ impl Deliverer {
         let schema = &self.route.plan.event;
         if event.event_type != schema.event_type {
             let what = match event.event_type.rsplit_once(".v") {
-                Some((name, version)) if schema.event_type.rsplit_once(".v").is_some_and(|(own, _)| own == name) => {
-                    format!("version {version} of this event is not known here; the route reads {}", schema.event_type)
+                Some((name, version))
+                    if schema.event_type.rsplit_once(".v").is_some_and(|(own, _)| own == name) =>
+                {
+                    format!(
+                        "version {version} of this event is not known here; the route reads {}",
+                        schema.event_type
+                    )
                 }
                 _ => format!("the route reads {}, this is another type of event", schema.event_type),
             };
@@ -232,23 +243,44 @@ impl Deliverer {
             // Another copy is under way in this very process: this one looks again in a while.
             (Place::Busy, _) => Outcome {
                 at,
-                publish: Some(self.tier(letter, Duration::from_secs(5), letter.past.attempt, first_failed(letter))),
+                publish: Some(self.tier(
+                    letter,
+                    Duration::from_secs(5),
+                    letter.past.attempt,
+                    first_failed(letter),
+                )),
                 record: None,
                 settle: Settle::Ack,
             },
-            (Place::Go(went), Err(failure)) => self.dead(at, letter, Stage::Event, failure, failure.code, went.doubt),
+            (Place::Go(went), Err(failure)) => {
+                self.dead(at, letter, Stage::Event, failure, failure.code, went.doubt)
+            }
             (Place::Go(went), Ok(event)) => match self.message(letter, event, went).await {
-                Ok(()) => Outcome { at, publish: None, record: Some(Record::Delivered { opens: None }), settle: Settle::Ack },
+                Ok(()) => Outcome {
+                    at,
+                    publish: None,
+                    record: Some(Record::Delivered { opens: None }),
+                    settle: Settle::Ack,
+                },
                 Err(end) => self.ended(at, letter, end),
             },
             (Place::Reply { answer, kept }, Ok(event)) => {
                 match self.reply_again(letter, event, &answer, kept.as_deref(), 0).await {
-                    Ok(()) => Outcome { at, publish: None, record: Some(Record::Delivered { opens: None }), settle: Settle::Ack },
-                    Err(End::GiveBack) => Outcome { at, publish: None, record: None, settle: Settle::GiveBack },
+                    Ok(()) => Outcome {
+                        at,
+                        publish: None,
+                        record: Some(Record::Delivered { opens: None }),
+                        settle: Settle::Ack,
+                    },
+                    Err(End::GiveBack) => {
+                        Outcome { at, publish: None, record: None, settle: Settle::GiveBack }
+                    }
                     Err(end) => self.ended(at, letter, end),
                 }
             }
-            (Place::Reply { .. }, Err(failure)) => self.dead(at, letter, Stage::Event, failure, failure.code, false),
+            (Place::Reply { .. }, Err(failure)) => {
+                self.dead(at, letter, Stage::Event, failure, failure.code, false)
+            }
         }
     }
 
@@ -261,7 +293,11 @@ impl Deliverer {
         let mut buried = None;
         for part in attempt::parts(event, each) {
             let claim = Claim { part: part.number, ..claim(letter) };
-            let place = self.store.claim(self.number, now(), vec![claim]).await.map_err(|error| End::store(&error))?;
+            let place = self
+                .store
+                .claim(self.number, now(), vec![claim])
+                .await
+                .map_err(|error| End::store(&error))?;
             let result = match place.into_iter().next() {
                 Some(Place::Go(went)) => self.part(letter, &part, went).await,
                 Some(Place::Reply { answer, kept }) => {
@@ -284,8 +320,17 @@ impl Deliverer {
                 Err(End::Dead { stage, code, failure, doubt }) => {
                     let dead = Record::Dead { code: code.as_str(), doubt };
                     self.record(letter, part.number, dead).await?;
-                    let field = if failure.field.is_empty() { part.name.clone() } else { format!("{}: {}", part.name, failure.field) };
-                    buried.get_or_insert(End::Dead { stage, code, failure: Failure { field, ..failure }, doubt });
+                    let field = if failure.field.is_empty() {
+                        part.name.clone()
+                    } else {
+                        format!("{}: {}", part.name, failure.field)
+                    };
+                    buried.get_or_insert(End::Dead {
+                        stage,
+                        code,
+                        failure: Failure { field, ..failure },
+                        doubt,
+                    });
                 }
                 Err(end) => {
                     if let End::Later { failure: _, wait, doubt, first_failed } = &end {
@@ -367,7 +412,9 @@ impl Deliverer {
     /// Publishes events to the platform and waits until they are confirmed; whether they are.
     async fn publish_events(&self, events: Vec<Outgoing>) -> bool {
         let messages: Vec<Message> = events.into_iter().map(|event| event.message).collect();
-        self.publish(&messages).await.is_some_and(|results| results.iter().all(|result| *result == Published::Confirmed))
+        self.publish(&messages)
+            .await
+            .is_some_and(|results| results.iter().all(|result| *result == Published::Confirmed))
     }
 
     /// Publishes messages surely; a message that comes back or is refused is told to a person.
@@ -391,13 +438,17 @@ impl Deliverer {
         let mut messages = Vec::with_capacity(window.len());
         let mut sent = Vec::with_capacity(window.len());
         for (at, went) in window {
-            let Some((letter, Ok(event))) = letters.get(at).map(|letter| (letter, &letter.event)) else { continue };
+            let Some((letter, Ok(event))) = letters.get(at).map(|letter| (letter, &letter.event)) else {
+                continue;
+            };
             match attempt::document_for_broker(self, letter, event) {
                 Ok(message) => {
                     messages.push(message);
                     sent.push((at, went));
                 }
-                Err(failure) => outcomes.push(self.dead(at, letter, Stage::Mapping, &failure, failure.code, went.doubt)),
+                Err(failure) => {
+                    outcomes.push(self.dead(at, letter, Stage::Mapping, &failure, failure.code, went.doubt))
+                }
             }
         }
         let System::Amqp(system) = &*self.system else { return outcomes };
@@ -405,7 +456,12 @@ impl Deliverer {
         for ((at, went), result) in sent.into_iter().zip(results) {
             let Some(letter) = letters.get(at) else { continue };
             outcomes.push(match result {
-                Ok(()) => Outcome { at, publish: None, record: Some(Record::Delivered { opens: None }), settle: Settle::Ack },
+                Ok(()) => Outcome {
+                    at,
+                    publish: None,
+                    record: Some(Record::Delivered { opens: None }),
+                    settle: Settle::Ack,
+                },
                 Err(failure) => self.ended(at, letter, attempt::end_of(self, letter, &went, failure)),
             });
         }
@@ -415,7 +471,9 @@ impl Deliverer {
     /// A message that did not get through.
     fn ended(&self, at: usize, letter: &Letter, end: End) -> Outcome {
         match end {
-            End::GiveBack => Outcome { at, publish: None, record: Some(Record::GivenBack), settle: Settle::GiveBack },
+            End::GiveBack => {
+                Outcome { at, publish: None, record: Some(Record::GivenBack), settle: Settle::GiveBack }
+            }
             End::Later { failure, wait, doubt, first_failed } => {
                 self.metrics.count(&self.route.id, "later", 1);
                 warn!(route = self.route.id, message = %letter.key, attempt = letter.past.attempt, code = %failure.code,
@@ -441,12 +499,25 @@ impl Deliverer {
         Message {
             exchange: self.names.tier(wait),
             routing_key: self.route.queue.clone(),
-            properties: letter::for_retry(&letter.delivery.properties, letter.origin(), attempt, first_failed),
+            properties: letter::for_retry(
+                &letter.delivery.properties,
+                letter.origin(),
+                attempt,
+                first_failed,
+            ),
             body: letter.delivery.body.clone(),
         }
     }
 
-    fn dead(&self, at: usize, letter: &Letter, stage: Stage, failure: &Failure, code: Code, doubt: bool) -> Outcome {
+    fn dead(
+        &self,
+        at: usize,
+        letter: &Letter,
+        stage: Stage,
+        failure: &Failure,
+        code: Code,
+        doubt: bool,
+    ) -> Outcome {
         self.metrics.dead(&self.route.id, code.as_str());
         warn!(route = self.route.id, message = %letter.key, code = %code, stage = stage.as_str(), field = failure.field,
               "given up, a dead letter now: {}", failure.what);
@@ -516,7 +587,10 @@ impl Deliverer {
                 tokio::time::sleep(Duration::from_secs(5)).await;
             }
         }
-        let delivered = outcomes.iter().filter(|outcome| matches!(outcome.record, Some(Record::Delivered { .. }))).count();
+        let delivered = outcomes
+            .iter()
+            .filter(|outcome| matches!(outcome.record, Some(Record::Delivered { .. })))
+            .count();
         let records: Vec<(Key, u32, Record)> = outcomes
             .iter()
             .filter_map(|outcome| Some((letters.get(outcome.at)?.key, 0, outcome.record.clone()?)))

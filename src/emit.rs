@@ -122,10 +122,19 @@ pub fn emit(rules: &[Emit], ground: Ground<'_>) -> Result<Emitted, Failure> {
                         subject: new.subject,
                         time: Some(new.time.unwrap_or_else(|| ground.now.to_string())),
                         dataschema: Some(mapping.schema.id.clone()),
-                        extensions: ground.event.map(|event| ("causationid".to_owned(), event.id.clone())).into_iter().collect(),
+                        extensions: ground
+                            .event
+                            .map(|event| ("causationid".to_owned(), event.id.clone()))
+                            .into_iter()
+                            .collect(),
                         data: new.data,
                     };
-                    emitted.events.push(outgoing(&event, ground.council, &ground.instance.name, ground.trace));
+                    emitted.events.push(outgoing(
+                        &event,
+                        ground.council,
+                        &ground.instance.name,
+                        ground.trace,
+                    ));
                 }
             }
         }
@@ -138,15 +147,24 @@ pub fn emit(rules: &[Emit], ground: Ground<'_>) -> Result<Emitted, Failure> {
     }
     match applied {
         true => Ok(emitted),
-        false => Err(Failure::refused(Code::NoMappingApplies, "", "no rule of the route says what becomes of this")),
+        false => Err(Failure::refused(
+            Code::NoMappingApplies,
+            "",
+            "no rule of the route says what becomes of this",
+        )),
     }
 }
 
 /// The message of an event, for the platform's updates.
 pub fn outgoing(event: &Event, council: &str, app: &str, trace: Option<&str>) -> Outgoing {
-    let seconds = event.time.as_deref().and_then(|time| time.parse::<Timestamp>().ok()).map(|time| time.as_second());
-    let mut properties =
-        Properties::of_event(&event.id, &event.event_type, seconds.and_then(|seconds| u64::try_from(seconds).ok()), app);
+    let seconds =
+        event.time.as_deref().and_then(|time| time.parse::<Timestamp>().ok()).map(|time| time.as_second());
+    let mut properties = Properties::of_event(
+        &event.id,
+        &event.event_type,
+        seconds.and_then(|seconds| u64::try_from(seconds).ok()),
+        app,
+    );
     if let Some(trace) = trace {
         properties = properties.with_text("traceparent", trace);
     }

@@ -143,7 +143,12 @@ pub struct Reason<'a> {
 }
 
 /// Marks a message as a dead letter, with the reason that a person reads.
-pub fn for_dead(properties: Properties, origin: (&str, &str), body: &[u8], reason: &Reason<'_>) -> Properties {
+pub fn for_dead(
+    properties: Properties,
+    origin: (&str, &str),
+    body: &[u8],
+    reason: &Reason<'_>,
+) -> Properties {
     let digest = crate::event::hex(ring::digest::digest(&ring::digest::SHA256, body).as_ref());
     let what = match reason.code == reason.failure.code {
         true => reason.failure.what.clone(),

@@ -4,9 +4,7 @@
 
 use crate::{
     broker::{
-        BrokerError, Delivery, Link, Message, Published, Publisher, Settle,
-        lane::Browser,
-        topology::Names,
+        BrokerError, Delivery, Link, Message, Published, Publisher, Settle, lane::Browser, topology::Names,
     },
     code::Code,
     config::{CollectRoute, Config, DeliverRoute, plan::Source, raw::adapter::Repeat},
@@ -140,7 +138,9 @@ impl Desk {
     /// # Errors
     /// The broker failed, or has no dead-letter queue.
     pub async fn count(&self) -> Result<u32, Refused> {
-        let Some(live) = self.link.live().await else { return refused(Code::BrokerUnreachable, "we are stopping") };
+        let Some(live) = self.link.live().await else {
+            return refused(Code::BrokerUnreachable, "we are stopping");
+        };
         match crate::broker::topology::Topology::depth(&live, &self.names.dead()).await? {
             Some(count) => Ok(count),
             None => refused(Code::TopologyMissing, format!("there is no queue {}", self.names.dead())),
@@ -174,7 +174,13 @@ impl Desk {
     ///
     /// # Errors
     /// The broker or the store failed; what was done is done, the rest is as it was.
-    pub async fn replay(&self, which: &Which, dry: bool, settled: bool, actor: &Actor) -> Result<Vec<Done>, Refused> {
+    pub async fn replay(
+        &self,
+        which: &Which,
+        dry: bool,
+        settled: bool,
+        actor: &Actor,
+    ) -> Result<Vec<Done>, Refused> {
         self.act(which, async |browser: &Browser, letter: &DeadLetter, delivery: &Delivery| {
             self.would_pass(letter, delivery, settled)?;
             if dry {
@@ -241,7 +247,9 @@ impl Desk {
 
     fn deliver_route(&self, letter: &DeadLetter, delivery: &Delivery) -> Option<Arc<DeliverRoute>> {
         let by_queue = delivery.properties.broker_death().map(|(queue, _)| queue);
-        let fits = |route: &&Arc<DeliverRoute>| route.id == letter.route || by_queue.as_deref() == Some(&route.queue);
+        let fits = |route: &&Arc<DeliverRoute>| {
+            route.id == letter.route || by_queue.as_deref() == Some(&route.queue)
+        };
         self.config.deliver.iter().find(fits).cloned()
     }
 
@@ -252,7 +260,10 @@ impl Desk {
     /// Whether the letter would get through reading and mapping as the files are now, and may be replayed at all.
     fn would_pass(&self, letter: &DeadLetter, delivery: &Delivery, settled: bool) -> Result<(), Refused> {
         if let Some(route) = self.deliver_route(letter, delivery) {
-            if letter.doubt && !settled && !matches!(route.plan.repeat, Repeat::Probe | Repeat::Key | Repeat::Harmless) {
+            if letter.doubt
+                && !settled
+                && !matches!(route.plan.repeat, Repeat::Probe | Repeat::Key | Repeat::Harmless)
+            {
                 return refused(
                     Code::NotReplayable,
                     "the request may have been carried out, and the system cannot be asked: look there first, then replay with --not-received, or discard",
@@ -263,10 +274,18 @@ impl Desk {
         if let Some(route) = self.collect_route(letter) {
             return collect_would_pass(&self.config, &route, letter, delivery);
         }
-        refused(Code::NotReplayable, format!("no route `{}` is in the settings: there is nowhere to replay it to", letter.route))
+        refused(
+            Code::NotReplayable,
+            format!("no route `{}` is in the settings: there is nowhere to replay it to", letter.route),
+        )
     }
 
-    async fn give_back(&self, letter: &DeadLetter, delivery: &Delivery, settled: bool) -> Result<(), Refused> {
+    async fn give_back(
+        &self,
+        letter: &DeadLetter,
+        delivery: &Delivery,
+        settled: bool,
+    ) -> Result<(), Refused> {
         let replay = letter.replay + 1;
         if let Some(route) = self.deliver_route(letter, delivery) {
             let message = Message {
@@ -278,9 +297,10 @@ impl Desk {
             let results = self.publisher.publish_surely(&[message], &self.stop).await.unwrap_or_default();
             return match results.into_iter().next() {
                 Some(Published::Confirmed) => Ok(()),
-                Some(Published::Returned(_)) => {
-                    refused(Code::TopologyMissing, format!("the queue {} is not there: is the route running?", route.queue))
-                }
+                Some(Published::Returned(_)) => refused(
+                    Code::TopologyMissing,
+                    format!("the queue {} is not there: is the route running?", route.queue),
+                ),
                 Some(Published::Refused(error)) => Err(error.into()),
                 Some(Published::Nacked | Published::Unknown(_)) | None => {
                     refused(Code::BrokerUnreachable, "the broker did not confirm")
@@ -292,7 +312,10 @@ impl Desk {
         if !letter.item.is_empty() {
             return match self.store.ask_now(number, letter.item.clone(), now).await? {
                 true => Ok(()),
-                false => refused(Code::NotReplayable, "the store no longer knows the item that this letter is about"),
+                false => refused(
+                    Code::NotReplayable,
+                    "the store no longer knows the item that this letter is about",
+                ),
             };
         }
         let Some(key) = key_of(letter) else {
@@ -335,7 +358,11 @@ impl Desk {
 fn is_infrastructure(code: Code) -> bool {
     matches!(
         code,
-        Code::BrokerUnreachable | Code::BrokerLoginRefused | Code::StoreUnavailable | Code::StoreFull | Code::BrokerBlocked
+        Code::BrokerUnreachable
+            | Code::BrokerLoginRefused
+            | Code::StoreUnavailable
+            | Code::StoreFull
+            | Code::BrokerBlocked
     )
 }
 
@@ -363,7 +390,10 @@ fn deliver_would_pass(route: &DeliverRoute, delivery: &Delivery) -> Result<(), R
         return refused(Code::UnknownEventType, what);
     }
     if let Some(breach) = route.plan.event.breaches(&event.data).into_iter().next() {
-        return refused(Code::EventBreaksSchema, format!("it would fail again: `{}`: {}", breach.field, breach.what));
+        return refused(
+            Code::EventBreaksSchema,
+            format!("it would fail again: `{}`: {}", breach.field, breach.what),
+        );
     }
     let Some(mapping) = &route.plan.mapping else { return Ok(()) };
     // What is read before the first attempt, and what is computed from it, is not known here: only what needs neither
@@ -387,7 +417,8 @@ fn deliver_would_pass(route: &DeliverRoute, delivery: &Delivery) -> Result<(), R
     for part in parts {
         match whole(&part) {
             Ok(_) => {}
-            Err(failures) if needs_cause && failures.all.iter().all(|failure| failure.code == Code::ValueMissing) => {}
+            Err(failures)
+                if needs_cause && failures.all.iter().all(|failure| failure.code == Code::ValueMissing) => {}
             Err(failures) => return Err(of_failure(emit::of_mapping(&failures))),
         }
     }

@@ -54,11 +54,31 @@ pub struct LinkLabel {
 
 /// Every metric, for the reference: name, type, labels, meaning.
 pub const METRICS: &[(&str, &str, &str, &str)] = &[
-    ("packhorse_messages_total", "counter", "route, outcome", "messages handled: delivered, duplicate, later, dead, passed (not selected), nothing (asks for no event)"),
-    ("packhorse_dead_letters_total", "counter", "route, code", "messages given up, by the code of the failure"),
+    (
+        "packhorse_messages_total",
+        "counter",
+        "route, outcome",
+        "messages handled: delivered, duplicate, later, dead, passed (not selected), nothing (asks for no event)",
+    ),
+    (
+        "packhorse_dead_letters_total",
+        "counter",
+        "route, code",
+        "messages given up, by the code of the failure",
+    ),
     ("packhorse_taken_in_total", "counter", "route", "documents taken into the spool"),
-    ("packhorse_refused_total", "counter", "route", "requests to the receiver that were refused: signature, login, size, no room"),
-    ("packhorse_in_doubt_total", "counter", "route", "attempts after which nobody knew whether the request was carried out"),
+    (
+        "packhorse_refused_total",
+        "counter",
+        "route",
+        "requests to the receiver that were refused: signature, login, size, no room",
+    ),
+    (
+        "packhorse_in_doubt_total",
+        "counter",
+        "route",
+        "attempts after which nobody knew whether the request was carried out",
+    ),
     ("packhorse_request_seconds", "histogram", "route", "how long requests to systems took"),
     ("packhorse_drift_total", "counter", "mapping", "documents with parts that no row of the mapping knows"),
     ("packhorse_spool_bytes", "gauge", "", "bytes that wait in the spool"),
@@ -99,7 +119,9 @@ impl Default for Metrics {
     fn default() -> Metrics {
         let mut registry = Registry::with_prefix("packhorse");
         let help = |name: &str| {
-            let found = METRICS.iter().find(|(full, ..)| full.trim_start_matches("packhorse_").trim_end_matches("_total") == name);
+            let found = METRICS
+                .iter()
+                .find(|(full, ..)| full.trim_start_matches("packhorse_").trim_end_matches("_total") == name);
             found.map_or("", |(_, _, _, about)| *about)
         };
         macro_rules! register {
@@ -154,7 +176,9 @@ impl Metrics {
 
     /// Notes how long a request took.
     pub fn request(&self, route: &str, took: Duration) {
-        self.requests.get_or_create_owned(&RouteLabel { route: route.to_owned() }).observe(took.as_secs_f64());
+        self.requests
+            .get_or_create_owned(&RouteLabel { route: route.to_owned() })
+            .observe(took.as_secs_f64());
     }
 
     /// Counts in a family with a route's label.
@@ -196,9 +220,17 @@ impl Trace {
     pub fn parse(header: &str) -> Option<Trace> {
         let mut parts = header.trim().split('-');
         let (version, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-        let hex = |text: &str, length: usize| text.len() == length && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        let hex = |text: &str, length: usize| {
+            text.len() == length && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+        };
         let zero = |text: &str| text.bytes().all(|b| b == b'0');
-        let fine = hex(version, 2) && version != "ff" && hex(trace, 32) && !zero(trace) && hex(span, 16) && !zero(span) && hex(flags, 2);
+        let fine = hex(version, 2)
+            && version != "ff"
+            && hex(trace, 32)
+            && !zero(trace)
+            && hex(span, 16)
+            && !zero(span)
+            && hex(flags, 2);
         fine.then(|| Trace { trace: trace.to_owned(), flags: flags.to_owned() })
     }
 
@@ -232,7 +264,12 @@ mod tests {
         let next = Trace::parse(header).unwrap().next_hop();
         assert!(next.starts_with("00-4bf92f3577b34da6a3ce929d0e0e4736-") && next.ends_with("-01"), "{next}");
         assert_ne!(next, header);
-        for bad in ["", "00-0-0-00", "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "00-00000000000000000000000000000000-00f067aa0ba902b7-01"] {
+        for bad in [
+            "",
+            "00-0-0-00",
+            "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+        ] {
             assert_eq!(Trace::parse(bad), None, "{bad}");
         }
     }

@@ -103,7 +103,9 @@ impl Template {
         environment.add_template_owned("t", source.to_owned()).map_err(|error| bad(&error))?;
         let names = environment.get_template("t").map_err(|error| bad(&error))?.undeclared_variables(false);
         let known: BTreeSet<String> = environment.globals().map(|(name, _)| name.to_owned()).collect();
-        if let Some(unknown) = names.iter().find(|name| !NAMES.contains(&name.as_str()) && !known.contains(*name)) {
+        if let Some(unknown) =
+            names.iter().find(|name| !NAMES.contains(&name.as_str()) && !known.contains(*name))
+        {
             let part = source.find(unknown.as_str()).map(|at| at..at + unknown.len());
             return Err(BadTemplate { what: format!("a template knows no `{unknown}`"), part });
         }
@@ -136,7 +138,10 @@ impl Template {
                 kind => format!("the template failed: {kind}"),
             })
         };
-        let text = environment.get_template("t").and_then(|template| template.render(scope.value())).map_err(failed)?;
+        let text = environment
+            .get_template("t")
+            .and_then(|template| template.render(scope.value()))
+            .map_err(failed)?;
         match text.len() <= LONGEST {
             true => Ok(text),
             false => Err(TemplateFailed(format!("the template wrote more than {LONGEST} bytes"))),
@@ -163,7 +168,14 @@ impl<'a> Scope<'a> {
                     names.extend(tree.map(|tree| (name, to_value(tree))));
                 }
                 for (name, texts) in [("settings", self.settings), ("values", self.values)] {
-                    names.extend(texts.map(|texts| (name, Value::from_pairs(texts.iter().map(|(name, text)| (name.as_str(), Value::from(text.as_str())))))));
+                    names.extend(texts.map(|texts| {
+                        (
+                            name,
+                            Value::from_pairs(
+                                texts.iter().map(|(name, text)| (name.as_str(), Value::from(text.as_str()))),
+                            ),
+                        )
+                    }));
                 }
                 names.insert("now", Value::from(self.now.to_string()));
                 names.insert("nonce", Value::from(self.nonce));
@@ -190,7 +202,9 @@ fn to_value(tree: &Tree) -> Value {
     match tree {
         Tree::Null => Value::from(()),
         Tree::Bool(b) => Value::from(*b),
-        Tree::Number(digits) => digits.parse::<i64>().map_or_else(|_| Value::from(digits.as_str()), Value::from),
+        Tree::Number(digits) => {
+            digits.parse::<i64>().map_or_else(|_| Value::from(digits.as_str()), Value::from)
+        }
         Tree::Text(text) => Value::from(text.as_str()),
         Tree::List(items) => items.iter().map(to_value).collect(),
         Tree::Record(record) => {
@@ -206,7 +220,10 @@ fn to_value(tree: &Tree) -> Value {
 /// The functions that templates have beside minijinja's own, each with what it does.
 pub const FILTERS: &[(&str, &str)] = &[
     ("pounds", "whole pence as pounds with two decimals: `{{ 6250 | pounds }}` is `62.50`"),
-    ("vat_within", "the VAT, in whole pence, within a gross amount in pence at a rate: `{{ 1200 | vat_within(\"0.2\") }}` is `200`"),
+    (
+        "vat_within",
+        "the VAT, in whole pence, within a gross amount in pence at a rate: `{{ 1200 | vat_within(\"0.2\") }}` is `200`",
+    ),
     ("percent", "a rate as a percentage: `{{ \"0.2\" | percent }}` is `20`"),
     ("epoch", "seconds since 1970 of an RFC 3339 moment"),
     ("strftime", "a moment by a pattern, in UTC or the zone named: `{{ now | strftime(\"%Y%m%d%H%M%S\") }}`"),
@@ -231,7 +248,8 @@ fn environment(escape: Escape) -> Environment<'static> {
     environment.add_filter("pounds", |pence: i64| Decimal::new(pence, 2).to_string());
     environment.add_filter("vat_within", vat_within);
     environment.add_filter("percent", percent);
-    environment.add_filter("epoch", |moment: String| Ok::<_, minijinja::Error>(timestamp(&moment)?.as_second()));
+    environment
+        .add_filter("epoch", |moment: String| Ok::<_, minijinja::Error>(timestamp(&moment)?.as_second()));
     environment.add_filter("strftime", strftime);
     environment.add_filter("cut", |text: String, most: usize| text.chars().take(most).collect::<String>());
     environment
@@ -250,7 +268,8 @@ fn strftime(moment: String, pattern: String, zone: Option<String>) -> Result<Str
         Some(name) => TimeZone::get(&name).map_err(|_| wrong("no such time zone"))?,
         None => TimeZone::UTC,
     };
-    jiff::fmt::strtime::format(pattern, &timestamp(&moment)?.to_zoned(zone)).map_err(|_| wrong("not a strftime pattern"))
+    jiff::fmt::strtime::format(pattern, &timestamp(&moment)?.to_zoned(zone))
+        .map_err(|_| wrong("not a strftime pattern"))
 }
 
 fn percent(rate: String) -> Result<String, minijinja::Error> {
@@ -261,7 +280,9 @@ fn percent(rate: String) -> Result<String, minijinja::Error> {
 /// gross − gross / (1 + rate), to the nearest penny, halves up (the VAT inside a gross amount).
 fn vat_within(gross: i64, rate: String) -> Result<i64, minijinja::Error> {
     let rate: Decimal = rate.parse().map_err(|_| wrong("the VAT rate is not a decimal number"))?;
-    let net = Decimal::from(gross).checked_div(Decimal::ONE + rate).ok_or_else(|| wrong("the VAT rate is out of range"))?;
+    let net = Decimal::from(gross)
+        .checked_div(Decimal::ONE + rate)
+        .ok_or_else(|| wrong("the VAT rate is out of range"))?;
     let vat = (Decimal::from(gross) - net).round_dp_with_strategy(0, RoundingStrategy::MidpointAwayFromZero);
     i64::try_from(vat).map_err(|_| wrong("the amount is out of range"))
 }

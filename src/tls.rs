@@ -50,7 +50,8 @@ pub fn server(identity: Identity, ca: Option<&Path>) -> Result<ServerConfig, Str
                 roots.add(certificate).map_err(|error| format!("{}: {error}", ca.display()))?;
             }
             let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).build();
-            ServerConfig::builder().with_client_cert_verifier(verifier.map_err(|error| format!("{}: {error}", ca.display()))?)
+            ServerConfig::builder()
+                .with_client_cert_verifier(verifier.map_err(|error| format!("{}: {error}", ca.display()))?)
         }
     };
     builder
@@ -59,8 +60,9 @@ pub fn server(identity: Identity, ca: Option<&Path>) -> Result<ServerConfig, Str
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let found: Result<Vec<_>, _> =
-        CertificateDer::pem_file_iter(path).map_err(|error| format!("{}: {error}", path.display()))?.collect();
+    let found: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path)
+        .map_err(|error| format!("{}: {error}", path.display()))?
+        .collect();
     match found {
         Ok(found) if !found.is_empty() => Ok(found),
         Ok(_) => Err(format!("{} holds no certificate", path.display())),
@@ -69,7 +71,8 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
 }
 
 fn private_key(key: &SecretString) -> Result<PrivateKeyDer<'static>, String> {
-    PrivateKeyDer::from_pem_slice(key.expose_secret().as_bytes()).map_err(|error| format!("the certificate's key: {error}"))
+    PrivateKeyDer::from_pem_slice(key.expose_secret().as_bytes())
+        .map_err(|error| format!("the certificate's key: {error}"))
 }
 
 /// Makes ring the one TLS provider of the process. First thing in `main` and in every test.

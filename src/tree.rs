@@ -236,7 +236,10 @@ impl Tree {
             Tree::Null => Value::Null,
             Tree::Bool(b) => Value::Bool(*b),
             Tree::Number(digits) => {
-                let whole = digits.parse::<i64>().map(Number::from).or_else(|_| digits.parse::<u64>().map(Number::from));
+                let whole = digits
+                    .parse::<i64>()
+                    .map(Number::from)
+                    .or_else(|_| digits.parse::<u64>().map(Number::from));
                 let number = whole.ok().or_else(|| digits.parse::<f64>().ok().and_then(Number::from_f64));
                 number.map_or_else(|| Value::String(digits.clone()), Value::Number)
             }
@@ -249,7 +252,9 @@ impl Tree {
                         None => {
                             map.insert(name.local.clone(), tree.to_json());
                         }
-                        Some(Value::Array(items)) if !matches!(tree, Tree::List(_)) => items.push(tree.to_json()),
+                        Some(Value::Array(items)) if !matches!(tree, Tree::List(_)) => {
+                            items.push(tree.to_json())
+                        }
                         Some(first) => {
                             let earlier = first.take();
                             *first = Value::Array(vec![earlier, tree.to_json()]);

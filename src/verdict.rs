@@ -45,7 +45,13 @@ impl Failure {
 
     /// A failure after which nobody knows.
     pub fn unknown(what: impl Into<String>) -> Failure {
-        Failure { code: Code::OutcomeUnknown, class: Class::Unknown, what: what.into(), field: String::new(), retry_after: None }
+        Failure {
+            code: Code::OutcomeUnknown,
+            class: Class::Unknown,
+            what: what.into(),
+            field: String::new(),
+            retry_after: None,
+        }
     }
 
     /// A failure for good.
@@ -84,7 +90,13 @@ pub enum Verdict {
 }
 
 /// Judges a failure.
-pub fn judge(failure: &Failure, tried: Tried, policy: &RetryPolicy, repeat: Repeat, can_ask: bool) -> Verdict {
+pub fn judge(
+    failure: &Failure,
+    tried: Tried,
+    policy: &RetryPolicy,
+    repeat: Repeat,
+    can_ask: bool,
+) -> Verdict {
     // A lock that refuses a second try says that something was done: ours, if an earlier one is in doubt.
     if failure.class == Class::Guarded {
         return match (tried.doubt, can_ask) {
@@ -133,7 +145,14 @@ pub fn wait(attempt: u32, policy: &RetryPolicy) -> Duration {
 
 /// The shortest of the route's waits that is at least so long; the longest if none is.
 fn tier(asked: Duration, policy: &RetryPolicy) -> Duration {
-    policy.waits.iter().copied().filter(|wait| *wait >= asked).min().or(policy.waits.iter().copied().max()).unwrap_or(asked)
+    policy
+        .waits
+        .iter()
+        .copied()
+        .filter(|wait| *wait >= asked)
+        .min()
+        .or(policy.waits.iter().copied().max())
+        .unwrap_or(asked)
 }
 
 #[cfg(test)]
@@ -156,7 +175,10 @@ mod tests {
         let doubt = Tried { doubt: true, ..tried(2, 0) };
         for tried in [tried(1, 0), doubt] {
             assert_eq!(judge(&failure, tried, &POLICY(), Repeat::Probe, true), Verdict::Ask);
-            assert_eq!(judge(&failure, tried, &POLICY(), Repeat::Never, false), Verdict::Dead(Code::OutcomeUnknown));
+            assert_eq!(
+                judge(&failure, tried, &POLICY(), Repeat::Never, false),
+                Verdict::Dead(Code::OutcomeUnknown)
+            );
             assert_eq!(judge(&failure, tried, &POLICY(), Repeat::Key, false), Verdict::AtOnce);
         }
         // Also when the next failure is one after which nothing was done: the earlier request is still in doubt.
@@ -169,9 +191,15 @@ mod tests {
     fn a_refusal_after_a_doubtful_request_does_not_settle_that_request() {
         let refused = Failure::refused(Code::SystemRefuses, "", "400");
         let doubt = Tried { doubt: true, ..tried(2, 0) };
-        assert_eq!(judge(&refused, tried(1, 0), &POLICY(), Repeat::Probe, true), Verdict::Dead(Code::SystemRefuses));
+        assert_eq!(
+            judge(&refused, tried(1, 0), &POLICY(), Repeat::Probe, true),
+            Verdict::Dead(Code::SystemRefuses)
+        );
         assert_eq!(judge(&refused, doubt, &POLICY(), Repeat::Probe, true), Verdict::Ask);
-        assert_eq!(judge(&refused, doubt, &POLICY(), Repeat::Never, false), Verdict::Dead(Code::OutcomeUnknown));
+        assert_eq!(
+            judge(&refused, doubt, &POLICY(), Repeat::Never, false),
+            Verdict::Dead(Code::OutcomeUnknown)
+        );
     }
 
     #[test]
@@ -180,18 +208,33 @@ mod tests {
         assert_eq!(judge(&guarded, tried(1, 0), &POLICY(), Repeat::Guard, true), Verdict::ReadAnew);
         let doubt = Tried { doubt: true, ..tried(2, 0) };
         assert_eq!(judge(&guarded, doubt, &POLICY(), Repeat::Guard, true), Verdict::Ask);
-        assert_eq!(judge(&guarded, doubt, &POLICY(), Repeat::Guard, false), Verdict::Dead(Code::GuardRefused));
+        assert_eq!(
+            judge(&guarded, doubt, &POLICY(), Repeat::Guard, false),
+            Verdict::Dead(Code::GuardRefused)
+        );
     }
 
     #[test]
     fn waits_grow_by_tier_and_obey_what_the_system_asks() {
         let busy = Failure::not_done(Code::SystemBusy, "503");
         assert_eq!(judge(&busy, tried(1, 0), &POLICY(), Repeat::Never, false), Verdict::AtOnce);
-        assert_eq!(judge(&busy, tried(1, 1), &POLICY(), Repeat::Never, false), Verdict::Later(Duration::from_secs(5)));
-        assert_eq!(judge(&busy, tried(9, 1), &POLICY(), Repeat::Never, false), Verdict::Later(Duration::from_secs(120)));
+        assert_eq!(
+            judge(&busy, tried(1, 1), &POLICY(), Repeat::Never, false),
+            Verdict::Later(Duration::from_secs(5))
+        );
+        assert_eq!(
+            judge(&busy, tried(9, 1), &POLICY(), Repeat::Never, false),
+            Verdict::Later(Duration::from_secs(120))
+        );
         let asked = Failure { retry_after: Some(Duration::from_secs(20)), ..busy.clone() };
-        assert_eq!(judge(&asked, tried(1, 0), &POLICY(), Repeat::Never, false), Verdict::Later(Duration::from_secs(30)));
+        assert_eq!(
+            judge(&asked, tried(1, 0), &POLICY(), Repeat::Never, false),
+            Verdict::Later(Duration::from_secs(30))
+        );
         let long = Tried { failing_for: Duration::from_secs(4_000), ..tried(9, 1) };
-        assert_eq!(judge(&busy, long, &POLICY(), Repeat::Never, false), Verdict::Dead(Code::RetriesExhausted));
+        assert_eq!(
+            judge(&busy, long, &POLICY(), Repeat::Never, false),
+            Verdict::Dead(Code::RetriesExhausted)
+        );
     }
 }

@@ -42,7 +42,9 @@ impl Greeting {
 pub async fn greet(broker: &Broker, address: &Address) -> Result<Greeting, BrokerError> {
     let unreachable = |what: String| BrokerError::new(Code::BrokerUnreachable, format!("{address}: {what}"));
     let ask = async {
-        let stream = TcpStream::connect((address.host.as_str(), address.port)).await.map_err(|e| unreachable(e.to_string()))?;
+        let stream = TcpStream::connect((address.host.as_str(), address.port))
+            .await
+            .map_err(|e| unreachable(e.to_string()))?;
         match address.tls {
             false => exchange(stream).await.map_err(unreachable),
             true => {
@@ -58,7 +60,9 @@ pub async fn greet(broker: &Broker, address: &Address) -> Result<Greeting, Broke
             }
         }
     };
-    timeout(Duration::from_secs(10), ask).await.unwrap_or_else(|_| Err(unreachable("no answer within 10 s".to_owned())))
+    timeout(Duration::from_secs(10), ask)
+        .await
+        .unwrap_or_else(|_| Err(unreachable("no answer within 10 s".to_owned())))
 }
 
 fn identity(broker: &Broker) -> Result<Option<(std::path::PathBuf, secrecy::SecretString)>, BrokerError> {

@@ -11,8 +11,8 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use lapin::{
     Acker, Channel, Consumer,
     options::{
-        BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicGetOptions, BasicNackOptions, BasicQosOptions,
-        BasicRejectOptions,
+        BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicGetOptions, BasicNackOptions,
+        BasicQosOptions, BasicRejectOptions,
     },
     types::{FieldTable, ShortString},
 };
@@ -59,7 +59,12 @@ impl Lane {
     ///
     /// # Errors
     /// What the broker or the network says.
-    pub async fn open(link: &Link, queue: &str, window: usize, tag: &str) -> Result<Option<Lane>, BrokerError> {
+    pub async fn open(
+        link: &Link,
+        queue: &str,
+        window: usize,
+        tag: &str,
+    ) -> Result<Option<Lane>, BrokerError> {
         let Some(live) = link.live().await else { return Ok(None) };
         let channel = live.channel().await?;
         let prefetch = u16::try_from(window.saturating_mul(2)).unwrap_or(u16::MAX).max(1);
@@ -107,13 +112,20 @@ impl Lane {
     /// # Errors
     /// The lane is lost; what was not settled comes again.
     pub async fn settle(&self, settled: Vec<(Delivery, Settle)>) -> Result<(), BrokerError> {
-        let lost = || BrokerError::new(Code::BrokerUnreachable, "an acknowledgement did not count: the channel is stale");
+        let lost = || {
+            BrokerError::new(
+                Code::BrokerUnreachable,
+                "an acknowledgement did not count: the channel is stale",
+            )
+        };
         let all = settled.iter().all(|(_, settle)| *settle == Settle::Ack);
         let calls = async {
-            if all && settled.len() > 1
-                && let Some((last, _)) = settled.last() {
-                    return last.acker.ack(BasicAckOptions { multiple: true }).await;
-                }
+            if all
+                && settled.len() > 1
+                && let Some((last, _)) = settled.last()
+            {
+                return last.acker.ack(BasicAckOptions { multiple: true }).await;
+            }
             for (delivery, settle) in &settled {
                 let counted = match settle {
                     Settle::Ack => delivery.acker.ack(BasicAckOptions::default()).await?,
@@ -199,7 +211,10 @@ impl Browser {
                 Ok(Some((delivery(Some(Ok(message.delivery)))?, behind)))
             }
             Ok(Err(error)) => Err(BrokerError::of(&format!("looking through {}", self.queue), &error)),
-            Err(_) => Err(BrokerError::new(Code::BrokerUnreachable, format!("looking through {}: no answer", self.queue))),
+            Err(_) => Err(BrokerError::new(
+                Code::BrokerUnreachable,
+                format!("looking through {}: no answer", self.queue),
+            )),
         }
     }
 
@@ -211,13 +226,17 @@ impl Browser {
         let call = async {
             match settle {
                 Settle::Ack => delivery.acker.ack(BasicAckOptions::default()).await,
-                Settle::GiveBack => delivery.acker.nack(BasicNackOptions { requeue: true, multiple: false }).await,
+                Settle::GiveBack => {
+                    delivery.acker.nack(BasicNackOptions { requeue: true, multiple: false }).await
+                }
                 Settle::Reject => delivery.acker.reject(BasicRejectOptions { requeue: false }).await,
             }
         };
         match timeout(CALL, call).await {
             Ok(Ok(true)) => Ok(()),
-            Ok(Ok(false)) | Err(_) => Err(BrokerError::new(Code::BrokerUnreachable, "an acknowledgement did not count")),
+            Ok(Ok(false)) | Err(_) => {
+                Err(BrokerError::new(Code::BrokerUnreachable, "an acknowledgement did not count"))
+            }
             Ok(Err(error)) => Err(BrokerError::of("acknowledging", &error)),
         }
     }

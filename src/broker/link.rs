@@ -66,7 +66,9 @@ impl Link {
     pub async fn live(&self) -> Option<Live> {
         let mut state = self.state.clone();
         loop {
-            if let Some(live) = state.borrow_and_update().live.clone().filter(|live| !live.dead.is_cancelled()) {
+            if let Some(live) =
+                state.borrow_and_update().live.clone().filter(|live| !live.dead.is_cancelled())
+            {
                 return Some(live);
             }
             tokio::select! {
@@ -262,7 +264,10 @@ pub async fn connect(name: &str, broker: &Broker, address: &Address) -> Result<C
             {
                 let _ = socket.shutdown(std::net::Shutdown::Both);
             }
-            let what = format!("{address} accepts connections but does not speak AMQP within {} s", HANDSHAKE.as_secs());
+            let what = format!(
+                "{address} accepts connections but does not speak AMQP within {} s",
+                HANDSHAKE.as_secs()
+            );
             Err(BrokerError::new(Code::BrokerUnreachable, what))
         }
     }
@@ -303,7 +308,10 @@ async fn tcp(
 fn tls_config(broker: &Broker) -> Result<OwnedTLSConfig, BrokerError> {
     let read = |path: &std::path::Path| {
         std::fs::read_to_string(path).map_err(|error| {
-            BrokerError::new(Code::TlsFailed, format!("the certificate file {} cannot be read: {error}", path.display()))
+            BrokerError::new(
+                Code::TlsFailed,
+                format!("the certificate file {} cannot be read: {error}", path.display()),
+            )
         })
     };
     let identity = match (&broker.tls.certificate, &broker.tls.key) {
@@ -326,16 +334,24 @@ fn explain(address: &Address, error: &lapin::Error) -> BrokerError {
         return match protocol.get_id() {
             403 => BrokerError::new(
                 Code::BrokerLoginRefused,
-                format!("{address} refuses our login: check `username`, `password` and that the user exists ({text})"),
+                format!(
+                    "{address} refuses our login: check `username`, `password` and that the user exists ({text})"
+                ),
             ),
             530 => BrokerError::new(
                 Code::BrokerLoginRefused,
-                format!("{address} does not let this user into the vhost, or the vhost does not exist ({text})"),
+                format!(
+                    "{address} does not let this user into the vhost, or the vhost does not exist ({text})"
+                ),
             ),
             _ => BrokerError::new(Code::BrokerUnreachable, format!("{address}: {text}")),
         };
     }
-    if lower.contains("certificate") || lower.contains("tls") || lower.contains("handshake") || lower.contains("invalid peer") {
+    if lower.contains("certificate")
+        || lower.contains("tls")
+        || lower.contains("handshake")
+        || lower.contains("invalid peer")
+    {
         return BrokerError::new(Code::TlsFailed, format!("{address}: TLS failed: {text}"));
     }
     BrokerError::new(Code::BrokerUnreachable, format!("{address}: {text}"))

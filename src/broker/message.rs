@@ -189,7 +189,9 @@ impl Properties {
 
     /// The queue and reason of the broker's own dead-lettering, if this message went through it: the newest `x-death`.
     pub fn broker_death(&self) -> Option<(String, String)> {
-        let AMQPValue::FieldArray(deaths) = self.0.headers().as_ref()?.inner().get("x-death")? else { return None };
+        let AMQPValue::FieldArray(deaths) = self.0.headers().as_ref()?.inner().get("x-death")? else {
+            return None;
+        };
         let AMQPValue::FieldTable(death) = deaths.as_slice().first()? else { return None };
         let text = |name: &str| match death.inner().get(name) {
             Some(AMQPValue::LongString(text)) => String::from_utf8_lossy(text.as_bytes()).into_owned(),
@@ -252,7 +254,9 @@ fn header_value(value: &AMQPValue) -> HeaderValue {
         AMQPValue::Timestamp(seconds) => HeaderValue::Timestamp(*seconds),
         AMQPValue::ByteArray(bytes) => HeaderValue::Bytes(bytes.as_slice().to_vec()),
         AMQPValue::Void => HeaderValue::Void,
-        AMQPValue::DecimalValue(_) | AMQPValue::FieldArray(_) | AMQPValue::FieldTable(_) => HeaderValue::Other,
+        AMQPValue::DecimalValue(_) | AMQPValue::FieldArray(_) | AMQPValue::FieldTable(_) => {
+            HeaderValue::Other
+        }
     }
 }
 
@@ -274,7 +278,10 @@ impl Message {
         let mut size = 64;
         for (name, value) in self.properties.0.headers().iter().flat_map(|table| table.inner()) {
             if name.as_str().len() > LONGEST_NAME {
-                return no(format!("a header's name has {} bytes; {LONGEST_NAME} are safe", name.as_str().len()));
+                return no(format!(
+                    "a header's name has {} bytes; {LONGEST_NAME} are safe",
+                    name.as_str().len()
+                ));
             }
             size += name.as_str().len() + 1 + size_of_value(value);
         }
@@ -293,7 +300,11 @@ fn size_of_value(value: &AMQPValue) -> usize {
         AMQPValue::ByteArray(bytes) => 5 + bytes.len(),
         AMQPValue::FieldArray(items) => 5 + items.as_slice().iter().map(size_of_value).sum::<usize>(),
         AMQPValue::FieldTable(table) => {
-            5 + table.inner().iter().map(|(name, value)| name.as_str().len() + 1 + size_of_value(value)).sum::<usize>()
+            5 + table
+                .inner()
+                .iter()
+                .map(|(name, value)| name.as_str().len() + 1 + size_of_value(value))
+                .sum::<usize>()
         }
         AMQPValue::ShortString(text) => 5 + text.as_str().len(),
         _ => 9,

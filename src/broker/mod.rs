@@ -63,7 +63,9 @@ impl BrokerError {
 /// A lapin error in words, without its debug ornaments.
 pub(crate) fn sentence(error: &lapin::Error) -> String {
     match error.kind() {
-        lapin::ErrorKind::ProtocolError(error) => format!("the broker says {} {}", error.get_id(), error.get_message()),
+        lapin::ErrorKind::ProtocolError(error) => {
+            format!("the broker says {} {}", error.get_id(), error.get_message())
+        }
         lapin::ErrorKind::MissingHeartbeatError => "the broker has been silent for two heartbeats".to_owned(),
         lapin::ErrorKind::IOError(error) => error.to_string(),
         other => format!("{other:?}"),

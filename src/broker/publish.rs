@@ -81,7 +81,11 @@ impl Publisher {
 
     /// Publishes messages until each has been confirmed, returned or refused; `None` if we are stopping before that.
     /// A message may get to the broker twice: consumers know it by its id.
-    pub async fn publish_surely(&self, messages: &[Message], stop: &CancellationToken) -> Option<Vec<Published>> {
+    pub async fn publish_surely(
+        &self,
+        messages: &[Message],
+        stop: &CancellationToken,
+    ) -> Option<Vec<Published>> {
         let mut results = self.publish(messages).await;
         let mut delays = Delays::new(Duration::from_millis(100), Duration::from_secs(10));
         loop {
@@ -117,7 +121,9 @@ impl Publisher {
     async fn window(&self, messages: &[Message]) -> Vec<Published> {
         let turn = self.next.fetch_add(1, Ordering::Relaxed);
         let count = self.slots.len();
-        let free = (0..count).filter_map(|at| self.slots.get((turn + at) % count)).find_map(|slot| slot.try_lock().ok());
+        let free = (0..count)
+            .filter_map(|at| self.slots.get((turn + at) % count))
+            .find_map(|slot| slot.try_lock().ok());
         let mut slot = match free {
             Some(slot) => slot,
             None => match self.slots.get(turn % count) {
@@ -125,7 +131,10 @@ impl Publisher {
                 None => return Vec::new(),
             },
         };
-        if slot.as_ref().is_none_or(|slot| slot.live.dead.is_cancelled() || !slot.channel.status().connected()) {
+        if slot
+            .as_ref()
+            .is_none_or(|slot| slot.live.dead.is_cancelled() || !slot.channel.status().connected())
+        {
             *slot = None;
             match self.open().await {
                 Ok(new) => *slot = Some(new),
@@ -134,7 +143,10 @@ impl Publisher {
         }
         let Some(open) = slot.as_ref() else { return Vec::new() };
         if open.live.is_blocked() {
-            let error = BrokerError::new(Code::BrokerBlocked, "the broker is out of memory or disk and takes no messages");
+            let error = BrokerError::new(
+                Code::BrokerBlocked,
+                "the broker is out of memory or disk and takes no messages",
+            );
             return messages.iter().map(|_| Published::Unknown(error.clone())).collect();
         }
         match timeout(CONFIRMS, send(&open.channel, open.live.frame_max(), messages)).await {
@@ -159,7 +171,9 @@ impl Publisher {
         // Not connected is an answer at once: the caller decides how long to wait.
         if !self.link.is_connected() {
             let error = self.link.last_error();
-            return Err(error.unwrap_or_else(|| BrokerError::new(Code::BrokerUnreachable, "not yet connected to the broker")));
+            return Err(error.unwrap_or_else(|| {
+                BrokerError::new(Code::BrokerUnreachable, "not yet connected to the broker")
+            }));
         }
         let Some(live) = self.link.live().await else {
             return Err(BrokerError::new(Code::BrokerUnreachable, "we are stopping"));
@@ -168,7 +182,10 @@ impl Publisher {
         let confirm = channel.confirm_select(ConfirmSelectOptions::default());
         match timeout(super::link::CALL, confirm).await {
             Ok(Ok(())) => Ok(Slot { channel, live }),
-            Ok(Err(error)) => Err(BrokerError::new(Code::BrokerUnreachable, format!("turning on confirms: {}", sentence(&error)))),
+            Ok(Err(error)) => Err(BrokerError::new(
+                Code::BrokerUnreachable,
+                format!("turning on confirms: {}", sentence(&error)),
+            )),
             Err(_) => Err(BrokerError::new(Code::BrokerUnreachable, "turning on confirms: no answer")),
         }
     }

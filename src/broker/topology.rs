@@ -125,7 +125,12 @@ impl Topology {
         let exchange = |name: String, kind, alternate| Exchange { name, kind, alternate, platform: false };
         let mut topology = Topology::default();
         for name in [EVENTS, UPDATES] {
-            topology.exchanges.push(Exchange { name: name.to_owned(), kind: "topic", alternate: None, platform: true });
+            topology.exchanges.push(Exchange {
+                name: name.to_owned(),
+                kind: "topic",
+                alternate: None,
+                platform: true,
+            });
         }
         topology.exchanges.push(exchange(names.dead(), "fanout", None));
         topology.exchanges.push(exchange(names.back(), "direct", Some(names.dead())));
@@ -143,7 +148,10 @@ impl Topology {
             topology.queues.push(Queue {
                 name: name.clone(),
                 arguments,
-                about: format!("messages of all routes that wait {} before the next attempt", units::in_words(delay)),
+                about: format!(
+                    "messages of all routes that wait {} before the next attempt",
+                    units::in_words(delay)
+                ),
             });
             topology.bindings.push(Binding { exchange: name.clone(), queue: name, key: String::new() });
         }
@@ -166,7 +174,12 @@ impl Topology {
     ///
     /// # Errors
     /// The connection failed. What is wrong with single parts is in the findings.
-    pub async fn apply(&self, link: &Link, declare: bool, platform: bool) -> Result<Vec<Finding>, BrokerError> {
+    pub async fn apply(
+        &self,
+        link: &Link,
+        declare: bool,
+        platform: bool,
+    ) -> Result<Vec<Finding>, BrokerError> {
         let Some(live) = link.live().await else {
             return Err(BrokerError::new(Code::BrokerUnreachable, "we are stopping"));
         };
@@ -175,18 +188,33 @@ impl Topology {
             let make = declare && (!exchange.platform || platform);
             let subject = format!("exchange {}", exchange.name);
             hand.call(subject, async |channel: &Channel| {
-                let options = ExchangeDeclareOptions { passive: !make, durable: true, ..ExchangeDeclareOptions::default() };
+                let options = ExchangeDeclareOptions {
+                    passive: !make,
+                    durable: true,
+                    ..ExchangeDeclareOptions::default()
+                };
                 let mut arguments = FieldTable::default();
                 if let Some(alternate) = &exchange.alternate {
                     arguments.insert("alternate-exchange".into(), text(alternate));
                 }
-                channel.exchange_declare(name(&exchange.name), ExchangeKind::Custom(exchange.kind.to_owned()), options, arguments).await
+                channel
+                    .exchange_declare(
+                        name(&exchange.name),
+                        ExchangeKind::Custom(exchange.kind.to_owned()),
+                        options,
+                        arguments,
+                    )
+                    .await
             })
             .await?;
         }
         for queue in &self.queues {
             hand.call(format!("queue {}", queue.name), async |channel: &Channel| {
-                let options = QueueDeclareOptions { passive: !declare, durable: true, ..QueueDeclareOptions::default() };
+                let options = QueueDeclareOptions {
+                    passive: !declare,
+                    durable: true,
+                    ..QueueDeclareOptions::default()
+                };
                 channel.queue_declare(name(&queue.name), options, table(&queue.arguments)).await.map(|_| ())
             })
             .await?;
@@ -194,8 +222,11 @@ impl Topology {
         for binding in self.bindings.iter().filter(|_| declare) {
             let subject = format!("binding {} -> {} ({})", binding.exchange, binding.queue, binding.key);
             hand.call(subject, async |channel: &Channel| {
-                let (queue, exchange, key) = (name(&binding.queue), name(&binding.exchange), name(&binding.key));
-                channel.queue_bind(queue, exchange, key, QueueBindOptions::default(), FieldTable::default()).await
+                let (queue, exchange, key) =
+                    (name(&binding.queue), name(&binding.exchange), name(&binding.key));
+                channel
+                    .queue_bind(queue, exchange, key, QueueBindOptions::default(), FieldTable::default())
+                    .await
             })
             .await?;
         }
@@ -214,11 +245,22 @@ impl Topology {
             missing.iter().any(|finding| finding.subject == subject && finding.error.is_none())
         };
         let present = Topology {
-            exchanges: self.exchanges.iter().filter(|exchange| is_there(format!("exchange {}", exchange.name))).cloned().collect(),
-            queues: self.queues.iter().filter(|queue| is_there(format!("queue {}", queue.name))).cloned().collect(),
+            exchanges: self
+                .exchanges
+                .iter()
+                .filter(|exchange| is_there(format!("exchange {}", exchange.name)))
+                .cloned()
+                .collect(),
+            queues: self
+                .queues
+                .iter()
+                .filter(|queue| is_there(format!("queue {}", queue.name)))
+                .cloned()
+                .collect(),
             bindings: Vec::new(),
         };
-        let mut findings: Vec<Finding> = missing.iter().filter(|finding| finding.error.is_some()).cloned().collect();
+        let mut findings: Vec<Finding> =
+            missing.iter().filter(|finding| finding.error.is_some()).cloned().collect();
         for finding in present.apply(link, true, false).await? {
             // Who may not declare cannot compare either; that is no difference.
             let forbidden = finding.error.as_ref().is_some_and(|error| error.code == Code::NoPermission);
@@ -351,7 +393,9 @@ fn table(arguments: &[(&'static str, Argument)]) -> FieldTable {
     for (key, argument) in arguments {
         let value = match argument {
             Argument::Text(value) => text(value),
-            Argument::Number(number) => i32::try_from(*number).map_or(AMQPValue::LongLongInt(*number), AMQPValue::LongInt),
+            Argument::Number(number) => {
+                i32::try_from(*number).map_or(AMQPValue::LongLongInt(*number), AMQPValue::LongInt)
+            }
         };
         table.insert((*key).into(), value);
     }

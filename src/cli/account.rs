@@ -2,7 +2,10 @@
 
 use super::exit;
 use crate::{
-    broker::{Link, topology::{Names, Topology}},
+    broker::{
+        Link,
+        topology::{Names, Topology},
+    },
     code::Code,
     config::Config,
     store::{Opener, RouteAccount, Store},
@@ -50,8 +53,11 @@ impl Account {
                 return exit::STORE;
             }
         };
-        let lines: Vec<&RouteAccount> =
-            account.routes.iter().filter(|line| self.route.as_ref().is_none_or(|route| line.route == *route)).collect();
+        let lines: Vec<&RouteAccount> = account
+            .routes
+            .iter()
+            .filter(|line| self.route.as_ref().is_none_or(|route| line.route == *route))
+            .collect();
         let wrong = lines.iter().filter(|line| line.difference() != 0).count();
         let dead: i64 = account.routes.iter().map(|line| line.dead).sum();
         let queued = if self.offline { None } else { dead_queue(config).await };
@@ -71,7 +77,18 @@ impl Account {
                 rows.push(row("all", &sum(&lines)));
             }
             super::table(
-                &["route", "taken in", "= delivered", "+ waiting", "+ dead", "+ duplicate", "+ discarded", "+ nothing", "next due", "open"],
+                &[
+                    "route",
+                    "taken in",
+                    "= delivered",
+                    "+ waiting",
+                    "+ dead",
+                    "+ duplicate",
+                    "+ discarded",
+                    "+ nothing",
+                    "next due",
+                    "open",
+                ],
                 &rows,
             );
             match wrong {
@@ -85,7 +102,10 @@ impl Account {
         // More letters than the journal has are the broker's own; fewer are letters that went elsewhere than through here.
         let missing = queued.is_some_and(|queued| i64::from(queued) < dead);
         if missing {
-            super::complain(Code::AccountDiffers, "letters have left the dead-letter queue otherwise than by replay or discard");
+            super::complain(
+                Code::AccountDiffers,
+                "letters have left the dead-letter queue otherwise than by replay or discard",
+            );
         }
         if wrong > 0 {
             super::complain(Code::AccountDiffers, "what was taken in is not what is accounted for");
@@ -110,7 +130,8 @@ async fn dead_queue(config: &Config) -> Option<u32> {
 }
 
 fn row(name: &str, line: &RouteAccount) -> Vec<String> {
-    let numbers = [line.taken, line.delivered, line.waiting, line.dead, line.duplicate, line.discarded, line.nothing];
+    let numbers =
+        [line.taken, line.delivered, line.waiting, line.dead, line.duplicate, line.discarded, line.nothing];
     let mut row = vec![name.to_owned()];
     row.extend(numbers.iter().map(i64::to_string));
     row.push(line.next_due.map(moment).unwrap_or_default());

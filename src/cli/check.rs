@@ -52,11 +52,14 @@ impl Check {
 pub fn cases(project: &Project) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     for (name, (path, file)) in &project.cases {
-        let (Some(mapping), Some(source)) = (project.mappings.get(name), project.files.get(path)) else { continue };
+        let (Some(mapping), Some(source)) = (project.mappings.get(name), project.files.get(path)) else {
+            continue;
+        };
         for (index, case) in file.cases.iter().enumerate() {
             let at = ["case".to_owned(), index.to_string()];
             let mut tell = |what: String| {
-                let problem = Problem::under(crate::code::Code::CaseFailed, &at, "name", what).label("this case");
+                let problem =
+                    Problem::under(crate::code::Code::CaseFailed, &at, "name", what).label("this case");
                 found.push(Diagnostic::new(source, problem));
             };
             match texts(project, path, case) {
@@ -73,7 +76,11 @@ pub fn cases(project: &Project) -> Vec<Diagnostic> {
 }
 
 /// The texts of a case, with its files read.
-pub fn texts(project: &Project, path: &Path, case: &crate::mapping::raw::CaseKeys) -> Result<cases::Texts, String> {
+pub fn texts(
+    project: &Project,
+    path: &Path,
+    case: &crate::mapping::raw::CaseKeys,
+) -> Result<cases::Texts, String> {
     let folder = project.folder.join(path.parent().unwrap_or(Path::new("")));
     let read = |text: &Option<String>, file: &Option<String>| match (text, file) {
         (Some(text), _) => Ok(Some(text.clone())),
@@ -82,5 +89,8 @@ pub fn texts(project: &Project, path: &Path, case: &crate::mapping::raw::CaseKey
             .map_err(|error| format!("the case's file {file} cannot be read: {error}")),
         (None, None) => Ok(None),
     };
-    Ok(cases::Texts { event: read(&case.event, &case.event_file)?, document: read(&case.document, &case.document_file)? })
+    Ok(cases::Texts {
+        event: read(&case.event, &case.event_file)?,
+        document: read(&case.document, &case.document_file)?,
+    })
 }

@@ -248,7 +248,10 @@ impl Show {
             println!("  field           {}", letter.field);
         }
         println!("  what to do      {}", letter.help);
-        println!("  route           {} (at {}, after {} attempts)", letter.route, letter.stage, letter.attempts);
+        println!(
+            "  route           {} (at {}, after {} attempts)",
+            letter.route, letter.stage, letter.attempts
+        );
         println!("  given up at     {}", letter.failed_at);
         if letter.doubt {
             println!("  in doubt        yes: a request may have been carried out");
@@ -273,8 +276,14 @@ impl Show {
 }
 
 /// The message with everything personal or secret masked; nothing if it cannot be read well enough to know what is.
-fn masked(config: &Config, letter: &DeadLetter, properties: &crate::broker::Properties, body: &[u8]) -> Option<Tree> {
-    let accept = config.deliver.iter().find(|route| route.id == letter.route).map(|route| route.plan.accept)?;
+fn masked(
+    config: &Config,
+    letter: &DeadLetter,
+    properties: &crate::broker::Properties,
+    body: &[u8],
+) -> Option<Tree> {
+    let accept =
+        config.deliver.iter().find(|route| route.id == letter.route).map(|route| route.plan.accept)?;
     let mut event = event::decode(&properties.arrived(body), accept, &Limits::default()).ok()?;
     let schema = config.schemas.get(&event.event_type)?;
     mask(&mut event.data, &schema.root);
@@ -314,7 +323,9 @@ impl Replay {
             super::complain(Code::NoSuchDeadLetter, "say which: names, --code, --route, or --all");
             return Ok(2);
         }
-        let done = desk.replay(&self.selection.which(), self.dry_run, self.not_received, &self.acting.actor()).await?;
+        let done = desk
+            .replay(&self.selection.which(), self.dry_run, self.not_received, &self.acting.actor())
+            .await?;
         let verb = if self.dry_run { "would be replayed" } else { "replayed" };
         Ok(tell(&done, verb, self.json))
     }
@@ -339,12 +350,20 @@ fn tell(done: &[Done], verb: &str, as_lines: bool) -> u8 {
         if as_lines {
             let why = |refused: &Refused| json!({ "code": refused.code.as_str(), "what": refused.what });
             let refused = done.refused.as_ref().map_or(Value::Null, why);
-            println!("{}", as_json(&done.letter, vec![("done", Value::from(done.refused.is_none())), ("refused", refused)]));
+            println!(
+                "{}",
+                as_json(
+                    &done.letter,
+                    vec![("done", Value::from(done.refused.is_none())), ("refused", refused)]
+                )
+            );
             continue;
         }
         match &done.refused {
             None => println!("{verb}: {} {} {}", done.letter.name, done.letter.route, done.letter.id),
-            Some(refused) => println!("left where it is: {} {}: {refused}", done.letter.name, done.letter.route),
+            Some(refused) => {
+                println!("left where it is: {} {}: {refused}", done.letter.name, done.letter.route)
+            }
         }
     }
     if !as_lines {

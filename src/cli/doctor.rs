@@ -58,7 +58,12 @@ fn secrets(config: &Config) -> Vec<Line> {
     let mut wanted: Vec<(String, SecretRef)> = Vec::new();
     wanted.extend(config.broker.password.clone().map(|reference| ("broker".to_owned(), reference)));
     for instance in &config.instances {
-        wanted.extend(instance.secrets.iter().map(|(name, reference)| (format!("{} {name}", instance.name), reference.clone())));
+        wanted.extend(
+            instance
+                .secrets
+                .iter()
+                .map(|(name, reference)| (format!("{} {name}", instance.name), reference.clone())),
+        );
     }
     wanted
         .into_iter()
@@ -115,7 +120,12 @@ fn dates(pem: &[u8]) -> Option<String> {
             return Some(format!("{}: expired at {}", Code::TlsFailed, day(to)));
         }
         if to - now < SOON {
-            return Some(format!("{}: expires at {}, in {} days", Code::TlsFailed, day(to), (to - now) / 86_400));
+            return Some(format!(
+                "{}: expires at {}, in {} days",
+                Code::TlsFailed,
+                day(to),
+                (to - now) / 86_400
+            ));
         }
     }
     (!any).then(|| format!("{}: the file holds no certificate", Code::TlsFailed))
@@ -133,7 +143,9 @@ async fn broker(config: &Config) -> Vec<Line> {
         let (subject, error) = match greet(&config.broker, address).await {
             Ok(greeting) => {
                 let old = greeting.is_too_old();
-                let error = old.then(|| format!("{}: at-least-once dead-lettering needs RabbitMQ 3.10", Code::BrokerTooOld));
+                let error = old.then(|| {
+                    format!("{}: at-least-once dead-lettering needs RabbitMQ 3.10", Code::BrokerTooOld)
+                });
                 (format!("broker {address}: {} {}", greeting.product, greeting.version), error)
             }
             Err(error) => (format!("broker {address}"), Some(error.to_string())),
@@ -145,13 +157,18 @@ async fn broker(config: &Config) -> Vec<Line> {
         Err(error) => lines.push(("broker login".to_owned(), Some(error.to_string()))),
         Ok(findings) => {
             lines.push(("broker login".to_owned(), None));
-            lines.extend(findings.into_iter().map(|finding| (finding.subject, finding.error.map(|error| error.to_string()))));
+            lines.extend(
+                findings
+                    .into_iter()
+                    .map(|finding| (finding.subject, finding.error.map(|error| error.to_string()))),
+            );
         }
     }
     match management::effective(config, &wanted).await {
         None => {}
         Some(Ok(found)) => lines.extend(found),
-        Some(Err(failure)) => lines.push(("management interface".to_owned(), Some(format!("{}: {}", failure.code, failure.what)))),
+        Some(Err(failure)) => lines
+            .push(("management interface".to_owned(), Some(format!("{}: {}", failure.code, failure.what)))),
     }
     lines
 }
@@ -167,11 +184,17 @@ async fn systems(config: &Config) -> Vec<Line> {
                     Err(failure) => Err(failure),
                 };
                 match reached {
-                    Err(failure) => lines.push((subject, Some(format!("{}: {}", failure.code, failure.what)))),
+                    Err(failure) => {
+                        lines.push((subject, Some(format!("{}: {}", failure.code, failure.what))))
+                    }
                     Ok(reached) => {
                         lines.push((format!("{subject}: answers {}", reached.status), None));
                         if let Some(skew) = reached.clock_ahead.filter(|skew| skew.abs() > CLOCK) {
-                            let what = format!("{}: its clock and ours differ by {} s", Code::ClockWrong, skew.abs());
+                            let what = format!(
+                                "{}: its clock and ours differ by {} s",
+                                Code::ClockWrong,
+                                skew.abs()
+                            );
                             lines.push((format!("clock of {}", instance.name), Some(what)));
                         }
                     }

@@ -5,11 +5,7 @@ use crate::{
     code::Code,
     config::Project,
     format::{Limits, write_json_pretty},
-    mapping::{
-        Context, Failures, Mapping, Trace,
-        cases, generate, laws,
-        raw::Direction,
-    },
+    mapping::{Context, Failures, Mapping, Trace, cases, generate, laws, raw::Direction},
     tree::Tree,
 };
 use clap::{Args, ValueEnum};
@@ -67,7 +63,8 @@ impl Try {
             }
         };
         let (settings, values) = (pairs(&self.settings), pairs(&self.values));
-        let cause = self.cause.as_deref().and_then(|text| crate::format::parse_json(text, &Limits::default()).ok());
+        let cause =
+            self.cause.as_deref().and_then(|text| crate::format::parse_json(text, &Limits::default()).ok());
         let trace = Trace::default();
         let context = Context {
             settings: &settings,
@@ -91,13 +88,17 @@ impl Try {
 
     fn sample(&self) -> Result<Vec<u8>, String> {
         match &self.sample {
-            Some(path) => std::fs::read(path).map_err(|error| format!("{} cannot be read: {error}", path.display())),
+            Some(path) => {
+                std::fs::read(path).map_err(|error| format!("{} cannot be read: {error}", path.display()))
+            }
             None => {
                 if std::io::stdin().is_terminal() {
                     anstream::eprintln!("reading the sample from standard input …");
                 }
                 let mut text = Vec::new();
-                std::io::stdin().read_to_end(&mut text).map_err(|error| format!("standard input cannot be read: {error}"))?;
+                std::io::stdin()
+                    .read_to_end(&mut text)
+                    .map_err(|error| format!("standard input cannot be read: {error}"))?;
                 Ok(text)
             }
         }
@@ -122,7 +123,11 @@ fn mapping_named<'p>(project: &'p Project, name: &str) -> Option<&'p Mapping> {
 }
 
 fn pairs(texts: &[String]) -> BTreeMap<String, String> {
-    texts.iter().filter_map(|text| text.split_once('=')).map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+    texts
+        .iter()
+        .filter_map(|text| text.split_once('='))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
 }
 
 fn to_document(mapping: &Mapping, text: &[u8], context: Context<'_>) -> Result<(), u8> {
@@ -260,7 +265,12 @@ impl Test {
             return exit::CONFIG;
         }
         if !self.json {
-            println!("{tested} mappings, {} cases, {} laws; {} wrong", total.cases, total.laws, total.wrong.len());
+            println!(
+                "{tested} mappings, {} cases, {} laws; {} wrong",
+                total.cases,
+                total.laws,
+                total.wrong.len()
+            );
         }
         if total.wrong.is_empty() { 0 } else { exit::FOUND }
     }
@@ -277,7 +287,10 @@ impl Test {
             if case.fails.is_none() && given.settings.is_empty() && given.values.is_empty() {
                 given.settings = case.settings.clone();
                 given.values = case.values.clone();
-                given.cause = case.cause.as_deref().and_then(|text| crate::format::parse_json(text, &Limits::default()).ok());
+                given.cause = case
+                    .cause
+                    .as_deref()
+                    .and_then(|text| crate::format::parse_json(text, &Limits::default()).ok());
             }
             for outcome in outcomes {
                 match outcome.what.starts_with("law") {
@@ -285,7 +298,12 @@ impl Test {
                     false => count.cases += 1,
                 }
                 if let Some(wrong) = outcome.wrong {
-                    count.wrong.push(format!("{}: case \"{}\", {}:\n{wrong}", path.display(), case.name, outcome.what));
+                    count.wrong.push(format!(
+                        "{}: case \"{}\", {}:\n{wrong}",
+                        path.display(),
+                        case.name,
+                        outcome.what
+                    ));
                 }
             }
         }
@@ -315,7 +333,10 @@ impl Test {
             };
             let breaches = mapping.schema.breaches(&event.data);
             if let Some(breach) = breaches.first() {
-                count.wrong.push(format!("generated data breaks its own schema: `{}`: {}", breach.field, breach.what));
+                count.wrong.push(format!(
+                    "generated data breaks its own schema: `{}`: {}",
+                    breach.field, breach.what
+                ));
                 return;
             }
             match laws::of_event(mapping, &event, context) {
@@ -323,7 +344,10 @@ impl Test {
                 laws::Law::Refused(failures) => {
                     count.refused += 1;
                     if let Some(first) = failures.first() {
-                        *count.reasons.entry(format!("{} `{}`: {}", first.code, first.field, first.what)).or_default() += 1;
+                        *count
+                            .reasons
+                            .entry(format!("{} `{}`: {}", first.code, first.field, first.what))
+                            .or_default() += 1;
                     }
                     continue;
                 }
@@ -350,7 +374,10 @@ impl Test {
             );
             return;
         }
-        println!("{name}: {} cases, {} laws, {} generated events refused", count.cases, count.laws, count.refused);
+        println!(
+            "{name}: {} cases, {} laws, {} generated events refused",
+            count.cases, count.laws, count.refused
+        );
         for (reason, times) in &count.reasons {
             println!("  refused {times} times: {reason}");
         }

@@ -14,7 +14,11 @@ mod render;
 mod run;
 mod topology;
 
-use crate::{code::Code, config::Project, telemetry::{self, LogFormat}};
+use crate::{
+    code::Code,
+    config::Project,
+    telemetry::{self, LogFormat},
+};
 use clap::{Parser, Subcommand, ValueHint};
 use std::{path::PathBuf, process::ExitCode};
 
@@ -121,7 +125,10 @@ fn block_on<T>(future: impl Future<Output = T>) -> Result<T, u8> {
 /// The checked configuration, or everything that is wrong on standard error.
 fn configuration(path: &std::path::Path) -> Result<(Project, crate::config::Config), u8> {
     if !path.exists() {
-        complain(Code::CannotReadFile, &format!("{} does not exist; say which settings with --config", path.display()));
+        complain(
+            Code::CannotReadFile,
+            &format!("{} does not exist; say which settings with --config", path.display()),
+        );
         return Err(exit::CONFIG);
     }
     let project = Project::load(path);
@@ -151,7 +158,11 @@ fn table(head: &[&str], rows: &[Vec<String>]) {
         let line: Vec<String> = cells
             .iter()
             .enumerate()
-            .map(|(column, cell)| if column == last { (*cell).to_owned() } else { format!("{cell:<0$}", width(column)) })
+            .map(
+                |(column, cell)| {
+                    if column == last { (*cell).to_owned() } else { format!("{cell:<0$}", width(column)) }
+                },
+            )
             .collect();
         println!("{}", line.join("  ").trim_end());
     };

@@ -61,18 +61,18 @@ fn one(project: &Project, diagnostic: &Diagnostic) -> String {
         let written = text.get(span.clone()).unwrap_or_default();
         let quoted = written.starts_with('"') && written.ends_with('"') && written.len() > 1;
         let replacement = if quoted { format!("\"{instead}\"") } else { instead.clone() };
-        report.push(
-            Level::HELP
-                .secondary_title("did you mean")
-                .element(Snippet::source(&*text).line_start(1).path(&*path).patch(Patch::new(span, replacement))),
-        );
+        report.push(Level::HELP.secondary_title("did you mean").element(
+            Snippet::source(&*text).line_start(1).path(&*path).patch(Patch::new(span, replacement)),
+        ));
     }
     Renderer::styled().render(&report)
 }
 
 /// Control characters, which could drive a terminal, made visible without moving a byte of the text.
 fn normalize(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && !matches!(c, '\n' | '\t') && c.len_utf8() == 1 { '?' } else { c }).collect()
+    text.chars()
+        .map(|c| if c.is_control() && !matches!(c, '\n' | '\t') && c.len_utf8() == 1 { '?' } else { c })
+        .collect()
 }
 
 fn fit(text: &str, span: std::ops::Range<usize>) -> std::ops::Range<usize> {

@@ -24,7 +24,9 @@ pub fn run(path: &Path) -> u8 {
                 };
             }
         };
-        let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+        let (Ok(mut terminate), Ok(mut interrupt)) =
+            (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+        else {
             super::complain(Code::StoreUnavailable, "signals cannot be listened to");
             return exit::CONFIG;
         };

@@ -61,8 +61,12 @@ impl Topology {
                 println!("{}", serde_json::to_string_pretty(&definitions).unwrap_or_default());
                 0
             }
-            Topology::Verify(how) => super::block_on(verify(&config, &wanted, how.json)).unwrap_or_else(|code| code),
-            Topology::Apply(how) => super::block_on(apply(&config, &wanted, how.json)).unwrap_or_else(|code| code),
+            Topology::Verify(how) => {
+                super::block_on(verify(&config, &wanted, how.json)).unwrap_or_else(|code| code)
+            }
+            Topology::Apply(how) => {
+                super::block_on(apply(&config, &wanted, how.json)).unwrap_or_else(|code| code)
+            }
         }
     }
 }
@@ -70,15 +74,28 @@ impl Topology {
 fn print(wanted: &Wanted, as_lines: bool) -> u8 {
     if as_lines {
         for exchange in &wanted.exchanges {
-            println!("{}", json!({ "schema": "packhorse.exchange/v1", "name": exchange.name, "type": exchange.kind,
-                                   "alternate": exchange.alternate, "platform": exchange.platform }));
+            println!(
+                "{}",
+                json!({ "schema": "packhorse.exchange/v1", "name": exchange.name, "type": exchange.kind,
+                                   "alternate": exchange.alternate, "platform": exchange.platform })
+            );
         }
         for queue in &wanted.queues {
-            let arguments: serde_json::Map<_, _> = queue.arguments.iter().map(|(name, argument)| ((*name).to_owned(), value(argument))).collect();
-            println!("{}", json!({ "schema": "packhorse.queue/v1", "name": queue.name, "arguments": arguments, "about": queue.about }));
+            let arguments: serde_json::Map<_, _> = queue
+                .arguments
+                .iter()
+                .map(|(name, argument)| ((*name).to_owned(), value(argument)))
+                .collect();
+            println!(
+                "{}",
+                json!({ "schema": "packhorse.queue/v1", "name": queue.name, "arguments": arguments, "about": queue.about })
+            );
         }
         for binding in &wanted.bindings {
-            println!("{}", json!({ "schema": "packhorse.binding/v1", "exchange": binding.exchange, "queue": binding.queue, "key": binding.key }));
+            println!(
+                "{}",
+                json!({ "schema": "packhorse.binding/v1", "exchange": binding.exchange, "queue": binding.queue, "key": binding.key })
+            );
         }
         return 0;
     }
@@ -96,11 +113,15 @@ fn print(wanted: &Wanted, as_lines: bool) -> u8 {
         .collect();
     super::table(&["exchange", "type", ""], &rows);
     println!();
-    let rows: Vec<Vec<String>> = wanted.queues.iter().map(|queue| vec![queue.name.clone(), queue.about.clone()]).collect();
+    let rows: Vec<Vec<String>> =
+        wanted.queues.iter().map(|queue| vec![queue.name.clone(), queue.about.clone()]).collect();
     super::table(&["queue", "for"], &rows);
     println!();
-    let rows: Vec<Vec<String>> =
-        wanted.bindings.iter().map(|binding| vec![binding.exchange.clone(), binding.queue.clone(), binding.key.clone()]).collect();
+    let rows: Vec<Vec<String>> = wanted
+        .bindings
+        .iter()
+        .map(|binding| vec![binding.exchange.clone(), binding.queue.clone(), binding.key.clone()])
+        .collect();
     super::table(&["from", "to", "by key"], &rows);
     0
 }
@@ -118,7 +139,15 @@ async fn apply(config: &Config, wanted: &Wanted, as_lines: bool) -> u8 {
             super::complain(error.code, &error.what);
             exit::UNAVAILABLE
         },
-        |findings| tell(findings.into_iter().map(|finding| (finding.subject, finding.error.map(|error| error.to_string()))).collect(), as_lines),
+        |findings| {
+            tell(
+                findings
+                    .into_iter()
+                    .map(|finding| (finding.subject, finding.error.map(|error| error.to_string())))
+                    .collect(),
+                as_lines,
+            )
+        },
     )
 }
 
@@ -130,12 +159,15 @@ async fn verify(config: &Config, wanted: &Wanted, as_lines: bool) -> u8 {
             return exit::UNAVAILABLE;
         }
     };
-    let mut lines: Vec<(String, Option<String>)> =
-        findings.into_iter().map(|finding| (finding.subject, finding.error.map(|error| error.to_string()))).collect();
+    let mut lines: Vec<(String, Option<String>)> = findings
+        .into_iter()
+        .map(|finding| (finding.subject, finding.error.map(|error| error.to_string())))
+        .collect();
     match management::effective(config, wanted).await {
         None => anstream::eprintln!("note: `broker.management` is not set: policies are not seen"),
         Some(Ok(found)) => lines.extend(found),
-        Some(Err(failure)) => lines.push(("management interface".to_owned(), Some(format!("{}: {}", failure.code, failure.what)))),
+        Some(Err(failure)) => lines
+            .push(("management interface".to_owned(), Some(format!("{}: {}", failure.code, failure.what)))),
     }
     tell(lines, as_lines)
 }
@@ -145,7 +177,10 @@ pub(super) fn tell(lines: Vec<(String, Option<String>)>, as_lines: bool) -> u8 {
     let wrong = lines.iter().filter(|(_, error)| error.is_some()).count();
     for (subject, error) in &lines {
         match (as_lines, error) {
-            (true, error) => println!("{}", json!({ "schema": "packhorse.finding/v1", "subject": subject, "ok": error.is_none(), "error": error })),
+            (true, error) => println!(
+                "{}",
+                json!({ "schema": "packhorse.finding/v1", "subject": subject, "ok": error.is_none(), "error": error })
+            ),
             (false, None) => println!("ok     {subject}"),
             (false, Some(error)) => println!("WRONG  {subject}\n       {error}"),
         }

@@ -3,9 +3,9 @@
 
 use super::{Call, Collector, Given, Stopped, millis, now};
 use crate::{
+    broker::Properties,
     code::Code,
     config::plan::{Ask, Source},
-    broker::Properties,
     emit::{self, Emitted},
     event::Key,
     format::{Limits, parse_json},
@@ -77,7 +77,12 @@ impl Collector {
         }
     }
 
-    async fn question(&self, ask: &Ask, item: &Item, cause: &Tree) -> (Option<Heard>, Result<Emitted, Failure>) {
+    async fn question(
+        &self,
+        ask: &Ask,
+        item: &Item,
+        cause: &Tree,
+    ) -> (Option<Heard>, Result<Emitted, Failure>) {
         let System::Http(system) = &*self.system else {
             let failure = Failure::refused(Code::ExclusiveKeys, "ask", "only systems over HTTP are asked");
             return (None, Err(failure));
@@ -118,18 +123,22 @@ impl Collector {
         };
         let began = std::time::Instant::now();
         // A question only reads, whatever the method by which it is asked.
-        let heard = system.call(&ask.request, &scope, body, false, None).await.map(|heard| Heard { reads_only: true, ..heard });
+        let heard = system
+            .call(&ask.request, &scope, body, false, None)
+            .await
+            .map(|heard| Heard { reads_only: true, ..heard });
         self.metrics.request(&self.route.id, began.elapsed());
         let heard = match heard {
             Ok(heard) => heard,
             Err(failure) => return (None, Err(Failure { class: no_doubt(failure.class), ..failure })),
         };
-        let result = classify(&heard, &ask.answers, Some(self.route.plan.format), system.error_code(), &scope)
-            .map_err(|failure| Failure { class: no_doubt(failure.class), ..failure })
-            .and_then(|said| {
-                let document = said.document.unwrap_or_default();
-                emit::emit(&self.route.plan.events, self.ground(&document, Some(cause), &item.key))
-            });
+        let result =
+            classify(&heard, &ask.answers, Some(self.route.plan.format), system.error_code(), &scope)
+                .map_err(|failure| Failure { class: no_doubt(failure.class), ..failure })
+                .and_then(|said| {
+                    let document = said.document.unwrap_or_default();
+                    emit::emit(&self.route.plan.events, self.ground(&document, Some(cause), &item.key))
+                });
         (Some(heard), result)
     }
 
@@ -180,8 +189,17 @@ impl Collector {
         let content_type = heard.as_ref().and_then(|heard| heard.content_type.clone());
         let body = heard.map(|heard| heard.body).unwrap_or_default();
         let key = Key::of(&self.route.id, &item.key);
-        let properties = Properties::of_document(content_type.as_deref().unwrap_or(self.route.plan.format.media_type()), None);
-        let given = Given { key: key.to_string(), id: &item.key, attempts: item.asked + 1, replay: 0, item: Some(&item.key) };
+        let properties = Properties::of_document(
+            content_type.as_deref().unwrap_or(self.route.plan.format.media_type()),
+            None,
+        );
+        let given = Given {
+            key: key.to_string(),
+            id: &item.key,
+            attempts: item.asked + 1,
+            replay: 0,
+            item: Some(&item.key),
+        };
         let message = self.dead_letter(properties, body, failure, failure.code, &given);
         self.publish(&[message]).await?;
         let settled = crate::store::Settled {

@@ -107,11 +107,18 @@ impl Collector {
         let System::Http(system) = &*self.system else {
             return Err(Failure::refused(Code::ExclusiveKeys, "poll", "only systems over HTTP are polled"));
         };
-        let stored = self.store.cursor(self.number).await.map_err(|error| Failure::not_done(error.code, error.what))?;
+        let stored = self
+            .store
+            .cursor(self.number)
+            .await
+            .map_err(|error| Failure::not_done(error.code, error.what))?;
         let mut look = Look::begin(&poll.progress, stored, Timestamp::now());
         let mut link: Option<String> = None;
         for page in 1..=MOST_PAGES {
-            let call = Call { more: vec![("cursor", look.cursor()), ("page", Tree::integer(i64::from(page)))], ..self.call() };
+            let call = Call {
+                more: vec![("cursor", look.cursor()), ("page", Tree::integer(i64::from(page)))],
+                ..self.call()
+            };
             let values = sign::values(&self.route.instance, &call.scope(&Texts::new()))?;
             let scope = call.scope(&values);
             let began = std::time::Instant::now();
@@ -120,7 +127,8 @@ impl Collector {
                 Some(link) => system.call_link(&poll.request, link, &scope).await,
             };
             self.metrics.request(&self.route.id, began.elapsed());
-            let said = classify(&heard?, &poll.answers, Some(self.route.plan.format), system.error_code(), &scope)?;
+            let said =
+                classify(&heard?, &poll.answers, Some(self.route.plan.format), system.error_code(), &scope)?;
             let document = match said.meaning {
                 crate::config::raw::adapter::Meaning::Absent => Tree::Null,
                 _ => said.document.unwrap_or_default(),
@@ -139,7 +147,11 @@ impl Collector {
                     .map_err(|error| Failure::refused(error.code, "split", error.what))?;
                 intakes.push(self.intake(body, Some(self.route.plan.format.media_type().to_owned())));
             }
-            link = poll.next.as_ref().and_then(|path| path.find(&document)?.to_plain_text()).filter(|link| !link.is_empty());
+            link = poll
+                .next
+                .as_ref()
+                .and_then(|path| path.find(&document)?.to_plain_text())
+                .filter(|link| !link.is_empty());
             let last = link.is_none() && (!poll.pages || entries.is_empty());
             // The cursor moves in the same commit as the last page: a crash before that looks again, and finds duplicates.
             self.take_in(intakes, last.then(|| look.end()).flatten()).await?;
@@ -147,12 +159,19 @@ impl Collector {
                 return Ok(());
             }
         }
-        Err(Failure::refused(Code::AnswerTooLarge, "next", format!("more than {MOST_PAGES} pages: the links may lead in circles")))
+        Err(Failure::refused(
+            Code::AnswerTooLarge,
+            "next",
+            format!("more than {MOST_PAGES} pages: the links may lead in circles"),
+        ))
     }
 
     /// Consumes a queue of the system's broker.
     pub(super) async fn consuming(self: Arc<Self>) {
-        let (Source::Consume(consume), System::Amqp(system)) = (&self.route.plan.source, &*self.system) else { return };
+        let (Source::Consume(consume), System::Amqp(system)) = (&self.route.plan.source, &*self.system)
+        else {
+            return;
+        };
         let queue = match self.route.instance.render(&consume.queue) {
             Ok(queue) => queue,
             Err(failed) => {
@@ -168,7 +187,9 @@ impl Collector {
                     delays.reset();
                     self.drain(lane, consume).await;
                 }
-                Err(error) => warn!(route = self.route.id, code = %error.code, "cannot consume: {}", error.what),
+                Err(error) => {
+                    warn!(route = self.route.id, code = %error.code, "cannot consume: {}", error.what)
+                }
             }
             self.pause(delays.delay()).await;
         }
@@ -251,7 +272,9 @@ impl<'p> Look<'p> {
                 };
                 Look::Window { from: from.min(to), to, pattern: pattern.as_deref() }
             }
-            Progress::Cursor { path, first } => Look::Cursor { path, last: stored.unwrap_or_else(|| first.clone()) },
+            Progress::Cursor { path, first } => {
+                Look::Cursor { path, last: stored.unwrap_or_else(|| first.clone()) }
+            }
         }
     }
 
@@ -260,9 +283,10 @@ impl<'p> Look<'p> {
         let text = |name: &str, value: String| (Name::plain(name), Tree::Text(value));
         Tree::Record(match self {
             Look::All => Record::new(),
-            Look::Window { from, to, pattern } => {
-                Record::from_iter([text("from", written(*from, *pattern)), text("to", written(*to, *pattern))])
-            }
+            Look::Window { from, to, pattern } => Record::from_iter([
+                text("from", written(*from, *pattern)),
+                text("to", written(*to, *pattern)),
+            ]),
             Look::Cursor { last, .. } => Record::from_iter([text("last", last.clone())]),
         })
     }
@@ -296,5 +320,6 @@ fn later(value: &str, than: &str) -> bool {
 
 fn written(moment: Timestamp, pattern: Option<&str>) -> String {
     let pattern = pattern.unwrap_or("%Y-%m-%dT%H:%M:%SZ");
-    jiff::fmt::strtime::format(pattern, &moment.to_zoned(TimeZone::UTC)).unwrap_or_else(|_| moment.to_string())
+    jiff::fmt::strtime::format(pattern, &moment.to_zoned(TimeZone::UTC))
+        .unwrap_or_else(|_| moment.to_string())
 }

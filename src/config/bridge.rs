@@ -53,7 +53,8 @@ impl Builder<'_> {
     fn config(&mut self) -> Option<Config> {
         let file = self.file;
         if !is_name(&file.council) {
-            let what = "the council's code has small letters, digits and hyphens only: it is a part of routing keys";
+            let what =
+                "the council's code has small letters, digits and hyphens only: it is a part of routing keys";
             self.error(Code::WrongType, &["council"], what, "");
         }
         let broker = self.broker();
@@ -66,7 +67,12 @@ impl Builder<'_> {
             let listen = self.listen(&keys.listen, &["receiver", "listen"])?;
             let tls = keys.tls.as_ref().map(|tls| self.tls(tls, &["receiver", "tls"]));
             if tls.as_ref().is_some_and(|tls| tls.certificate.is_none() || tls.key.is_none()) {
-                self.error(Code::MissingKey, &["receiver", "tls"], "to answer over TLS takes `certificate` and `key`", "");
+                self.error(
+                    Code::MissingKey,
+                    &["receiver", "tls"],
+                    "to answer over TLS takes `certificate` and `key`",
+                    "",
+                );
             }
             Some(Receiver { listen, tls, most_at_once: keys.most_at_once.unwrap_or(256) as usize })
         });
@@ -77,7 +83,12 @@ impl Builder<'_> {
         let drain = self.duration(&file.drain, "20s", &["drain"]);
         let prefix = file.broker.prefix.clone().unwrap_or_else(|| "packhorse".to_owned());
         if !is_name(&prefix) {
-            self.error(Code::WrongType, &["broker", "prefix"], "the prefix has small letters, digits and hyphens only", "");
+            self.error(
+                Code::WrongType,
+                &["broker", "prefix"],
+                "the prefix has small letters, digits and hyphens only",
+                "",
+            );
         }
         let mut config = Config {
             council: file.council.clone(),
@@ -93,7 +104,9 @@ impl Builder<'_> {
             instances: Vec::new(),
             deliver: Vec::new(),
             collect: Vec::new(),
-            schemas: Arc::new(self.with.schemas.iter().map(|(k, v)| (k.clone(), v.clone())).collect::<HashMap<_, _>>()),
+            schemas: Arc::new(
+                self.with.schemas.iter().map(|(k, v)| (k.clone(), v.clone())).collect::<HashMap<_, _>>(),
+            ),
         };
         for (name, adapter_use) in &file.adapters {
             self.instance(name, adapter_use, &mut config);
@@ -178,7 +191,12 @@ impl Builder<'_> {
     fn listen(&mut self, text: &str, at: &[&str]) -> Option<SocketAddr> {
         let address = text.parse();
         if address.is_err() {
-            self.error(Code::BadAddress, at, "this is not an address to listen at", "an IP address and a port: `127.0.0.1:8080`");
+            self.error(
+                Code::BadAddress,
+                at,
+                "this is not an address to listen at",
+                "an IP address and a port: `127.0.0.1:8080`",
+            );
         }
         address.ok()
     }
@@ -186,7 +204,12 @@ impl Builder<'_> {
     fn duration(&mut self, text: &Option<String>, default: &str, at: &[&str]) -> Duration {
         let duration = units::duration(text.as_deref().unwrap_or(default));
         if duration.is_none() {
-            self.error(Code::BadDuration, at, "this is not a duration", "a whole number and ms, s, m, h or d: `30s`");
+            self.error(
+                Code::BadDuration,
+                at,
+                "this is not a duration",
+                "a whole number and ms, s, m, h or d: `30s`",
+            );
         }
         duration.unwrap_or_default()
     }
@@ -202,14 +225,16 @@ impl Builder<'_> {
     fn instance(&mut self, name: &str, keys: &AdapterUse, config: &mut Config) {
         let file_name = keys.adapter.as_deref().unwrap_or(name);
         if !is_name(name) {
-            let what = "the name has small letters, digits and hyphens only: it becomes part of queues' names";
+            let what =
+                "the name has small letters, digits and hyphens only: it becomes part of queues' names";
             self.problems.push(Problem::error(Code::WrongType, &["adapters", name], what).on_key());
         }
         let Some(adapter) = self.with.adapters.get(file_name) else {
             if !self.with.broken.contains(file_name) {
                 let known: Vec<&str> = self.with.adapters.keys().map(String::as_str).collect();
                 let what = format!("there is no adapter `{file_name}`");
-                let at: &[&str] = if keys.adapter.is_some() { &["adapters", name, "adapter"] } else { &["adapters", name] };
+                let at: &[&str] =
+                    if keys.adapter.is_some() { &["adapters", name, "adapter"] } else { &["adapters", name] };
                 let mut problem = Problem::error(Code::UnknownName, at, what).did_you_mean(file_name, known);
                 problem.on_key = keys.adapter.is_none();
                 self.problems.push(problem);
@@ -234,8 +259,9 @@ impl Builder<'_> {
                 .collect();
             if !known.contains(&route.as_str()) {
                 let what = format!("the adapter `{file_name}` has no route `{route}`");
-                let problem =
-                    Problem::error(Code::UnknownName, &["adapters", name, "routes", route], what).on_key().did_you_mean(route, known);
+                let problem = Problem::error(Code::UnknownName, &["adapters", name, "routes", route], what)
+                    .on_key()
+                    .did_you_mean(route, known);
                 self.problems.push(problem);
             }
         }
@@ -262,7 +288,10 @@ impl Builder<'_> {
                 continue;
             }
             if matches!(plan.source, plan::Source::Receive(_)) && self.file.receiver.is_none() {
-                let what = format!("the route `{}` is called by its system, and no `[receiver]` says where", plan.name);
+                let what = format!(
+                    "the route `{}` is called by its system, and no `[receiver]` says where",
+                    plan.name
+                );
                 self.problems.push(Problem::error(Code::MissingKey, &["adapters", name], what).on_key());
             }
             config.collect.push(Arc::new(CollectRoute {
@@ -292,7 +321,9 @@ impl Builder<'_> {
                 None => {
                     let known: Vec<&str> = adapter.settings.keys().map(String::as_str).collect();
                     let what = format!("the adapter `{}` has no setting `{setting}`", adapter.name);
-                    self.problems.push(Problem::error(Code::UnknownSetting, &at, what).on_key().did_you_mean(setting, known));
+                    self.problems.push(
+                        Problem::error(Code::UnknownSetting, &at, what).on_key().did_you_mean(setting, known),
+                    );
                 }
                 Some(keys) if keys.secret => {
                     if let Some(secret) = self.secret(&text, &at) {
@@ -319,8 +350,11 @@ impl Builder<'_> {
                 }
                 _ => {
                     let what = format!("the adapter `{}` needs the setting `{setting}`", adapter.name);
-                    let at: &[&str] =
-                        if keys.settings.is_empty() { &["adapters", name] } else { &["adapters", name, "settings"] };
+                    let at: &[&str] = if keys.settings.is_empty() {
+                        &["adapters", name]
+                    } else {
+                        &["adapters", name, "settings"]
+                    };
                     self.problems.push(
                         Problem::error(Code::MissingSetting, at, what)
                             .on_key()
@@ -341,7 +375,8 @@ impl Builder<'_> {
             let path = receive_path(route, receive);
             if let Some(other) = seen.insert(format!("{} {path}", receive.method), route.id.clone()) {
                 let what = format!("{other} and {} are both called at {path}", route.id);
-                self.problems.push(Problem::error(Code::RowTwice, &["adapters", &route.instance.name], what).on_key());
+                self.problems
+                    .push(Problem::error(Code::RowTwice, &["adapters", &route.instance.name], what).on_key());
             }
         }
     }

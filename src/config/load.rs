@@ -56,7 +56,8 @@ impl Project {
     /// Reads and checks the project of a settings file. Without the file, the adapters and mappings beside where it
     /// would stand are checked all the same.
     pub fn load(settings: &Path) -> Project {
-        let folder = settings.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let folder =
+            settings.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let mut project = Project {
             folder: folder.to_owned(),
             files: BTreeMap::new(),
@@ -76,7 +77,8 @@ impl Project {
             true => project.read(&name, FileKind::Bridge),
             false => None,
         };
-        let folder_of = |own: Option<&String>, default: &str| PathBuf::from(own.map_or(default, String::as_str));
+        let folder_of =
+            |own: Option<&String>, default: &str| PathBuf::from(own.map_or(default, String::as_str));
         let mappings = folder_of(bridge.as_ref().and_then(|file| file.mappings_folder.as_ref()), "mappings");
         let adapters = folder_of(bridge.as_ref().and_then(|file| file.adapters_folder.as_ref()), "adapters");
         let own_codes = bridge.as_ref().and_then(|file| file.codes_folder.as_ref()).map(PathBuf::from);
@@ -113,7 +115,8 @@ impl Project {
                     std::io::ErrorKind::InvalidData => "the file is not UTF-8 text".to_owned(),
                     _ => format!("the file cannot be read: {error}"),
                 };
-                self.diagnostics.push(Diagnostic::new(&file, Problem::error(Code::CannotReadFile, &[], what)));
+                self.diagnostics
+                    .push(Diagnostic::new(&file, Problem::error(Code::CannotReadFile, &[], what)));
                 self.files.insert(path.to_owned(), file);
                 None
             }
@@ -122,7 +125,8 @@ impl Project {
 
     fn tell(&mut self, path: &Path, problems: Vec<Problem>) {
         if let Some(file) = self.files.get(path) {
-            let new: Vec<Diagnostic> = problems.into_iter().map(|problem| Diagnostic::new(file, problem)).collect();
+            let new: Vec<Diagnostic> =
+                problems.into_iter().map(|problem| Diagnostic::new(file, problem)).collect();
             self.diagnostics.extend(new);
         }
     }
@@ -177,8 +181,12 @@ impl Project {
             Err(error) => {
                 let mut problem = Problem::error(error.code, &[], error.what.clone());
                 if let Some(place) = error.at {
-                    let line_start: usize =
-                        file.text.split_inclusive('\n').take(place.line.saturating_sub(1)).map(str::len).sum();
+                    let line_start: usize = file
+                        .text
+                        .split_inclusive('\n')
+                        .take(place.line.saturating_sub(1))
+                        .map(str::len)
+                        .sum();
                     let at = (line_start + place.column.saturating_sub(1)).min(file.text.len());
                     problem.part = Some(at..at + 1);
                 }
@@ -200,16 +208,17 @@ impl Project {
                     let problems = bad.into_iter().map(|bad| {
                         let mut problem = Problem::error(Code::BadSchema, &[], bad.what);
                         let key = bad.at.rsplit('/').next().unwrap_or_default().to_owned();
-                        problem.part = Some(key)
-                            .filter(|key| !key.is_empty())
-                            .and_then(|key| text.find(&format!("\"{key}\"")).map(|at| at..at + key.len() + 2));
+                        problem.part = Some(key).filter(|key| !key.is_empty()).and_then(|key| {
+                            text.find(&format!("\"{key}\"")).map(|at| at..at + key.len() + 2)
+                        });
                         problem
                     });
                     let problems = problems.collect();
                     self.tell(&path, problems);
                 }
                 Ok(schema) if schema.event_type != name => {
-                    let what = format!("`x-event-type` is `{}`, but the file is called `{name}`", schema.event_type);
+                    let what =
+                        format!("`x-event-type` is `{}`, but the file is called `{name}`", schema.event_type);
                     self.tell(&path, vec![Problem::error(Code::UnknownKeyword, &[], what)]);
                 }
                 Ok(schema) => {
@@ -219,7 +228,13 @@ impl Project {
                         .chain(schema.unique_paths())
                         .chain(schema.sum_paths().iter().flat_map(|(a, b)| [a, b]))
                         .filter(|path| schema.field(path).is_none())
-                        .map(|path| Problem::error(Code::UnknownKeyword, &[], format!("the schema has no field `{path}`")))
+                        .map(|path| {
+                            Problem::error(
+                                Code::UnknownKeyword,
+                                &[],
+                                format!("the schema has no field `{path}`"),
+                            )
+                        })
                         .collect();
                     self.tell(&path, unknown);
                     self.schemas.insert(name, Arc::new(schema));
@@ -243,7 +258,8 @@ impl Project {
             self.tell(&path, problems);
             self.examples.insert(name, data);
         }
-        let without: Vec<String> = self.schemas.keys().filter(|name| !self.examples.contains_key(*name)).cloned().collect();
+        let without: Vec<String> =
+            self.schemas.keys().filter(|name| !self.examples.contains_key(*name)).cloned().collect();
         for name in without {
             let path = folder.join(format!("{name}.schema.json"));
             let what = format!("there is no example beside this schema: {name}.example.json");
@@ -256,11 +272,14 @@ impl Project {
             let Some(text) = self.text(&path) else { continue };
             let name = file_name(&path, ".csv");
             let parsed = CodeList::parse(&name, &text);
-            let starts: Vec<usize> = text.split_inclusive('\n').scan(0, |at, line| {
-                let start = *at;
-                *at += line.len();
-                Some(start)
-            }).collect();
+            let starts: Vec<usize> = text
+                .split_inclusive('\n')
+                .scan(0, |at, line| {
+                    let start = *at;
+                    *at += line.len();
+                    Some(start)
+                })
+                .collect();
             self.files.insert(path.clone(), SourceFile::plain(path.clone(), text));
             match parsed {
                 Ok(list) => {
@@ -284,7 +303,9 @@ impl Project {
             .into_iter()
             .flatten()
             .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-            .filter(|name| !matches!(name.as_str(), "events" | "codes") && self.folder.join(folder).join(name).is_dir())
+            .filter(|name| {
+                !matches!(name.as_str(), "events" | "codes") && self.folder.join(folder).join(name).is_dir()
+            })
             .collect();
         systems.sort();
         for system in systems {
@@ -311,13 +332,20 @@ impl Project {
             let what = format!("there is no mapping `{name}` to these cases");
             self.tell(&path, vec![Problem::error(Code::UnknownName, &[], what)]);
         }
-        let without: Vec<String> =
-            self.mappings.keys().filter(|name| self.cases.get(*name).is_none_or(|(_, c)| c.cases.is_empty())).cloned().collect();
+        let without: Vec<String> = self
+            .mappings
+            .keys()
+            .filter(|name| self.cases.get(*name).is_none_or(|(_, c)| c.cases.is_empty()))
+            .cloned()
+            .collect();
         for name in without {
             let path = folder.join(format!("{name}.toml"));
             let what = "nothing shows what this mapping does: it has no cases";
             let problem = Problem::error(Code::NoCases, &["fields"], what).on_key().warning();
-            self.tell(&path, vec![problem.help(format!("write mappings/{name}{CASES} with a real document"))]);
+            self.tell(
+                &path,
+                vec![problem.help(format!("write mappings/{name}{CASES} with a real document"))],
+            );
         }
     }
 
@@ -329,7 +357,8 @@ impl Project {
         let Some(schema) = self.schemas.get(&file.event).cloned() else {
             let known: Vec<&str> = self.schemas.keys().map(String::as_str).collect();
             let what = format!("there is no event type `{}`", file.event);
-            let problem = Problem::error(Code::UnknownName, &["event"], what).did_you_mean(&file.event, known);
+            let problem =
+                Problem::error(Code::UnknownName, &["event"], what).did_you_mean(&file.event, known);
             self.broken.insert(name);
             self.tell(path, vec![problem]);
             return;
@@ -392,8 +421,12 @@ impl Project {
     fn bridge(&mut self, path: &Path, file: &BridgeFile) {
         let broken: BTreeSet<String> =
             self.broken.iter().filter_map(|name| name.strip_prefix("adapter ")).map(str::to_owned).collect();
-        let with =
-            bridge::With { folder: &self.folder, adapters: &self.adapters, broken: &broken, schemas: &self.schemas };
+        let with = bridge::With {
+            folder: &self.folder,
+            adapters: &self.adapters,
+            broken: &broken,
+            schemas: &self.schemas,
+        };
         let (config, mut problems) = bridge::build(file, &with);
         if let Some(config) = &config {
             problems.extend(proof::prove(config));
@@ -418,7 +451,10 @@ impl Project {
             .filter(|name| !used.contains(*name))
             .filter_map(|name| {
                 let ending = format!("{name}.toml");
-                let path = self.files.keys().find(|path| path.to_string_lossy().replace('\\', "/").ends_with(&ending))?;
+                let path = self
+                    .files
+                    .keys()
+                    .find(|path| path.to_string_lossy().replace('\\', "/").ends_with(&ending))?;
                 Some((name.clone(), path.clone()))
             })
             .collect();
@@ -453,7 +489,8 @@ impl plan::Adapter {
             if let plan::Action::Request(request) = &route.action {
                 found.extend(request.mapping.clone());
             }
-            let others = [route.before.as_ref().map(|b| &b.request), route.probe.as_ref().map(|p| &p.request)];
+            let others =
+                [route.before.as_ref().map(|b| &b.request), route.probe.as_ref().map(|p| &p.request)];
             found.extend(others.into_iter().flatten().filter_map(|request| request.mapping.clone()));
             emits(&route.reply, &mut found);
         }

@@ -14,8 +14,8 @@ pub mod secrets;
 pub mod source;
 pub mod units;
 
-pub use compile::{TIERS, select};
 pub use bridge::receive_path;
+pub use compile::{TIERS, select};
 pub use load::Project;
 
 use crate::{
@@ -196,19 +196,23 @@ impl Address {
     /// # Errors
     /// What is wrong with it, in words.
     pub fn parse(text: &str) -> Result<Address, String> {
-        let (scheme, rest) = text.split_once("://").ok_or("an address begins with `amqp://` or `amqps://`")?;
+        let (scheme, rest) =
+            text.split_once("://").ok_or("an address begins with `amqp://` or `amqps://`")?;
         let tls = match scheme {
             "amqp" => false,
             "amqps" => true,
             _ => return Err("an address begins with `amqp://` or `amqps://`".to_owned()),
         };
         if rest.contains('@') {
-            return Err("user and password do not stand in the address; use `username` and `password`".to_owned());
+            return Err(
+                "user and password do not stand in the address; use `username` and `password`".to_owned()
+            );
         }
         let (authority, vhost) = rest.split_once('/').unwrap_or((rest, ""));
         let (host, port) = match authority.strip_prefix('[') {
             Some(rest) => {
-                let (host, port) = rest.split_once(']').ok_or("the bracket of the IPv6 address is not closed")?;
+                let (host, port) =
+                    rest.split_once(']').ok_or("the bracket of the IPv6 address is not closed")?;
                 (host, port.strip_prefix(':'))
             }
             None => match authority.rsplit_once(':') {
@@ -230,7 +234,8 @@ impl Address {
 
     /// Whether it is this machine.
     pub fn is_local(&self) -> bool {
-        self.host == "localhost" || self.host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+        self.host == "localhost"
+            || self.host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
     }
 }
 

@@ -15,7 +15,8 @@ pub fn prove(config: &Config) -> Vec<Problem> {
     let mut problems = Vec::new();
     for (index, a) in config.deliver.iter().enumerate() {
         for b in config.deliver.iter().skip(index + 1) {
-            let both = a.plan.makes == b.plan.makes && matches!(a.plan.makes, Makes::Payment | Makes::Posting);
+            let both =
+                a.plan.makes == b.plan.makes && matches!(a.plan.makes, Makes::Payment | Makes::Posting);
             if !both || a.plan.event.event_type != b.plan.event.event_type {
                 continue;
             }
@@ -81,7 +82,8 @@ struct Allowed {
 fn meet(schema: &EventSchema, a: &[Condition], b: &[Condition]) -> Option<String> {
     let mut fields: BTreeMap<String, (Allowed, &Condition)> = BTreeMap::new();
     for condition in a.iter().chain(b) {
-        let (allowed, _) = fields.entry(condition.path.to_string()).or_insert_with(|| (Allowed::default(), condition));
+        let (allowed, _) =
+            fields.entry(condition.path.to_string()).or_insert_with(|| (Allowed::default(), condition));
         match &condition.test {
             Test::Is(values) => {
                 let kept = match &allowed.is {
@@ -101,7 +103,10 @@ fn meet(schema: &EventSchema, a: &[Condition], b: &[Condition]) -> Option<String
     for (path, (allowed, condition)) in &fields {
         let field = schema.field(&condition.path);
         let listed: Option<Vec<String>> = field.and_then(|field| field.values.as_ref()).map(|values| {
-            values.iter().map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned)).collect()
+            values
+                .iter()
+                .map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned))
+                .collect()
         });
         let required = field.is_some_and(|field| field.required) && condition.path.steps().len() == 1;
         let possible = |value: &&String| {
@@ -110,7 +115,10 @@ fn meet(schema: &EventSchema, a: &[Condition], b: &[Condition]) -> Option<String
         let value = match (&allowed.is, &listed) {
             (Some(values), _) => Some(values.iter().find(possible)?.clone()),
             (None, Some(listed)) => listed.iter().find(|value| possible(value)).cloned(),
-            (None, None) => Some(if field.is_some_and(|field| field.kind == Kind::Text) { "any other text" } else { "any" }.to_owned()),
+            (None, None) => Some(
+                if field.is_some_and(|field| field.kind == Kind::Text) { "any other text" } else { "any" }
+                    .to_owned(),
+            ),
         };
         let absent_is_fine = allowed.is.is_none() && allowed.present != Some(true) && !required;
         match value {

@@ -79,7 +79,10 @@ fn schema_of<T: JsonSchema>(name: &str) -> Value {
     let mut schema = generator.into_root_schema_for::<T>().to_value();
     without_null(&mut schema);
     if let Value::Object(object) = &mut schema {
-        object.insert("$id".to_owned(), Value::from(format!("https://packhorse.example/schemas/{name}.schema.json")));
+        object.insert(
+            "$id".to_owned(),
+            Value::from(format!("https://packhorse.example/schemas/{name}.schema.json")),
+        );
     }
     schema
 }
@@ -148,10 +151,11 @@ fn explain(schema: &Value, error: &ValidationError<'_>, problems: &mut Vec<Probl
     match error.kind() {
         ValidationErrorKind::AdditionalProperties { unexpected } => {
             for key in unexpected {
-                let problem = Problem::under(Code::UnknownKey, &at, key, format!("there is no key `{key}` here"))
-                    .on_key()
-                    .label("unknown key")
-                    .did_you_mean(key, properties());
+                let problem =
+                    Problem::under(Code::UnknownKey, &at, key, format!("there is no key `{key}` here"))
+                        .on_key()
+                        .label("unknown key")
+                        .did_you_mean(key, properties());
                 problems.push(problem);
             }
         }
@@ -160,18 +164,21 @@ fn explain(schema: &Value, error: &ValidationError<'_>, problems: &mut Vec<Probl
             let about = here
                 .and_then(|here| here.get("properties")?.get(key)?.get("description")?.as_str())
                 .map(|text| text.split(". ").next().unwrap_or(text).trim_end_matches('.').replace('\n', " "));
-            let mut problem = Problem::under(Code::MissingKey, &at, "", format!("the key `{key}` is missing"))
-                .on_key()
-                .label(format!("needs `{key}`"));
+            let mut problem =
+                Problem::under(Code::MissingKey, &at, "", format!("the key `{key}` is missing"))
+                    .on_key()
+                    .label(format!("needs `{key}`"));
             problem.help = about.map(|about| format!("`{key}`: {about}"));
             problems.push(problem);
         }
         ValidationErrorKind::Type { kind } => {
             let wanted = match kind {
                 TypeKind::Single(kind) => in_words(&kind.to_string()).to_owned(),
-                TypeKind::Multiple(kinds) => {
-                    kinds.iter().map(|kind| in_words(&kind.to_string()).to_owned()).collect::<Vec<_>>().join(" or ")
-                }
+                TypeKind::Multiple(kinds) => kinds
+                    .iter()
+                    .map(|kind| in_words(&kind.to_string()).to_owned())
+                    .collect::<Vec<_>>()
+                    .join(" or "),
             };
             let found = match error.instance().as_ref() {
                 Value::String(_) => "text",
@@ -201,18 +208,33 @@ fn explain(schema: &Value, error: &ValidationError<'_>, problems: &mut Vec<Probl
                 true => context.iter().take(1).flatten().for_each(|inner| explain(schema, inner, problems)),
             }
         }
-        _ => problems.push(Problem::under(Code::WrongType, &at, "", error.masked_with("the value").to_string())),
+        _ => problems.push(Problem::under(
+            Code::WrongType,
+            &at,
+            "",
+            error.masked_with("the value").to_string(),
+        )),
     }
 }
 
-fn one_of(at: &[String], error: &ValidationError<'_>, options: Option<&Vec<Value>>, problems: &mut Vec<Problem>) {
+fn one_of(
+    at: &[String],
+    error: &ValidationError<'_>,
+    options: Option<&Vec<Value>>,
+    problems: &mut Vec<Problem>,
+) {
     let words: Vec<&str> = options.into_iter().flatten().filter_map(Value::as_str).collect();
     let instance = error.instance();
     let written = instance.as_str().unwrap_or_default();
     problems.push(
-        Problem::under(Code::UnknownName, at, "", format!("`{written}` is not one of the words for this key"))
-            .label("unknown word")
-            .did_you_mean(written, words),
+        Problem::under(
+            Code::UnknownName,
+            at,
+            "",
+            format!("`{written}` is not one of the words for this key"),
+        )
+        .label("unknown word")
+        .did_you_mean(written, words),
     );
 }
 

@@ -40,7 +40,9 @@ impl SecretRef {
         match text.split_once(':')? {
             ("env", name) if !name.is_empty() => Some(SecretRef::Environment(name.to_owned())),
             ("file", path) if !path.is_empty() => Some(SecretRef::File(PathBuf::from(path))),
-            ("cred", name) if !name.is_empty() && !name.contains('/') => Some(SecretRef::Credential(name.to_owned())),
+            ("cred", name) if !name.is_empty() && !name.contains('/') => {
+                Some(SecretRef::Credential(name.to_owned()))
+            }
             _ => None,
         }
     }
@@ -58,10 +60,15 @@ impl SecretRef {
             SecretRef::File(path) => read(path)?,
             SecretRef::Credential(name) => match std::env::var_os("CREDENTIALS_DIRECTORY") {
                 Some(folder) => read(&PathBuf::from(folder).join(name))?,
-                None => return Err(no(format!("cred:{name} needs systemd's CREDENTIALS_DIRECTORY, which is not set"))),
+                None => {
+                    return Err(no(format!(
+                        "cred:{name} needs systemd's CREDENTIALS_DIRECTORY, which is not set"
+                    )));
+                }
             },
         };
-        let secret = SecretString::from(text.strip_suffix('\n').unwrap_or(&text).trim_end_matches('\r').to_owned());
+        let secret =
+            SecretString::from(text.strip_suffix('\n').unwrap_or(&text).trim_end_matches('\r').to_owned());
         match secret.expose_secret().is_empty() {
             true => Err(no(format!("the secret at {self} is empty"))),
             false => Ok(secret),

@@ -42,7 +42,8 @@ impl SourceFile {
         let problems: Vec<Problem> = errors
             .iter()
             .map(|error| {
-                let mut problem = Problem::error(Code::TomlSyntax, &[], error.message().to_owned()).label("not TOML");
+                let mut problem =
+                    Problem::error(Code::TomlSyntax, &[], error.message().to_owned()).label("not TOML");
                 problem.part = error.span();
                 problem
             })
@@ -78,7 +79,9 @@ impl SourceFile {
             range.start..range.start + text.find('\n').unwrap_or(text.len())
         };
         match (&problem.part, &node.key) {
-            (Some(part), _) if complete && node.quoted => node.value.start + 1 + part.start..node.value.start + 1 + part.end,
+            (Some(part), _) if complete && node.quoted => {
+                node.value.start + 1 + part.start..node.value.start + 1 + part.end
+            }
             (_, Some(key)) if problem.on_key || !complete => key.clone(),
             (_, Some(key)) if node.value.is_empty() => key.clone(),
             _ => first_line(&node.value),
@@ -100,7 +103,12 @@ impl SourceFile {
     }
 }
 
-fn node_of_table(text: &str, key: Option<Range<usize>>, span: Range<usize>, table: &DeTable<'_>) -> (Node, Value) {
+fn node_of_table(
+    text: &str,
+    key: Option<Range<usize>>,
+    span: Range<usize>,
+    table: &DeTable<'_>,
+) -> (Node, Value) {
     let mut node = Node { key, value: span, ..Node::default() };
     let mut object = serde_json::Map::new();
     for (name, value) in table {

@@ -155,7 +155,9 @@ impl<'a> Attempt<'a> {
     /// Nothing is opened for what is open already, or has come to an end after which there must be no second.
     async fn only_one(&self) -> Result<Option<Only<'a>>, End> {
         let plan = &self.deliverer.route.plan;
-        let Some((opens, template)) = plan.opens.as_ref().and_then(|opens| Some((opens, opens.one_per.as_ref()?))) else {
+        let Some((opens, template)) =
+            plan.opens.as_ref().and_then(|opens| Some((opens, opens.one_per.as_ref()?)))
+        else {
             return Ok(None);
         };
         let scope = Scope {
@@ -163,9 +165,9 @@ impl<'a> Attempt<'a> {
             settings: Some(&self.deliverer.route.instance.settings),
             ..Scope::default()
         };
-        let one_per = template
-            .render(&scope)
-            .map_err(|failed| End::dead(Stage::Mapping, Failure::refused(Code::TemplateFailed, "one_per", failed.0)))?;
+        let one_per = template.render(&scope).map_err(|failed| {
+            End::dead(Stage::Mapping, Failure::refused(Code::TemplateFailed, "one_per", failed.0))
+        })?;
         let waits = |what: &str| End::Later {
             failure: Failure::not_done(Code::StillOpen, what),
             wait: verdict::wait(self.letter.past.attempt, &plan.retry),
@@ -181,9 +183,12 @@ impl<'a> Attempt<'a> {
         let Some((number, _)) = self.deliverer.asking.get(&route) else { return Ok(Some(only)) };
         match self.deliverer.store.one_per(*number, one_per).await.map_err(|error| End::store(&error))? {
             None => Ok(Some(only)),
-            Some(Open::Since(_)) => Err(waits("an earlier one of the same is still open in the system; it is being asked about")),
+            Some(Open::Since(_)) => {
+                Err(waits("an earlier one of the same is still open in the system; it is being asked about"))
+            }
             Some(Open::Settled(outcome)) if opens.not_after.contains(&outcome) => {
-                let what = format!("an earlier one of the same has ended in {outcome}: a second would do it twice");
+                let what =
+                    format!("an earlier one of the same has ended in {outcome}: a second would do it twice");
                 Err(End::dead(Stage::Sending, Failure::refused(Code::AlreadyConcluded, "", what)))
             }
             Some(Open::Settled(_)) => Ok(Some(only)),
@@ -204,7 +209,9 @@ impl<'a> Attempt<'a> {
                 }
             }
             if self.doubt && plan.repeat == Repeat::Never {
-                let failure = Failure::unknown("an earlier request may have been carried out, and there is no way to ask");
+                let failure = Failure::unknown(
+                    "an earlier request may have been carried out, and there is no way to ask",
+                );
                 return Err(End::Dead { stage: Stage::Sending, code: failure.code, failure, doubt: true });
             }
             let failure = match self.once().await {
@@ -214,7 +221,13 @@ impl<'a> Attempt<'a> {
             };
             let unknown = failure.class == Class::Unknown;
             if unknown {
-                self.deliverer.metrics.in_doubt.get_or_create_owned(&crate::telemetry::RouteLabel { route: self.deliverer.route.id.clone() }).inc();
+                self.deliverer
+                    .metrics
+                    .in_doubt
+                    .get_or_create_owned(&crate::telemetry::RouteLabel {
+                        route: self.deliverer.route.id.clone(),
+                    })
+                    .inc();
                 self.sent_at = Some(now());
             }
             let tried = Tried {
@@ -238,13 +251,27 @@ impl<'a> Attempt<'a> {
                     }
                     // It is not there: what failed is settled as not done.
                     match failure.class {
-                        Class::Refused => return Err(End::Dead { stage: Stage::Sending, code: failure.code, failure, doubt: false }),
-                        Class::NotDone | Class::Unknown | Class::Guarded if at_once < plan.retry.at_once => at_once += 1,
+                        Class::Refused => {
+                            return Err(End::Dead {
+                                stage: Stage::Sending,
+                                code: failure.code,
+                                failure,
+                                doubt: false,
+                            });
+                        }
+                        Class::NotDone | Class::Unknown | Class::Guarded if at_once < plan.retry.at_once => {
+                            at_once += 1
+                        }
                         Class::NotDone | Class::Unknown | Class::Guarded => return Err(self.later(failure)),
                     }
                 }
                 Verdict::Later(wait) => {
-                    return Err(End::Later { failure, wait, doubt: self.doubt, first_failed: self.first_failed });
+                    return Err(End::Later {
+                        failure,
+                        wait,
+                        doubt: self.doubt,
+                        first_failed: self.first_failed,
+                    });
                 }
                 Verdict::Dead(code) => {
                     let doubt = self.doubt && code != failure.code || code == Code::OutcomeUnknown;
@@ -262,7 +289,12 @@ impl<'a> Attempt<'a> {
         let policy = &self.deliverer.route.plan.retry;
         let failing_for = Timestamp::now().duration_since(self.first_failed).unsigned_abs();
         if failing_for >= policy.give_up {
-            return End::Dead { stage: Stage::Asking, code: Code::RetriesExhausted, failure, doubt: self.doubt };
+            return End::Dead {
+                stage: Stage::Asking,
+                code: Code::RetriesExhausted,
+                failure,
+                doubt: self.doubt,
+            };
         }
         let wait = verdict::wait(self.letter.past.attempt, policy);
         End::Later { failure, wait, doubt: self.doubt, first_failed: self.first_failed }
@@ -272,7 +304,8 @@ impl<'a> Attempt<'a> {
     async fn once(&mut self) -> Result<Done, Step> {
         let plan = self.deliverer.route.plan.clone();
         let (System::Http(system), Action::Request(request)) = (&*self.deliverer.system, &plan.action) else {
-            let failure = Failure::refused(Code::ExclusiveKeys, "", "this route sends to a broker in windows");
+            let failure =
+                Failure::refused(Code::ExclusiveKeys, "", "this route sends to a broker in windows");
             return Err(Step::End(End::dead(Stage::Sending, failure)));
         };
         if let Some(before) = &plan.before {
@@ -282,7 +315,8 @@ impl<'a> Attempt<'a> {
         let mapping = request.mapping.as_ref().or(plan.mapping.as_ref());
         let (heard, scope_parts) = self.request(system, request, mapping, once).await?;
         let scope = scope_parts.scope(self);
-        let said = classify(&heard, &plan.answers, plan.answer_format, system.error_code(), &scope).map_err(Step::Failed)?;
+        let said = classify(&heard, &plan.answers, plan.answer_format, system.error_code(), &scope)
+            .map_err(Step::Failed)?;
         self.doubt = false;
         self.done(&said, Answer { content_type: heard.content_type.clone(), body: heard.body.to_vec() })
             .map_err(Step::End)
@@ -295,9 +329,11 @@ impl<'a> Attempt<'a> {
             return Ok(());
         }
         let format = self.deliverer.route.plan.answer_format.unwrap_or(Format::Json);
-        let (heard, parts) = self.request(system, &before.request, before.request.mapping.as_ref(), false).await?;
+        let (heard, parts) =
+            self.request(system, &before.request, before.request.mapping.as_ref(), false).await?;
         let scope = parts.scope(self);
-        let said = classify(&heard, &before.answers, Some(format), system.error_code(), &scope).map_err(Step::Failed)?;
+        let said = classify(&heard, &before.answers, Some(format), system.error_code(), &scope)
+            .map_err(Step::Failed)?;
         let mut record = Record::new();
         for (name, path) in &before.keep {
             let value = said.document.as_ref().and_then(|document| path.find(document));
@@ -329,7 +365,8 @@ impl<'a> Attempt<'a> {
         mapping: Option<&Arc<Mapping>>,
         once: bool,
     ) -> Result<(crate::system::Heard, ScopeParts), Step> {
-        let mut parts = ScopeParts { values: Texts::new(), nonce: crate::telemetry::nonce(), now: Timestamp::now() };
+        let mut parts =
+            ScopeParts { values: Texts::new(), nonce: crate::telemetry::nonce(), now: Timestamp::now() };
         let instance = &self.deliverer.route.instance;
         parts.values = sign::values(instance, &parts.scope(self)).map_err(Step::Failed)?;
         let scope = parts.scope(self);
@@ -338,12 +375,18 @@ impl<'a> Attempt<'a> {
             (None, "GET" | "DELETE") => None,
             // Without a mapping the event itself is the document, but only where the route has none for anything.
             (None, _) if self.deliverer.route.plan.mapping.is_none() && self.sends_event(request) => {
-                Some(Body { bytes: Bytes::from(self.event.to_json()), content_type: crate::event::MEDIA_TYPE.to_owned() })
+                Some(Body {
+                    bytes: Bytes::from(self.event.to_json()),
+                    content_type: crate::event::MEDIA_TYPE.to_owned(),
+                })
             }
             (None, _) => None,
         };
         let began = std::time::Instant::now();
-        let heard = system.call(request, &scope, body, once, self.letter.trace.as_deref()).await.map_err(Step::Failed);
+        let heard = system
+            .call(request, &scope, body, once, self.letter.trace.as_deref())
+            .await
+            .map_err(Step::Failed);
         self.deliverer.metrics.request(&self.deliverer.route.id, began.elapsed());
         Ok((heard?, parts))
     }
@@ -367,7 +410,8 @@ impl<'a> Attempt<'a> {
         let dead = |failure: Failure| {
             Step::End(End::Dead { stage: Stage::Mapping, code: failure.code, failure, doubt: self.doubt })
         };
-        let document = mapping.to_document(self.event, context).map_err(|failures| dead(emit::of_mapping(&failures)))?;
+        let document =
+            mapping.to_document(self.event, context).map_err(|failures| dead(emit::of_mapping(&failures)))?;
         let bytes = mapping
             .format
             .encode(&document, &mapping.style)
@@ -379,14 +423,19 @@ impl<'a> Attempt<'a> {
     async fn ask(&mut self) -> Result<Option<Done>, End> {
         let plan = self.deliverer.route.plan.clone();
         let (Some(probe), System::Http(system)) = (&plan.probe, &*self.deliverer.system) else {
-            let failure = Failure::unknown("an earlier request may have been carried out, and there is no way to ask");
+            let failure =
+                Failure::unknown("an earlier request may have been carried out, and there is no way to ask");
             return Err(End::Dead { stage: Stage::Asking, code: failure.code, failure, doubt: true });
         };
         match self.probe(system, probe).await {
             Ok(Said { meaning: Meaning::Absent, .. }) => {
-                let ago = Duration::from_millis(u64::try_from(now() - self.sent_at.unwrap_or(0)).unwrap_or(0));
+                let ago =
+                    Duration::from_millis(u64::try_from(now() - self.sent_at.unwrap_or(0)).unwrap_or(0));
                 if let Some(early) = probe.settle.checked_sub(ago).filter(|early| !early.is_zero()) {
-                    let what = format!("the system does not show the request yet; that counts only after {}", crate::config::units::in_words(probe.settle));
+                    let what = format!(
+                        "the system does not show the request yet; that counts only after {}",
+                        crate::config::units::in_words(probe.settle)
+                    );
                     let policy = &plan.retry;
                     let wait = policy.waits.iter().copied().filter(|wait| *wait >= early).min();
                     let wait = wait.or(policy.waits.iter().copied().max()).unwrap_or(early);
@@ -395,7 +444,10 @@ impl<'a> Attempt<'a> {
                 }
                 self.doubt = false;
                 let store = &self.deliverer.store;
-                store.sending(self.deliverer.number, self.letter.key, self.part, now()).await.map_err(|error| End::store(&error))?;
+                store
+                    .sending(self.deliverer.number, self.letter.key, self.part, now())
+                    .await
+                    .map_err(|error| End::store(&error))?;
                 Ok(None)
             }
             Ok(said) => {
@@ -405,7 +457,10 @@ impl<'a> Attempt<'a> {
                 self.done(&said, answer).map(Some)
             }
             Err(failure) => {
-                let what = format!("whether an earlier request was carried out could not be found out: {}", failure.what);
+                let what = format!(
+                    "whether an earlier request was carried out could not be found out: {}",
+                    failure.what
+                );
                 let failure = Failure { code: Code::ProbeUnclear, class: Class::Unknown, what, ..failure };
                 Err(self.later(failure))
             }
@@ -426,11 +481,18 @@ impl<'a> Attempt<'a> {
             Step::End(_) => Failure::not_done(Code::ProbeUnclear, "the request that asks could not be made"),
         })?;
         // A fault must not be taken for an answer, nor an answer that no rule knows for a yes: only the rules count.
-        let said = classify(&heard, &probe.answers, Some(probe.format), system.error_code(), &parts.scope(self))?;
-        let known = probe.answers.iter().any(|rule| rule.statuses.is_empty() || rule.statuses.iter().any(|(from, to)| (*from..=*to).contains(&heard.status)));
+        let said =
+            classify(&heard, &probe.answers, Some(probe.format), system.error_code(), &parts.scope(self))?;
+        let known = probe.answers.iter().any(|rule| {
+            rule.statuses.is_empty()
+                || rule.statuses.iter().any(|(from, to)| (*from..=*to).contains(&heard.status))
+        });
         match said.meaning {
             Meaning::Delivered | Meaning::Absent if known => Ok(said),
-            _ => Err(Failure::not_done(Code::ProbeUnclear, format!("the system answered {} to the question, which no rule explains", heard.status))),
+            _ => Err(Failure::not_done(
+                Code::ProbeUnclear,
+                format!("the system answered {} to the question, which no rule explains", heard.status),
+            )),
         }
     }
 
@@ -439,14 +501,23 @@ impl<'a> Attempt<'a> {
         let plan = &self.deliverer.route.plan;
         let nothing = Tree::Null;
         let document = said.document.as_ref().unwrap_or(&nothing);
-        let ground = ground(self.deliverer, self.event, document, &self.cause, self.letter.trace.as_deref(), self.part);
+        let ground = ground(
+            self.deliverer,
+            self.event,
+            document,
+            &self.cause,
+            self.letter.trace.as_deref(),
+            self.part,
+        );
         let reply = match plan.reply.is_empty() {
             true => Ok(Vec::new()),
             false => emit::emit(&plan.reply, ground.on()).map(|emitted| emitted.events),
         };
         let opens = match &plan.opens {
             None => None,
-            Some(opens) => Some(emit::open(opens, &ground.on()).map_err(|failure| End::dead(Stage::Reply, failure))?),
+            Some(opens) => {
+                Some(emit::open(opens, &ground.on()).map_err(|failure| End::dead(Stage::Reply, failure))?)
+            }
         };
         Ok(Done { answer, reply, opens })
     }
@@ -543,14 +614,19 @@ pub fn reply_of(
     if plan.reply.is_empty() {
         return Ok(Vec::new());
     }
-    emit::emit(&plan.reply, ground(deliverer, event, &document, &cause, trace, part).on()).map(|emitted| emitted.events)
+    emit::emit(&plan.reply, ground(deliverer, event, &document, &cause, trace, part).on())
+        .map(|emitted| emitted.events)
 }
 
 /// The message for a broker: the mapped document, or the event itself.
 ///
 /// # Errors
 /// The mapping or a template fails.
-pub fn document_for_broker(deliverer: &Deliverer, letter: &Letter, event: &Event) -> Result<Message, Failure> {
+pub fn document_for_broker(
+    deliverer: &Deliverer,
+    letter: &Letter,
+    event: &Event,
+) -> Result<Message, Failure> {
     let plan = &deliverer.route.plan;
     let (System::Amqp(system), Action::Publish(publish)) = (&*deliverer.system, &plan.action) else {
         return Err(Failure::refused(Code::ExclusiveKeys, "", "this route sends over HTTP"));
@@ -573,8 +649,10 @@ pub fn document_for_broker(deliverer: &Deliverer, letter: &Letter, event: &Event
     };
     let (body, mut properties) = match &plan.mapping {
         Some(mapping) => {
-            let context = Context { settings: &instance.settings, values: &values, cause: None, now, trace: None };
-            let document = mapping.to_document(event, context).map_err(|failures| emit::of_mapping(&failures))?;
+            let context =
+                Context { settings: &instance.settings, values: &values, cause: None, now, trace: None };
+            let document =
+                mapping.to_document(event, context).map_err(|failures| emit::of_mapping(&failures))?;
             let bytes = mapping
                 .format
                 .encode(&document, &mapping.style)
@@ -582,9 +660,16 @@ pub fn document_for_broker(deliverer: &Deliverer, letter: &Letter, event: &Event
             (Bytes::from(bytes), Properties::of_document(&content_type(mapping), Some(&event.id)))
         }
         None => {
-            let seconds = event.time.as_deref().and_then(|time| time.parse::<Timestamp>().ok()).map(|time| time.as_second());
+            let seconds = event
+                .time
+                .as_deref()
+                .and_then(|time| time.parse::<Timestamp>().ok())
+                .map(|time| time.as_second());
             let seconds = seconds.and_then(|seconds| u64::try_from(seconds).ok());
-            (Bytes::from(event.to_json()), Properties::of_event(&event.id, &event.event_type, seconds, &instance.name))
+            (
+                Bytes::from(event.to_json()),
+                Properties::of_event(&event.id, &event.event_type, seconds, &instance.name),
+            )
         }
     };
     if let Some(trace) = &letter.trace {
@@ -606,7 +691,9 @@ pub fn end_of(deliverer: &Deliverer, letter: &Letter, went: &Went, failure: Fail
     };
     let doubt = went.doubt || failure.class == Class::Unknown;
     match verdict::judge(&failure, tried, &plan.retry, plan.repeat, false) {
-        Verdict::Dead(code) => End::Dead { stage: Stage::Sending, doubt: doubt && code == Code::OutcomeUnknown, code, failure },
+        Verdict::Dead(code) => {
+            End::Dead { stage: Stage::Sending, doubt: doubt && code == Code::OutcomeUnknown, code, failure }
+        }
         Verdict::Later(wait) => End::Later { failure, wait, doubt, first_failed },
         Verdict::AtOnce | Verdict::Ask | Verdict::ReadAnew => {
             let wait = verdict::wait(letter.past.attempt, &plan.retry);
@@ -620,6 +707,9 @@ fn content_type(mapping: &Mapping) -> String {
     let media_type = mapping.format.media_type();
     match (mapping.format, mapping.style.charset) {
         (Format::Json | Format::Form, None) => media_type.to_owned(),
-        (_, charset) => format!("{media_type}; charset={}", charset.map_or("utf-8", encoding_rs::Encoding::name).to_lowercase()),
+        (_, charset) => format!(
+            "{media_type}; charset={}",
+            charset.map_or("utf-8", encoding_rs::Encoding::name).to_lowercase()
+        ),
     }
 }

@@ -95,19 +95,28 @@ pub fn decode(arrived: &Arrived<'_>, accept: Accept, limits: &Limits) -> Result<
     };
     let media_type = arrived.content_type.map(media_type).unwrap_or_default();
     if media_type == "application/cloudevents-batch+json" {
-        return bad(Code::BatchRefused, "content_type", "a batch of events in one message: no AMQP binding defines that");
+        return bad(
+            Code::BatchRefused,
+            "content_type",
+            "a batch of events in one message: no AMQP binding defines that",
+        );
     }
     if let Some(suffix) = media_type.strip_prefix("application/cloudevents") {
         return match suffix {
             "+json" => structured(body, limits),
-            _ => bad(Code::EventFormatUnknown, "content_type", format!("events in the format `{suffix}` are not read here")),
+            _ => bad(
+                Code::EventFormatUnknown,
+                "content_type",
+                format!("events in the format `{suffix}` are not read here"),
+            ),
         };
     }
     let attributes = binary_attributes(arrived)?;
     if !attributes.is_empty() {
         return binary(arrived, attributes, body, limits);
     }
-    if accept.bare_headers && arrived.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("specversion")) {
+    if accept.bare_headers && arrived.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("specversion"))
+    {
         let bare: Result<Vec<_>, _> = arrived
             .headers
             .iter()
@@ -152,21 +161,33 @@ fn unpack(arrived: &Arrived<'_>, limits: &Limits) -> Result<Option<Vec<u8>>, Bad
             let mut out = Vec::new();
             let most = limits.bytes as u64 + 1;
             match flate2::read::GzDecoder::new(arrived.body).take(most).read_to_end(&mut out) {
-                Ok(_) if out.len() as u64 == most => {
-                    bad(Code::DocumentTooLarge, "content_encoding", format!("unpacked, the body has more than {} bytes", limits.bytes))
-                }
+                Ok(_) if out.len() as u64 == most => bad(
+                    Code::DocumentTooLarge,
+                    "content_encoding",
+                    format!("unpacked, the body has more than {} bytes", limits.bytes),
+                ),
                 Ok(_) => Ok(Some(out)),
-                Err(_) => bad(Code::ContentEncodingUnknown, "content_encoding", "the body claims to be gzip and is not"),
+                Err(_) => bad(
+                    Code::ContentEncodingUnknown,
+                    "content_encoding",
+                    "the body claims to be gzip and is not",
+                ),
             }
         }
-        _ => bad(Code::ContentEncodingUnknown, "content_encoding", "the body is packed in a way that is not read here"),
+        _ => bad(
+            Code::ContentEncodingUnknown,
+            "content_encoding",
+            "the body is packed in a way that is not read here",
+        ),
     }
 }
 
 fn structured(body: &[u8], limits: &Limits) -> Result<Event, BadEvent> {
-    let tree = Format::Json
-        .decode(body, None, limits)
-        .map_err(|error| BadEvent { code: error.code, field: "body".to_owned(), what: error.to_string() })?;
+    let tree = Format::Json.decode(body, None, limits).map_err(|error| BadEvent {
+        code: error.code,
+        field: "body".to_owned(),
+        what: error.to_string(),
+    })?;
     let Tree::Record(record) = tree else {
         return bad(Code::NotAnEvent, "body", "the body is JSON, but not an object");
     };
@@ -183,13 +204,19 @@ fn structured(body: &[u8], limits: &Limits) -> Result<Event, BadEvent> {
             (_, Tree::Number(digits)) if !CORE.contains(&name) => found.put(&mut event, name, digits)?,
             (_, Tree::Bool(b)) if !CORE.contains(&name) => found.put(&mut event, name, &b.to_string())?,
             (name, value) => {
-                return bad(Code::BadEventAttribute, name, format!("the attribute is {}, which it cannot be", value.kind()));
+                return bad(
+                    Code::BadEventAttribute,
+                    name,
+                    format!("the attribute is {}, which it cannot be", value.kind()),
+                );
             }
         }
     }
     let json = found.content_type.as_deref().is_none_or(is_json);
     let data = match (found.data.take(), found.base64.take()) {
-        (Some(_), Some(_)) => return bad(Code::BadEventAttribute, "data", "`data` and `data_base64` exclude each other"),
+        (Some(_), Some(_)) => {
+            return bad(Code::BadEventAttribute, "data", "`data` and `data_base64` exclude each other");
+        }
         (Some(data), None) => data,
         (None, Some(text)) => match STANDARD.decode(text.trim()) {
             Ok(bytes) if json => from_json(&bytes, limits)?,
@@ -217,7 +244,8 @@ fn is_json(content_type: &str) -> bool {
 fn binary_attributes<'a>(arrived: &'a Arrived<'_>) -> Result<Vec<(&'a str, String)>, BadEvent> {
     let mut found: Vec<(&str, String)> = Vec::new();
     for prefix in PREFIXES {
-        let starts = |name: &str| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
+        let starts =
+            |name: &str| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
         for (header, value) in arrived.headers.iter().filter(|(name, _)| starts(name)) {
             let name = header.get(prefix.len()..).unwrap_or_default();
             let Some((_, text)) = attribute(header, name, value)? else { continue };
@@ -236,7 +264,11 @@ fn binary_attributes<'a>(arrived: &'a Arrived<'_>) -> Result<Vec<(&'a str, Strin
 }
 
 /// An attribute from a header: its canonical text (CloudEvents s.3.1.1), or nothing for void.
-fn attribute<'a>(header: &str, name: &'a str, value: &HeaderValue) -> Result<Option<(&'a str, String)>, BadEvent> {
+fn attribute<'a>(
+    header: &str,
+    name: &'a str,
+    value: &HeaderValue,
+) -> Result<Option<(&'a str, String)>, BadEvent> {
     let is_time = matches!(name.to_ascii_lowercase().as_str(), "time" | "expirytime" | "recordedtime");
     let core = CORE.contains(&name.to_ascii_lowercase().as_str());
     let text = match value {
@@ -249,7 +281,9 @@ fn attribute<'a>(header: &str, name: &'a str, value: &HeaderValue) -> Result<Opt
                 true => Timestamp::from_millisecond(*number),
                 false => Timestamp::from_second(*number),
             };
-            moment.map(|moment| moment.to_string()).or_else(|_| bad(Code::BadEventAttribute, header, "this moment is out of range"))?
+            moment
+                .map(|moment| moment.to_string())
+                .or_else(|_| bad(Code::BadEventAttribute, header, "this moment is out of range"))?
         }
         HeaderValue::Integer(number) if !core => number.to_string(),
         HeaderValue::Timestamp(seconds) if is_time || !core => i64::try_from(*seconds)
@@ -285,7 +319,9 @@ fn binary(
     }
     event.data = match &found.content_type {
         _ if body.is_empty() => Tree::Null,
-        Some(content_type) if !is_json(content_type) => Tree::Text(String::from_utf8_lossy(body).into_owned()),
+        Some(content_type) if !is_json(content_type) => {
+            Tree::Text(String::from_utf8_lossy(body).into_owned())
+        }
         _ => from_json(body, limits)?,
     };
     found.complete(event)
@@ -307,7 +343,11 @@ struct Found {
 impl Found {
     fn put(&mut self, event: &mut Event, name: &str, text: &str) -> Result<(), BadEvent> {
         if text.chars().any(|c| c.is_control()) {
-            return bad(Code::BadEventAttribute, name, "an attribute holds no control characters (line breaks, NUL)");
+            return bad(
+                Code::BadEventAttribute,
+                name,
+                "an attribute holds no control characters (line breaks, NUL)",
+            );
         }
         match name {
             "specversion" if text == "1.0" => self.version = true,
@@ -321,7 +361,9 @@ impl Found {
             "subject" => event.subject = Some(text.to_owned()),
             "time" => match text.parse::<Timestamp>() {
                 Ok(_) => event.time = Some(text.to_owned()),
-                Err(_) => return bad(Code::BadEventAttribute, name, "the time is not RFC 3339 with an offset"),
+                Err(_) => {
+                    return bad(Code::BadEventAttribute, name, "the time is not RFC 3339 with an offset");
+                }
             },
             "dataschema" => event.dataschema = Some(text.to_owned()),
             "datacontenttype" => self.content_type = Some(text.to_owned()),
@@ -340,7 +382,11 @@ impl Found {
         }
         for (name, value) in [("id", &event.id), ("source", &event.source), ("type", &event.event_type)] {
             if value.is_empty() {
-                return bad(Code::EventAttributeMissing, name, format!("the event has no `{name}`, or an empty one"));
+                return bad(
+                    Code::EventAttributeMissing,
+                    name,
+                    format!("the event has no `{name}`, or an empty one"),
+                );
             }
         }
         Ok(event)
@@ -350,4 +396,3 @@ impl Found {
 fn is_name(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
 }
-

@@ -110,24 +110,30 @@ impl EventSchema {
             })
         };
         let (event_type, id) = (need("x-event-type"), need("$id"));
-        let validator = match jsonschema::draft202012::options().should_validate_formats(true).build(&document) {
-            Ok(validator) => Some(validator),
-            Err(error) => {
-                problems.push(bad(&error.instance_path().to_string(), error.masked().to_string()));
-                None
-            }
-        };
-        let mut paths = |key: &str, list: &mut dyn FnMut(&Value) -> Vec<(String, String)>| -> Vec<(Path, Path)> {
-            let pairs = document.get(key).map(list).unwrap_or_default();
-            let parsed = pairs.into_iter().filter_map(|(a, b)| match (Path::in_event(&a), Path::in_event(&b)) {
-                (Ok(a), Ok(b)) => Some((a, b)),
-                _ => {
-                    problems.push(bad(&format!("/{key}"), format!("`{a}` or `{b}` is not the path of a field")));
+        let validator =
+            match jsonschema::draft202012::options().should_validate_formats(true).build(&document) {
+                Ok(validator) => Some(validator),
+                Err(error) => {
+                    problems.push(bad(&error.instance_path().to_string(), error.masked().to_string()));
                     None
                 }
-            });
-            parsed.collect()
-        };
+            };
+        let mut paths =
+            |key: &str, list: &mut dyn FnMut(&Value) -> Vec<(String, String)>| -> Vec<(Path, Path)> {
+                let pairs = document.get(key).map(list).unwrap_or_default();
+                let parsed =
+                    pairs.into_iter().filter_map(|(a, b)| match (Path::in_event(&a), Path::in_event(&b)) {
+                        (Ok(a), Ok(b)) => Some((a, b)),
+                        _ => {
+                            problems.push(bad(
+                                &format!("/{key}"),
+                                format!("`{a}` or `{b}` is not the path of a field"),
+                            ));
+                            None
+                        }
+                    });
+                parsed.collect()
+            };
         let texts = |value: &Value| -> Vec<String> {
             value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
         };
@@ -172,7 +178,9 @@ impl EventSchema {
                 .collect();
         }
         for (total, parts) in &self.sums {
-            let amount = |tree: &Tree| if let Tree::Number(digits) = tree { digits.parse::<i128>().ok() } else { None };
+            let amount = |tree: &Tree| {
+                if let Tree::Number(digits) = tree { digits.parse::<i128>().ok() } else { None }
+            };
             let sum: Option<i128> = parts.find_all(data).into_iter().map(amount).sum();
             if let (Some(total_amount), Some(sum)) = (total.find(data).and_then(amount), sum)
                 && total_amount != sum
@@ -183,8 +191,16 @@ impl EventSchema {
         }
         for path in &self.unique {
             let mut seen = HashSet::new();
-            if !path.find_all(data).into_iter().filter_map(Tree::to_plain_text).all(|value| seen.insert(value)) {
-                found.push(Breach { field: path.to_string(), what: format!("a value at `{path}` occurs twice") });
+            if !path
+                .find_all(data)
+                .into_iter()
+                .filter_map(Tree::to_plain_text)
+                .all(|value| seen.insert(value))
+            {
+                found.push(Breach {
+                    field: path.to_string(),
+                    what: format!("a value at `{path}` occurs twice"),
+                });
             }
         }
         found
@@ -238,7 +254,9 @@ impl Field {
             };
             match (&field.kind, &field.items) {
                 (Kind::Record, _) if !field.fields.is_empty() => field.collect(&path, found),
-                (Kind::List, Some(items)) if items.kind == Kind::Record => items.collect(&format!("{path}[]"), found),
+                (Kind::List, Some(items)) if items.kind == Kind::Record => {
+                    items.collect(&format!("{path}[]"), found)
+                }
                 _ => found.push((path, field)),
             }
         }
@@ -271,12 +289,17 @@ fn field_of(name: &str, schema: &Value, root: &Value, required: bool, depth: usi
             _ => Kind::Any,
         },
     };
-    let needed: Vec<&str> = get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
+    let needed: Vec<&str> =
+        get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
     let deeper = depth < DEEPEST;
     let fields = get("properties").and_then(Value::as_object).filter(|_| deeper).map(|properties| {
-        properties.iter().map(|(n, s)| field_of(n, s, root, needed.contains(&n.as_str()), depth + 1)).collect()
+        properties
+            .iter()
+            .map(|(n, s)| field_of(n, s, root, needed.contains(&n.as_str()), depth + 1))
+            .collect()
     });
-    let items = get("items").filter(|_| deeper).map(|items| Box::new(field_of("", items, root, true, depth + 1)));
+    let items =
+        get("items").filter(|_| deeper).map(|items| Box::new(field_of("", items, root, true, depth + 1)));
     let length = match kind {
         Kind::List => (number("minItems"), number("maxItems")),
         _ => (number("minLength"), number("maxLength")),
@@ -287,7 +310,9 @@ fn field_of(name: &str, schema: &Value, root: &Value, required: bool, depth: usi
         required,
         personal: get("x-personal-data").is_some(),
         secret: get("x-secret").and_then(Value::as_bool).unwrap_or(false),
-        values: get("const").map(|v| vec![v.clone()]).or_else(|| get("enum").and_then(Value::as_array).cloned()),
+        values: get("const")
+            .map(|v| vec![v.clone()])
+            .or_else(|| get("enum").and_then(Value::as_array).cloned()),
         pattern: text("pattern"),
         format: text("format"),
         length,

@@ -21,7 +21,10 @@ pub fn parse(text: &str, limits: &Limits) -> Result<Tree, FormatError> {
                     offset,
                 ));
             }
-            let part = |part| unescape(part).map_err(|what| FormatError::at(Code::MalformedForm, what, text.as_bytes(), offset));
+            let part = |part| {
+                unescape(part)
+                    .map_err(|what| FormatError::at(Code::MalformedForm, what, text.as_bytes(), offset))
+            };
             record.push(Name::plain(part(name)?), Tree::Text(part(value)?));
         }
         offset += pair.len() + 1;

@@ -59,7 +59,9 @@ impl Parser<'_> {
     fn unexpected(&self, wanted: &str) -> FormatError {
         match self.text.get(self.at..).and_then(|rest| rest.chars().next()) {
             None => self.error(format!("the document ends where {wanted} is expected: it is cut off")),
-            Some(c) if c.is_control() => self.error(format!("a control character stands where {wanted} is expected")),
+            Some(c) if c.is_control() => {
+                self.error(format!("a control character stands where {wanted} is expected"))
+            }
             Some(c) => self.error(format!("`{c}` stands where {wanted} is expected")),
         }
     }
@@ -141,7 +143,9 @@ impl Parser<'_> {
                 self.at = start;
                 return Err(FormatError::at(
                     Code::DuplicateMember,
-                    format!("the member `{name}` occurs twice in one object: which of the two counts is undefined"),
+                    format!(
+                        "the member `{name}` occurs twice in one object: which of the two counts is undefined"
+                    ),
                     self.bytes,
                     start,
                 ));

@@ -55,7 +55,14 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { bytes: 16 << 20, depth: 64, values: 1_000_000, text: 4 << 20, attributes: 256, namespaces: 64 }
+        Limits {
+            bytes: 16 << 20,
+            depth: 64,
+            values: 1_000_000,
+            text: 4 << 20,
+            attributes: 256,
+            namespaces: 64,
+        }
     }
 }
 
@@ -94,7 +101,8 @@ impl Place {
         let before = text.get(..offset.min(text.len())).unwrap_or_default();
         let line = before.iter().filter(|b| **b == b'\n').count() + 1;
         let start = before.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
-        let column = before.get(start..).unwrap_or_default().iter().filter(|b| (**b & 0xC0) != 0x80).count() + 1;
+        let column =
+            before.get(start..).unwrap_or_default().iter().filter(|b| (**b & 0xC0) != 0x80).count() + 1;
         Place { line, column }
     }
 }
@@ -165,7 +173,9 @@ impl Format {
         }
         match self {
             Format::Json => json::parse(&charset::decode(bytes, charset, None)?, limits),
-            Format::Xml => xml::parse(&charset::decode(bytes, charset, Some(charset::xml_declaration))?, limits),
+            Format::Xml => {
+                xml::parse(&charset::decode(bytes, charset, Some(charset::xml_declaration))?, limits)
+            }
             Format::Soap11 | Format::Soap12 => {
                 let text = charset::decode(bytes, charset, Some(charset::xml_declaration))?;
                 soap::open(xml::parse(&text, limits)?)

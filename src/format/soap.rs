@@ -36,7 +36,9 @@ pub fn open(document: Tree) -> Result<Tree, FormatError> {
         record.entries().iter().find(|(name, _)| name.local == "Body" && name.space.as_deref() == space)
     });
     let Some((_, body)) = body else { return Err(wrong("the SOAP envelope has no body")) };
-    let content = body.as_record().and_then(|record| record.entries().iter().find(|(name, _)| !name.is_attribute() && name.local != crate::tree::TEXT));
+    let content = body.as_record().and_then(|record| {
+        record.entries().iter().find(|(name, _)| !name.is_attribute() && name.local != crate::tree::TEXT)
+    });
     match content {
         Some((name, tree)) => Ok(Tree::Record(Record::from_iter([(name.clone(), tree.clone())]))),
         None => Err(wrong("the SOAP body is empty")),

@@ -92,7 +92,9 @@ pub fn parse(text: &str, limits: &Limits) -> Result<Tree, FormatError> {
                 }
                 let rest = instruction.content();
                 if !rest.is_empty() && !rest.starts_with([' ', '\t', '\r', '\n']) {
-                    return Err(builder.error(at, "white space is missing after a processing instruction's name"));
+                    return Err(
+                        builder.error(at, "white space is missing after a processing instruction's name")
+                    );
                 }
             }
             Event::Comment(comment) => {
@@ -168,7 +170,12 @@ impl Builder<'_> {
         Ok(())
     }
 
-    fn open(&mut self, reader: &NsReader<&[u8]>, start: &BytesStart<'_>, at: usize) -> Result<(), FormatError> {
+    fn open(
+        &mut self,
+        reader: &NsReader<&[u8]>,
+        start: &BytesStart<'_>,
+        at: usize,
+    ) -> Result<(), FormatError> {
         if self.open.is_empty() && self.root.is_some() {
             return Err(self.error(at, "a second root element begins"));
         }
@@ -190,19 +197,20 @@ impl Builder<'_> {
             if attribute.value.contains('<') {
                 return Err(self.error(at, "`<` stands in an attribute's value"));
             }
-            let value = attribute.normalized_value(quick_xml::XmlVersion::Explicit1_0).map_err(|error| {
-                match &error {
-                    quick_xml::Error::Escape(quick_xml::escape::EscapeError::UnrecognizedEntity(..)) => {
-                        FormatError::at(
-                            Code::EntityRefused,
-                            "an entity is used that XML does not predefine; entities are refused",
-                            self.text.as_bytes(),
-                            at,
-                        )
-                    }
-                    _ => self.error(at, error.to_string()),
-                }
-            })?;
+            let value =
+                attribute.normalized_value(quick_xml::XmlVersion::Explicit1_0).map_err(
+                    |error| match &error {
+                        quick_xml::Error::Escape(quick_xml::escape::EscapeError::UnrecognizedEntity(..)) => {
+                            FormatError::at(
+                                Code::EntityRefused,
+                                "an entity is used that XML does not predefine; entities are refused",
+                                self.text.as_bytes(),
+                                at,
+                            )
+                        }
+                        _ => self.error(at, error.to_string()),
+                    },
+                )?;
             if value.len() > self.limits.text {
                 return Err(self.over(at, format!("an attribute of more than {} bytes", self.limits.text)));
             }
@@ -215,7 +223,8 @@ impl Builder<'_> {
             }
             self.count(at)?;
             let (space, local) = reader.resolver().resolve_attribute(attribute.key);
-            let name = self.name(space, format!("@{}", local.as_ref())).map_err(|what| self.error(at, what))?;
+            let name =
+                self.name(space, format!("@{}", local.as_ref())).map_err(|what| self.error(at, what))?;
             if name.space.as_deref() == Some(SCHEMA_INSTANCE) && name.local == "@nil" {
                 open.nil = matches!(value.trim(), "true" | "1");
                 continue;
@@ -362,12 +371,19 @@ fn check_declaration(declaration: &BytesDecl<'_>) -> Result<(), String> {
         let attribute = attribute.map_err(|error| error.to_string())?;
         let value = &*attribute.value;
         let (place, fine) = match attribute.key.0 {
-            "version" => (1, value.strip_prefix("1.").is_some_and(|minor| {
-                !minor.is_empty() && minor.bytes().all(|b| b.is_ascii_digit())
-            })),
+            "version" => (
+                1,
+                value
+                    .strip_prefix("1.")
+                    .is_some_and(|minor| !minor.is_empty() && minor.bytes().all(|b| b.is_ascii_digit())),
+            ),
             "encoding" => (2, is_encoding_name(value)),
             "standalone" => (3, matches!(value, "yes" | "no")),
-            _ => return Err("the XML declaration holds something else than version, encoding and standalone".into()),
+            _ => {
+                return Err(
+                    "the XML declaration holds something else than version, encoding and standalone".into()
+                );
+            }
         };
         if !fine {
             return Err("a value in the XML declaration is not allowed there".into());
@@ -453,7 +469,8 @@ impl Writer<'_> {
                 continue;
             }
             let tag = self.tag(name)?;
-            let value = value.to_plain_text().ok_or_else(|| cannot(name, "an attribute holds a plain value"))?;
+            let value =
+                value.to_plain_text().ok_or_else(|| cannot(name, "an attribute holds a plain value"))?;
             attributes.push(' ');
             attributes.push_str(&tag);
             attributes.push_str("=\"");
@@ -533,7 +550,8 @@ impl Writer<'_> {
         }
         let declared = self.style.namespaces.prefix(space).filter(|p| attribute.is_none() || !p.is_empty());
         let declared = declared.map(str::to_owned);
-        let prefix = declared.or_else(|| self.extra.iter().find(|(_, uri)| uri == space).map(|(p, _)| p.clone()));
+        let prefix =
+            declared.or_else(|| self.extra.iter().find(|(_, uri)| uri == space).map(|(p, _)| p.clone()));
         let prefix = prefix.unwrap_or_else(|| {
             let made = format!("ns{}", self.extra.len() + 1);
             self.extra.push((made.clone(), space.clone()));

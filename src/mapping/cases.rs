@@ -1,6 +1,9 @@
 //! Running the cases of a mapping: given this, that must come out, or this error.
 
-use super::{Context, Failures, Mapping, laws, raw::{CaseKeys, Direction}};
+use super::{
+    Context, Failures, Mapping, laws,
+    raw::{CaseKeys, Direction},
+};
 use crate::{
     event::Event,
     format::{Format, Limits, parse_json, write_json_pretty},
@@ -68,7 +71,10 @@ pub fn run(mapping: &Mapping, case: &CaseKeys, texts: &Texts) -> Vec<Outcome> {
     let goes = |direction| mapping.works(direction) && case.only.is_none_or(|only| only == direction);
     let mut outcomes = Vec::new();
     let event = texts.event.as_deref().map(|text| event_of(text, &mapping.schema.event_type));
-    let document = texts.document.as_deref().map(|text| mapping.format.decode(text.as_bytes(), None, &Limits::default()));
+    let document = texts
+        .document
+        .as_deref()
+        .map(|text| mapping.format.decode(text.as_bytes(), None, &Limits::default()));
     if goes(Direction::ToDocument) && texts.event.is_some() {
         let wrong = match (&event, &document) {
             (Some(Ok(event)), _) => to_document(mapping, event, texts, case, context),
@@ -94,7 +100,10 @@ pub fn run(mapping: &Mapping, case: &CaseKeys, texts: &Texts) -> Vec<Outcome> {
             laws::Law::Kept(_) | laws::Law::Refused(_) => None,
         };
         if let Some(Ok(event)) = event.as_ref().filter(|_| goes(Direction::ToDocument)) {
-            outcomes.push(Outcome { what: "law from the event".to_owned(), wrong: law(laws::of_event(mapping, event, context)) });
+            outcomes.push(Outcome {
+                what: "law from the event".to_owned(),
+                wrong: law(laws::of_event(mapping, event, context)),
+            });
         }
         if let Some(Ok(document)) = document.as_ref().filter(|_| goes(Direction::ToEvent)) {
             let wrong = law(laws::of_document(mapping, document, context));
@@ -102,7 +111,8 @@ pub fn run(mapping: &Mapping, case: &CaseKeys, texts: &Texts) -> Vec<Outcome> {
         }
     }
     if outcomes.is_empty() {
-        let wrong = Some("the case has neither an event nor a document for the mapping's direction".to_owned());
+        let wrong =
+            Some("the case has neither an event nor a document for the mapping's direction".to_owned());
         outcomes.push(Outcome { what: "nothing".to_owned(), wrong });
     }
     outcomes
@@ -124,7 +134,13 @@ fn failures(case: &CaseKeys, failures: &Failures) -> Option<String> {
     }
 }
 
-fn to_document(mapping: &Mapping, event: &Event, texts: &Texts, case: &CaseKeys, context: Context<'_>) -> Option<String> {
+fn to_document(
+    mapping: &Mapping,
+    event: &Event,
+    texts: &Texts,
+    case: &CaseKeys,
+    context: Context<'_>,
+) -> Option<String> {
     let made = match mapping.to_document(event, context) {
         Ok(made) => made,
         Err(error) => return failures(case, &error),
@@ -174,7 +190,8 @@ fn to_event(
         attribute("$id", wanted_id, made.id.as_deref()),
         attribute("$subject", expected.subject.as_deref(), made.subject.as_deref()),
         attribute("$time", expected.time.as_deref(), made.time.as_deref()),
-        (!same(&made.data, &expected.data, Format::Json)).then(|| difference(&shown(&expected.data), &shown(&made.data))),
+        (!same(&made.data, &expected.data, Format::Json))
+            .then(|| difference(&shown(&expected.data), &shown(&made.data))),
     ];
     let wrong: Vec<String> = wrong.into_iter().flatten().collect();
     (!wrong.is_empty()).then(|| wrong.join("\n"))
@@ -184,12 +201,17 @@ fn to_event(
 fn same(a: &Tree, b: &Tree, format: Format) -> bool {
     match (a, b) {
         (Tree::Number(x), Tree::Number(y)) => {
-            x == y || matches!((x.parse::<rust_decimal::Decimal>(), y.parse::<rust_decimal::Decimal>()), (Ok(x), Ok(y)) if x == y)
+            x == y
+                || matches!((x.parse::<rust_decimal::Decimal>(), y.parse::<rust_decimal::Decimal>()), (Ok(x), Ok(y)) if x == y)
         }
-        (Tree::List(x), Tree::List(y)) => x.len() == y.len() && x.iter().zip(y).all(|(x, y)| same(x, y, format)),
+        (Tree::List(x), Tree::List(y)) => {
+            x.len() == y.len() && x.iter().zip(y).all(|(x, y)| same(x, y, format))
+        }
         (Tree::Record(x), Tree::Record(y)) if format.typed() => {
             let inside = |x: &Record, y: &Record| {
-                x.entries().iter().all(|(name, tree)| y.get(name).is_some_and(|other| same(tree, other, format)))
+                x.entries()
+                    .iter()
+                    .all(|(name, tree)| y.get(name).is_some_and(|other| same(tree, other, format)))
             };
             x.entries().len() == y.entries().len() && inside(x, y)
         }
@@ -221,7 +243,8 @@ fn sorted(tree: &Tree) -> Tree {
     match tree {
         Tree::List(items) => Tree::List(items.iter().map(sorted).collect()),
         Tree::Record(record) => {
-            let mut entries: Vec<(Name, Tree)> = record.entries().iter().map(|(name, tree)| (name.clone(), sorted(tree))).collect();
+            let mut entries: Vec<(Name, Tree)> =
+                record.entries().iter().map(|(name, tree)| (name.clone(), sorted(tree))).collect();
             entries.sort_by(|(a, _), (b, _)| a.local.cmp(&b.local));
             Tree::Record(entries.into_iter().collect())
         }
@@ -244,7 +267,9 @@ fn difference(expected: &str, made: &str) -> String {
                 let ahead = made.get(j..).unwrap_or_default().iter().take(12).position(|line| line == a);
                 match (ahead, b) {
                     (Some(count), _) => {
-                        lines.extend(made.get(j..j + count).unwrap_or_default().iter().map(|line| format!("+ {line}")));
+                        lines.extend(
+                            made.get(j..j + count).unwrap_or_default().iter().map(|line| format!("+ {line}")),
+                        );
                         j += count;
                     }
                     (None, _) => {

@@ -35,7 +35,9 @@ fn nhs_number(text: &str) -> Result<String, String> {
     }
     match digits.get(..2) {
         Some("00") => Err("NHS numbers beginning 00 are not issued".to_owned()),
-        _ if body.iter().all(|digit| digit == check) => Err("an NHS number of ten equal digits is not issued".to_owned()),
+        _ if body.iter().all(|digit| digit == check) => {
+            Err("an NHS number of ten equal digits is not issued".to_owned())
+        }
         _ if matches!(body.first(), Some(5)) => Err("NHS numbers beginning 5 are not issued".to_owned()),
         _ => Ok(digits),
     }
@@ -57,7 +59,9 @@ fn uprn(text: &str) -> Result<String, String> {
 fn nino(text: &str) -> Result<String, String> {
     let nino: String = text.chars().filter(|c| *c != ' ').map(|c| c.to_ascii_uppercase()).collect();
     let bytes = nino.as_bytes();
-    let [first, second, digits @ .., suffix] = bytes else { return Err("a NI number has nine characters".to_owned()) };
+    let [first, second, digits @ .., suffix] = bytes else {
+        return Err("a NI number has nine characters".to_owned());
+    };
     if digits.len() != 6 || !digits.iter().all(u8::is_ascii_digit) || !matches!(suffix, b'A'..=b'D') {
         return Err("a NI number is two letters, six digits and a letter from A to D".to_owned());
     }
@@ -137,14 +141,22 @@ pub fn account(rule: &HashMap<String, String>, text: &str) -> Result<(), String>
     };
     let digits: Option<Vec<usize>> =
         weighed.get(..at).unwrap_or_default().chars().map(|c| c.to_digit(10).map(|d| d as usize)).collect();
-    let Some(digits) = digits else { return Err("the account reference holds other characters than digits".to_owned()) };
+    let Some(digits) = digits else {
+        return Err("the account reference holds other characters than digits".to_owned());
+    };
     if weights.len() < digits.len() || modulus == 0 {
         return Err("the account reference is longer than its fund's check digit rule".to_owned());
     }
-    let remainder = digits.iter().zip(&weights).map(|(digit, weight)| digit * weight).sum::<usize>() % modulus;
+    let remainder =
+        digits.iter().zip(&weights).map(|(digit, weight)| digit * weight).sum::<usize>() % modulus;
     let result = if column("subtract") == Some("yes") { modulus - remainder } else { remainder };
     let special = column("results")
-        .and_then(|results| results.split_whitespace().filter_map(|pair| pair.split_once('=')).find(|(r, _)| *r == result.to_string()))
+        .and_then(|results| {
+            results
+                .split_whitespace()
+                .filter_map(|pair| pair.split_once('='))
+                .find(|(r, _)| *r == result.to_string())
+        })
         .map(|(_, character)| character.to_owned());
     let expected = special.unwrap_or_else(|| result.to_string());
     match expected == given.to_string() {
@@ -165,7 +177,9 @@ mod tests {
         assert_eq!(ok(Check::Uprn, "000000199356"), "199356");
         assert_eq!(ok(Check::Nino, "ab 12 34 56 c"), "AB123456C");
         assert_eq!(ok(Check::Nino, "OA123456A"), "OA123456A");
-        for (given, written) in [("sk13xe", "SK1 3XE"), ("EC1A1BB", "EC1A 1BB"), ("N1P 1AA", "N1P 1AA"), ("gir0aa", "GIR 0AA")] {
+        for (given, written) in
+            [("sk13xe", "SK1 3XE"), ("EC1A1BB", "EC1A 1BB"), ("N1P 1AA", "N1P 1AA"), ("gir0aa", "GIR 0AA")]
+        {
             assert_eq!(ok(Check::Postcode, given), written);
         }
         for (check, text) in [
@@ -192,14 +206,25 @@ mod tests {
 
     #[test]
     fn worked_examples_of_account_references_come_out_as_published() {
-        let rule = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
-        let council_tax: HashMap<String, String> =
-            rule(&[("weights", "3 7 1 3 7 1 3 7 0"), ("modulus", "10"), ("subtract", "yes"), ("results", "10=0"), ("mask", "########@")]);
+        let rule =
+            |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+        let council_tax: HashMap<String, String> = rule(&[
+            ("weights", "3 7 1 3 7 1 3 7 0"),
+            ("modulus", "10"),
+            ("subtract", "yes"),
+            ("results", "10=0"),
+            ("mask", "########@"),
+        ]);
         assert_eq!(account(&council_tax, "771234561"), Ok(()));
         assert!(account(&council_tax, "771234562").is_err());
         assert!(account(&council_tax, "77123456").is_err());
-        let parking: HashMap<String, String> =
-            rule(&[("weights", "9 8 7 6 5 4 3 2 1 0"), ("modulus", "11"), ("replace", "BJ=05"), ("results", "10=A"), ("mask", "BJ#######@")]);
+        let parking: HashMap<String, String> = rule(&[
+            ("weights", "9 8 7 6 5 4 3 2 1 0"),
+            ("modulus", "11"),
+            ("replace", "BJ=05"),
+            ("results", "10=A"),
+            ("mask", "BJ#######@"),
+        ]);
         assert_eq!(account(&parking, "BJ12345673"), Ok(()));
         assert!(account(&parking, "BJ12345674").is_err());
     }

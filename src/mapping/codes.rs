@@ -34,9 +34,11 @@ impl CodeList {
     pub fn parse(name: &str, text: &str) -> Result<CodeList, Vec<BadCodeList>> {
         let mut list = CodeList { name: name.to_owned(), ..CodeList::default() };
         let mut problems = Vec::new();
-        let mut reader = csv::ReaderBuilder::new().comment(Some(b'#')).flexible(true).trim(csv::Trim::All).from_reader(
-            text.strip_prefix('\u{feff}').unwrap_or(text).as_bytes(),
-        );
+        let mut reader = csv::ReaderBuilder::new()
+            .comment(Some(b'#'))
+            .flexible(true)
+            .trim(csv::Trim::All)
+            .from_reader(text.strip_prefix('\u{feff}').unwrap_or(text).as_bytes());
         let columns: Vec<String> = match reader.headers() {
             Ok(head) => head.iter().map(str::to_owned).collect(),
             Err(error) => return Err(vec![BadCodeList { line: 1, what: error.to_string() }]),
@@ -56,7 +58,8 @@ impl CodeList {
                 bad(format!("{} cells, but {} columns are named", record.len(), columns.len()));
                 continue;
             }
-            let row: HashMap<String, String> = columns.iter().cloned().zip(record.iter().map(str::to_owned)).collect();
+            let row: HashMap<String, String> =
+                columns.iter().cloned().zip(record.iter().map(str::to_owned)).collect();
             if let (Some(platform), Some(system)) = (row.get("platform"), row.get("system")) {
                 let only = row.get("only").map_or("", String::as_str);
                 if !matches!(only, "" | "to-document" | "to-event") {
@@ -64,14 +67,18 @@ impl CodeList {
                 }
                 if only != "to-event" {
                     if list.to_system.contains_key(platform) {
-                        bad(format!("`{platform}` stands in an earlier row already; this row needs only = to-event"));
+                        bad(format!(
+                            "`{platform}` stands in an earlier row already; this row needs only = to-event"
+                        ));
                     } else {
                         list.to_system.insert(platform.clone(), system.clone());
                     }
                 }
                 if only != "to-document" {
                     if list.to_platform.contains_key(system) {
-                        bad(format!("the code `{system}` stands in an earlier row already; this row needs only = to-document"));
+                        bad(format!(
+                            "the code `{system}` stands in an earlier row already; this row needs only = to-document"
+                        ));
                     } else {
                         list.to_platform.insert(system.clone(), platform.clone());
                     }

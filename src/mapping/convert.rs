@@ -5,11 +5,7 @@ use super::{
     codes::CodeList,
     raw::{Case, Check, Money, Side, TextKeys},
 };
-use crate::{
-    code::Code,
-    event::schema::Kind,
-    tree::Tree,
-};
+use crate::{code::Code, event::schema::Kind, tree::Tree};
 use jiff::{Timestamp, civil, fmt::strtime, tz::TimeZone};
 use rust_decimal::Decimal;
 use std::{collections::HashMap, sync::Arc};
@@ -56,16 +52,44 @@ fn refuse<T>(what: impl Into<String>) -> Result<T, Refusal> {
 
 /// Every conversion: its key in a row, what it does, what it refuses. The reference is made from this.
 pub const CONVERSIONS: &[(&str, &str, &str)] = &[
-    ("text", "text as it is; `max`, `min`, `cut`, `trim`, `case`, `pad`, `refuse`, `keep_empty`, `join`", "PH1203 too long; PH1202 too short, or with a character the system refuses"),
+    (
+        "text",
+        "text as it is; `max`, `min`, `cut`, `trim`, `case`, `pad`, `refuse`, `keep_empty`, `join`",
+        "PH1203 too long; PH1202 too short, or with a character the system refuses",
+    ),
     ("integer", "a whole number; a JSON number in JSON", "PH1202 not a whole number, or out of bounds"),
-    ("decimal", "an exact decimal number; text in the event, a JSON number in JSON; trailing zeros mean nothing", "PH1202 not a decimal number, or too many places"),
-    ("money", "whole pence in the event; `pence` or `pounds` in the document", "PH1202 not an amount, or fractions of a penny"),
-    ("date", "`YYYY-MM-DD` in the event; a strftime pattern in the document", "PH1202 not a date of that pattern"),
-    ("time", "RFC 3339 in UTC in the event; a pattern and a zone in the document", "PH1202 not a moment of that pattern, or one that summer time leaves out"),
+    (
+        "decimal",
+        "an exact decimal number; text in the event, a JSON number in JSON; trailing zeros mean nothing",
+        "PH1202 not a decimal number, or too many places",
+    ),
+    (
+        "money",
+        "whole pence in the event; `pence` or `pounds` in the document",
+        "PH1202 not an amount, or fractions of a penny",
+    ),
+    (
+        "date",
+        "`YYYY-MM-DD` in the event; a strftime pattern in the document",
+        "PH1202 not a date of that pattern",
+    ),
+    (
+        "time",
+        "RFC 3339 in UTC in the event; a pattern and a zone in the document",
+        "PH1202 not a moment of that pattern, or one that summer time leaves out",
+    ),
     ("boolean", "true or false in the event; two words in the document", "PH1202 another word"),
-    ("codes", "the platform's word in the event, the system's code in the document, by a code list", "PH1204 not in the code list"),
+    (
+        "codes",
+        "the platform's word in the event, the system's code in the document, by a code list",
+        "PH1204 not in the code list",
+    ),
     ("check", "an identifier, written in its one spelling", "PH1205 wrong shape or check digit"),
-    ("account", "an account reference, checked by the rules of its fund", "PH1205 wrong shape or check digit; a fund without a rule is not checked"),
+    (
+        "account",
+        "an account reference, checked by the rules of its fund",
+        "PH1205 wrong shape or check digit; a fund without a rule is not checked",
+    ),
 ];
 
 impl Conversion {
@@ -120,7 +144,12 @@ impl Conversion {
     ///
     /// # Errors
     /// What the conversion refuses.
-    pub fn to_document(&self, value: &Tree, typed: bool, fund: Option<&str>) -> Result<Option<Tree>, Refusal> {
+    pub fn to_document(
+        &self,
+        value: &Tree,
+        typed: bool,
+        fund: Option<&str>,
+    ) -> Result<Option<Tree>, Refusal> {
         let number = |digits: String| if typed { Tree::Number(digits) } else { Tree::Text(digits) };
         Ok(Some(match self {
             Conversion::AsIs => value.clone(),
@@ -129,12 +158,18 @@ impl Conversion {
                 return Ok(text_out(text, keys)?.map(Tree::Text));
             }
             Conversion::Integer { min, max } => number(within(whole(value)?, *min, *max)?.to_string()),
-            Conversion::Decimal { places } => number(places_of(decimal(value)?, *places)?.normalize().to_string()),
+            Conversion::Decimal { places } => {
+                number(places_of(decimal(value)?, *places)?.normalize().to_string())
+            }
             Conversion::Money(Money::Pence) => number(whole(value)?.to_string()),
             Conversion::Money(Money::Pounds) => number(pounds(whole(value)?)?),
             Conversion::Date(pattern) => {
-                let date: civil::Date = text_of(value)?.parse().or_else(|_| refuse("this is not a date YYYY-MM-DD"))?;
-                Tree::Text(strtime::format(pattern, date).or_else(|_| refuse("the date cannot be written by this pattern"))?)
+                let date: civil::Date =
+                    text_of(value)?.parse().or_else(|_| refuse("this is not a date YYYY-MM-DD"))?;
+                Tree::Text(
+                    strtime::format(pattern, date)
+                        .or_else(|_| refuse("the date cannot be written by this pattern"))?,
+                )
             }
             Conversion::Time { pattern, zone } => {
                 let moment = moment(text_of(value)?)?;
@@ -190,7 +225,8 @@ impl Conversion {
             Conversion::Money(Money::Pence) => Tree::integer(whole(value)?),
             Conversion::Money(Money::Pounds) => Tree::integer(pence(decimal(value)?)?),
             Conversion::Date(pattern) => {
-                let date = civil::Date::strptime(pattern, text).or_else(|_| refuse("this is not a date of the row's pattern"))?;
+                let date = civil::Date::strptime(pattern, text)
+                    .or_else(|_| refuse("this is not a date of the row's pattern"))?;
                 Tree::Text(date.to_string())
             }
             Conversion::Time { pattern, zone } => Tree::Text(match pattern {
@@ -219,7 +255,9 @@ impl Conversion {
         }
         let (Some(a), Some(b)) = (a.to_plain_text(), b.to_plain_text()) else { return false };
         match self {
-            Conversion::Time { .. } => matches!((a.parse::<Timestamp>(), b.parse::<Timestamp>()), (Ok(a), Ok(b)) if a == b),
+            Conversion::Time { .. } => {
+                matches!((a.parse::<Timestamp>(), b.parse::<Timestamp>()), (Ok(a), Ok(b)) if a == b)
+            }
             Conversion::Decimal { .. } | Conversion::Integer { .. } | Conversion::Money(_) => {
                 matches!((a.parse::<Decimal>(), b.parse::<Decimal>()), (Ok(a), Ok(b)) if a == b)
             }
@@ -254,7 +292,9 @@ fn text_of(value: &Tree) -> Result<&str, Refusal> {
 fn plain(value: &Tree) -> Result<String, Refusal> {
     match value.to_plain_text() {
         Some(text) => Ok(text),
-        None if matches!(value, Tree::Record(_)) => refuse("a group of fields stands where a plain value is expected"),
+        None if matches!(value, Tree::Record(_)) => {
+            refuse("a group of fields stands where a plain value is expected")
+        }
         None => refuse(format!("{} stands where a plain value is expected", value.kind())),
     }
 }
@@ -315,7 +355,9 @@ fn moment(text: &str) -> Result<Timestamp, Refusal> {
 }
 
 fn read_moment(pattern: &str, zone: &TimeZone, text: &str) -> Result<Timestamp, Refusal> {
-    let Ok(broken) = strtime::parse(pattern, text) else { return refuse("this is not a moment of the row's pattern") };
+    let Ok(broken) = strtime::parse(pattern, text) else {
+        return refuse("this is not a moment of the row's pattern");
+    };
     if broken.offset().is_some() {
         return broken.to_timestamp().or_else(|_| refuse("this moment is out of range"));
     }
@@ -363,7 +405,9 @@ fn text_out(text: String, keys: &TextKeys) -> Result<Option<String>, Refusal> {
         Some(Case::Lower) => text.to_lowercase(),
         None => text,
     };
-    if let Some(refused) = keys.refuse.as_ref().and_then(|refused| text.chars().find(|c| refused.contains(*c))) {
+    if let Some(refused) =
+        keys.refuse.as_ref().and_then(|refused| text.chars().find(|c| refused.contains(*c)))
+    {
         return refuse(format!("the system refuses the character `{refused}`"));
     }
     let length = text.chars().count();
@@ -379,10 +423,14 @@ fn text_out(text: String, keys: &TextKeys) -> Result<Option<String>, Refusal> {
         }
     }
     if keys.min.is_some_and(|min| length < min) {
-        return refuse(format!("the text has {length} characters; the system wants at least {}", keys.min.unwrap_or(0)));
+        return refuse(format!(
+            "the text has {length} characters; the system wants at least {}",
+            keys.min.unwrap_or(0)
+        ));
     }
     if let Some(pad) = &keys.pad {
-        let missing: String = std::iter::repeat_n(pad.with, pad.width.saturating_sub(text.chars().count())).collect();
+        let missing: String =
+            std::iter::repeat_n(pad.with, pad.width.saturating_sub(text.chars().count())).collect();
         text = match pad.side {
             Side::Left => missing + &text,
             Side::Right => text + &missing,

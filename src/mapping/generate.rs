@@ -62,7 +62,9 @@ fn value(field: &Field, random: &mut Random) -> Tree {
             Tree::integer(match random.between(0, 7) {
                 0 => min,
                 1 => max,
-                _ => min.saturating_add((random.bits() % (max.abs_diff(min).max(1))) as i64).min(min.saturating_add(99_999)),
+                _ => min
+                    .saturating_add((random.bits() % (max.abs_diff(min).max(1))) as i64)
+                    .min(min.saturating_add(99_999)),
             })
         }
         Kind::List => {
@@ -110,12 +112,33 @@ fn text(field: &Field, random: &mut Random) -> String {
             let moment = jiff::Timestamp::from_millisecond(second * 1000 + random.between(0, 999) as i64);
             moment.map(|moment| moment.to_string()).unwrap_or_default()
         }
-        Some("date") => format!("20{:02}-{:02}-{:02}", random.between(20, 35), random.between(1, 12), random.between(1, 28)),
+        Some("date") => format!(
+            "20{:02}-{:02}-{:02}",
+            random.between(20, 35),
+            random.between(1, 12),
+            random.between(1, 28)
+        ),
         Some("email") => format!("r.{}@example.org", random.between(1, 99_999)),
         Some("uri" | "uri-reference") => format!("https://example.org/{}", random.between(1, 99_999)),
         _ => {
-            const PIECES: &[&str] =
-                &["a", "Garden", " ", "7", "O'Brien", "&", "é", "Ž", "-", "<", "\"", "Council", "\u{1F600}", "x", "0", ","];
+            const PIECES: &[&str] = &[
+                "a",
+                "Garden",
+                " ",
+                "7",
+                "O'Brien",
+                "&",
+                "é",
+                "Ž",
+                "-",
+                "<",
+                "\"",
+                "Council",
+                "\u{1F600}",
+                "x",
+                "0",
+                ",",
+            ];
             let length = match random.between(0, 5) {
                 0 => max.min(300),
                 1 => min.max(1),
@@ -186,7 +209,9 @@ impl EventSchema {
             let sum: i128 = parts
                 .find_all(data)
                 .into_iter()
-                .filter_map(|tree| if let Tree::Number(digits) = tree { digits.parse::<i128>().ok() } else { None })
+                .filter_map(
+                    |tree| if let Tree::Number(digits) = tree { digits.parse::<i128>().ok() } else { None },
+                )
                 .sum();
             *total.place(data, true) = Tree::Number(sum.to_string());
         }

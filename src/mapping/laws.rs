@@ -5,15 +5,9 @@
 //! A mapping that is used in one direction keeps the laws too: a conversion that does not come back is mostly a mistake.
 
 use super::{
-    Body, Context, EventPlace, Failure, Input, Mapping, Row, Step, Trace,
-    convert::Conversion,
-    read, write,
+    Body, Context, EventPlace, Failure, Input, Mapping, Row, Step, Trace, convert::Conversion, read, write,
 };
-use crate::{
-    code::Code,
-    event::Event,
-    tree::Tree,
-};
+use crate::{code::Code, event::Event, tree::Tree};
 
 /// A row that does not give back what it was given.
 #[derive(Debug, Clone, PartialEq)]
@@ -52,7 +46,8 @@ pub fn of_event(mapping: &Mapping, event: &Event, context: Context<'_>) -> Law {
 pub fn of_document(mapping: &Mapping, document: &Tree, context: Context<'_>) -> Law {
     let (out, back) = (Trace::default(), Trace::default());
     let (event, failures) = read::run(mapping, document, Context { trace: Some(&out), ..context });
-    let serious: Vec<Failure> = failures.into_iter().filter(|failure| failure.code != Code::ValueMissing).collect();
+    let serious: Vec<Failure> =
+        failures.into_iter().filter(|failure| failure.code != Code::ValueMissing).collect();
     if !serious.is_empty() {
         return Law::Refused(serious);
     }
@@ -69,7 +64,13 @@ pub fn of_document(mapping: &Mapping, document: &Tree, context: Context<'_>) -> 
     compare(mapping, &out, &back, failures, |step| &step.document_value)
 }
 
-fn compare(mapping: &Mapping, out: &Trace, back: &Trace, failures: Vec<Failure>, of: impl Fn(&Step) -> &Tree) -> Law {
+fn compare(
+    mapping: &Mapping,
+    out: &Trace,
+    back: &Trace,
+    failures: Vec<Failure>,
+    of: impl Fn(&Step) -> &Tree,
+) -> Law {
     let mut broken: Vec<Broken> = failures
         .into_iter()
         // On the way back only the rows that go both ways have something to read.
@@ -92,7 +93,8 @@ fn compare(mapping: &Mapping, out: &Trace, back: &Trace, failures: Vec<Failure>,
         if given.is_empty() {
             continue;
         }
-        let same = given.len() == returned.len() && given.iter().zip(&returned).all(|(a, b)| conversion.same(a, b));
+        let same =
+            given.len() == returned.len() && given.iter().zip(&returned).all(|(a, b)| conversion.same(a, b));
         match same {
             true => kept += given.len(),
             false => {
@@ -120,7 +122,8 @@ fn collect<'m>(rows: &'m [Row], both: bool, found: &mut Vec<(&'m Row, &'m Conver
         let both = both && row.only.is_none() && !row.lossy;
         match &row.body {
             Body::Value { conversion, .. } => {
-                let sided = row.event.is_some() && row.document.is_some() && matches!(row.input, Input::Other);
+                let sided =
+                    row.event.is_some() && row.document.is_some() && matches!(row.input, Input::Other);
                 // What stands under a condition of one side need not come back from the other.
                 let attribute = matches!(row.event, Some(EventPlace::Attribute(_)));
                 if both && sided && row.when.is_empty() && !attribute {
@@ -128,7 +131,11 @@ fn collect<'m>(rows: &'m [Row], both: bool, found: &mut Vec<(&'m Row, &'m Conver
                 }
             }
             Body::Group(rows) | Body::Packed { rows, .. } => {
-                collect(rows, both && row.when.is_empty() && row.event.is_some() == row.document.is_some(), found);
+                collect(
+                    rows,
+                    both && row.when.is_empty() && row.event.is_some() == row.document.is_some(),
+                    found,
+                );
             }
         }
     }

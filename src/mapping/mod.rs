@@ -29,12 +29,7 @@ use convert::Conversion;
 use jiff::Timestamp;
 use path::Path;
 use raw::Direction;
-use std::{
-    cell::RefCell,
-    collections::BTreeSet,
-    fmt,
-    sync::Arc,
-};
+use std::{cell::RefCell, collections::BTreeSet, fmt, sync::Arc};
 
 /// A compiled mapping.
 #[derive(Debug)]

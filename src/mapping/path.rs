@@ -83,7 +83,8 @@ impl Path {
         for part in split(text, separator) {
             let range = offset..offset + part.len();
             offset = range.end + separator.len_utf8();
-            let wrong = |what: &str| BadPath { what: what.to_owned(), part: range.clone(), unknown_prefix: None };
+            let wrong =
+                |what: &str| BadPath { what: what.to_owned(), part: range.clone(), unknown_prefix: None };
             let (name, which) = match part.strip_suffix(']').and_then(|rest| rest.rsplit_once('[')) {
                 None => (part, Which::One),
                 Some((name, "")) if name.contains("{n}") => (name, Which::Numbered),
@@ -99,7 +100,9 @@ impl Path {
             let name = match name.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\'')) {
                 Some(quoted) => Name::plain(quoted),
                 None if name.contains(['[', ']', ' ', '\'']) => {
-                    return Err(wrong("this is not a name; names with odd characters stand in single quotes"));
+                    return Err(wrong(
+                        "this is not a name; names with odd characters stand in single quotes",
+                    ));
                 }
                 None => name_of(name, range.clone())?,
             };
@@ -158,10 +161,12 @@ impl Path {
 impl Step {
     fn first<'t>(&self, tree: &'t Tree) -> Option<&'t Tree> {
         match self.which {
-            Which::One | Which::Each if !self.name.local.is_empty() => match tree.as_record()?.get(&self.name) {
-                Some(Tree::List(items)) if self.which == Which::Each => items.first(),
-                found => found,
-            },
+            Which::One | Which::Each if !self.name.local.is_empty() => {
+                match tree.as_record()?.get(&self.name) {
+                    Some(Tree::List(items)) if self.which == Which::Each => items.first(),
+                    found => found,
+                }
+            }
             _ => {
                 let number = if let Which::Nth(number) = self.which { number } else { 1 };
                 self.all(tree).into_iter().nth(number - 1)

@@ -20,7 +20,13 @@ const MOST_DRIFT: usize = 20;
 
 /// Runs a mapping; the event counts only if nothing failed. The schema is not checked here.
 pub fn run(mapping: &Mapping, document: &Tree, context: Context<'_>) -> (NewEvent, Vec<Failure>) {
-    let mut event = NewEvent { id: None, subject: None, time: None, data: Tree::Record(Record::new()), drift: Vec::new() };
+    let mut event = NewEvent {
+        id: None,
+        subject: None,
+        time: None,
+        data: Tree::Record(Record::new()),
+        drift: Vec::new(),
+    };
     let inside = match &mapping.root {
         None => document,
         Some(root) => match document.as_record().and_then(|record| record.get(root)) {
@@ -114,7 +120,11 @@ impl<'a> Reader<'a> {
             None => vec![item],
         };
         if items.is_empty() && row.required {
-            self.failures.push(row.failure(Code::ValueMissing, "the document has none, and the event needs one", None));
+            self.failures.push(row.failure(
+                Code::ValueMissing,
+                "the document has none, and the event needs one",
+                None,
+            ));
         }
         for item in items {
             let unpacked;
@@ -124,7 +134,9 @@ impl<'a> Reader<'a> {
                     let text = item.to_plain_text().unwrap_or_default();
                     let parts = text.split(separator).enumerate();
                     unpacked = Tree::Record(
-                        parts.map(|(at, part)| (Name::plain((at + 1).to_string()), Tree::text(part))).collect(),
+                        parts
+                            .map(|(at, part)| (Name::plain((at + 1).to_string()), Tree::text(part)))
+                            .collect(),
                     );
                     &unpacked
                 }
@@ -145,7 +157,8 @@ impl<'a> Reader<'a> {
             self.rows(rows, item, &mut inside, scope);
             match path.split_last() {
                 Some((last, before)) if last.which == Which::Each => {
-                    let parent = before.iter().fold(&mut *out, |tree, step| tree.record_mut().entry(&step.name));
+                    let parent =
+                        before.iter().fold(&mut *out, |tree, step| tree.record_mut().entry(&step.name));
                     let list = parent.record_mut().entry(&last.name).list_mut();
                     list.push(if inside == Tree::Null { Tree::Record(Record::new()) } else { inside });
                 }
@@ -161,7 +174,9 @@ impl<'a> Reader<'a> {
         let given = match &row.input {
             Input::Other => row.document.as_ref().and_then(|path| path.find(item)).cloned(),
             Input::Constant(value) => Some(Tree::text(value)),
-            Input::Setting(name) => self.context.settings.get(name).filter(|text| !text.is_empty()).map(Tree::text),
+            Input::Setting(name) => {
+                self.context.settings.get(name).filter(|text| !text.is_empty()).map(Tree::text)
+            }
             Input::Value(name) => self.context.values.get(name).map(Tree::text),
             Input::Cause(path) => self.context.cause.and_then(|cause| path.find(cause)).cloned(),
             Input::Template(template) => match template.render(scope) {

@@ -96,7 +96,11 @@ impl<'a> Writer<'a> {
             None => vec![item],
         };
         if items.is_empty() && row.required {
-            self.failures.push(row.failure(Code::ValueMissing, "the event has none, and the document needs one", None));
+            self.failures.push(row.failure(
+                Code::ValueMissing,
+                "the event has none, and the document needs one",
+                None,
+            ));
         }
         let several = row.document.as_ref().is_none_or(Path::is_repeated);
         if items.len() > 1 && !several {
@@ -171,7 +175,9 @@ impl<'a> Writer<'a> {
                 }
                 Some(Tree::text(value))
             }
-            Input::Setting(name) => self.context.settings.get(name).filter(|text| !text.is_empty()).map(Tree::text),
+            Input::Setting(name) => {
+                self.context.settings.get(name).filter(|text| !text.is_empty()).map(Tree::text)
+            }
             Input::Value(name) => self.context.values.get(name).map(Tree::text),
             Input::Cause(path) => self.context.cause.and_then(|cause| path.find(cause)).cloned(),
             Input::Template(template) => match template.render(scope) {
@@ -186,7 +192,11 @@ impl<'a> Writer<'a> {
         let Some(path) = &row.document else { return };
         let Some(given) = given else {
             if row.required || !matches!(row.input, Input::Other | Input::Cause(_) | Input::Setting(_)) {
-                self.failures.push(row.failure(Code::ValueMissing, "there is no value, and the document needs one", None));
+                self.failures.push(row.failure(
+                    Code::ValueMissing,
+                    "there is no value, and the document needs one",
+                    None,
+                ));
             }
             return;
         };
@@ -207,7 +217,11 @@ impl<'a> Writer<'a> {
                 *path.place(out, self.mapping.format.typed()) = value;
             }
             Ok(None) if row.required => {
-                self.failures.push(row.failure(Code::ValueMissing, "the value is empty, and the document needs one", None));
+                self.failures.push(row.failure(
+                    Code::ValueMissing,
+                    "the value is empty, and the document needs one",
+                    None,
+                ));
             }
             Ok(None) => {}
             Err(refusal) => self.failures.push(row.failure(refusal.code, refusal.what, Some(&given))),
@@ -285,9 +299,12 @@ fn pack(values: &Tree, separator: &str) -> Option<String> {
         Tree::Record(record) => record,
         _ => return Some(String::new()),
     };
-    let last = record.entries().iter().filter_map(|(name, _)| name.local.parse::<usize>().ok()).max().unwrap_or(0);
+    let last =
+        record.entries().iter().filter_map(|(name, _)| name.local.parse::<usize>().ok()).max().unwrap_or(0);
     let texts: Vec<String> = (1..=last)
-        .map(|position| record.get(&Name::plain(position.to_string())).and_then(Tree::to_plain_text).unwrap_or_default())
+        .map(|position| {
+            record.get(&Name::plain(position.to_string())).and_then(Tree::to_plain_text).unwrap_or_default()
+        })
         .collect();
     match texts.iter().any(|text| text.contains(separator)) {
         true => None,

@@ -63,7 +63,8 @@ impl Store {
             let mut rows = routes.query([])?;
             while let Some(row) = rows.next()? {
                 let n: i64 = row.get(0)?;
-                let mut line = RouteAccount { route: row.get(1)?, taken: row.get(2)?, ..RouteAccount::default() };
+                let mut line =
+                    RouteAccount { route: row.get(1)?, taken: row.get(2)?, ..RouteAccount::default() };
                 let mut states = tx.prepare_cached(
                     "SELECT state, sum(messages), sum(duplicates) FROM (
                        SELECT state, count(*) AS messages, sum(duplicates) AS duplicates FROM journal
@@ -77,7 +78,9 @@ impl Store {
                     line.duplicate += duplicates;
                     match State::of(count.get(0)?) {
                         Some(State::Delivered) => line.delivered += messages,
-                        Some(State::Claimed | State::Waiting | State::Answered) | None => line.waiting += messages,
+                        Some(State::Claimed | State::Waiting | State::Answered) | None => {
+                            line.waiting += messages
+                        }
                         Some(State::Dead) => line.dead += messages,
                         Some(State::Discarded) => line.discarded += messages,
                         Some(State::Duplicate) => line.duplicate += messages,

@@ -112,8 +112,10 @@ impl Store {
     /// The store failed.
     pub async fn asked(&self, n: i64, due_at: i64, failed: u32, told: bool) -> Result<(), StoreError> {
         self.write("noting an answer", move |tx| {
-            tx.prepare_cached("UPDATE item SET asked = asked + 1, due_at = ?2, failed = ?3, told = told OR ?4 WHERE n = ?1")?
-                .execute(params![n, due_at, failed, told])?;
+            tx.prepare_cached(
+                "UPDATE item SET asked = asked + 1, due_at = ?2, failed = ?3, told = told OR ?4 WHERE n = ?1",
+            )?
+            .execute(params![n, due_at, failed, told])?;
             Ok(())
         })
         .await
@@ -144,7 +146,12 @@ impl Store {
     ///
     /// # Errors
     /// The store failed.
-    pub async fn settle_item(&self, route: RouteNumber, now: i64, settled: Settled) -> Result<(), StoreError> {
+    pub async fn settle_item(
+        &self,
+        route: RouteNumber,
+        now: i64,
+        settled: Settled,
+    ) -> Result<(), StoreError> {
         let run = self.inner.run;
         self.write("settling an open item", move |tx| {
             tx.prepare_cached("UPDATE item SET settled_at = ?2, outcome = ?3 WHERE n = ?1")?

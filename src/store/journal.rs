@@ -1,6 +1,6 @@
 //! The journal: one row per message and route, and the claims that keep a message from being sent twice.
 
-use super::{Store, StoreError, RouteNumber, items::NewItem};
+use super::{RouteNumber, Store, StoreError, items::NewItem};
 use crate::event::Key;
 use rusqlite::{OptionalExtension as _, Transaction, params};
 
@@ -134,13 +134,19 @@ impl Store {
     ///
     /// # Errors
     /// The store failed; nothing was claimed.
-    pub async fn claim(&self, route: RouteNumber, now: i64, claims: Vec<Claim>) -> Result<Vec<Place>, StoreError> {
+    pub async fn claim(
+        &self,
+        route: RouteNumber,
+        now: i64,
+        claims: Vec<Claim>,
+    ) -> Result<Vec<Place>, StoreError> {
         let run = self.inner.run;
         self.write("claiming messages", move |tx| {
             let mut taken = 0;
             let places = claims.iter().map(|claim| place(tx, route, run, now, claim, &mut taken)).collect();
             if taken > 0 {
-                tx.prepare_cached("UPDATE route SET taken = taken + ?2 WHERE n = ?1")?.execute(params![route.0, taken])?;
+                tx.prepare_cached("UPDATE route SET taken = taken + ?2 WHERE n = ?1")?
+                    .execute(params![route.0, taken])?;
             }
             places
         })
@@ -151,7 +157,13 @@ impl Store {
     ///
     /// # Errors
     /// The store failed.
-    pub async fn keep(&self, route: RouteNumber, key: Key, part: u32, kept: String) -> Result<(), StoreError> {
+    pub async fn keep(
+        &self,
+        route: RouteNumber,
+        key: Key,
+        part: u32,
+        kept: String,
+    ) -> Result<(), StoreError> {
         self.write("keeping what was read", move |tx| {
             tx.prepare_cached("UPDATE journal SET kept = ?4 WHERE route = ?1 AND key = ?2 AND part = ?3")?
                 .execute(params![route.0, key.0, part, kept])?;
@@ -166,8 +178,10 @@ impl Store {
     /// The store failed.
     pub async fn sending(&self, route: RouteNumber, key: Key, part: u32, now: i64) -> Result<(), StoreError> {
         self.write("noting an attempt", move |tx| {
-            tx.prepare_cached("UPDATE journal SET sent_at = ?4, doubt = 1 WHERE route = ?1 AND key = ?2 AND part = ?3")?
-                .execute(params![route.0, key.0, part, now])?;
+            tx.prepare_cached(
+                "UPDATE journal SET sent_at = ?4, doubt = 1 WHERE route = ?1 AND key = ?2 AND part = ?3",
+            )?
+            .execute(params![route.0, key.0, part, now])?;
             Ok(())
         })
         .await
@@ -185,7 +199,9 @@ impl Store {
         records: Vec<(Key, u32, Record)>,
     ) -> Result<(), StoreError> {
         self.write("recording outcomes", move |tx| {
-            records.iter().try_for_each(|(key, part, record)| write(tx, route, now, mapping.as_deref(), *key, *part, record))
+            records.iter().try_for_each(|(key, part, record)| {
+                write(tx, route, now, mapping.as_deref(), *key, *part, record)
+            })
         })
         .await
     }
@@ -197,7 +213,9 @@ impl Store {
     pub async fn state(&self, route: RouteNumber, key: Key) -> Result<Option<(State, bool)>, StoreError> {
         self.write("looking up a message", move |tx| {
             let found: Option<(i64, bool)> = tx
-                .prepare_cached("SELECT state, doubt FROM journal WHERE route = ?1 AND key = ?2 AND part = 0")?
+                .prepare_cached(
+                    "SELECT state, doubt FROM journal WHERE route = ?1 AND key = ?2 AND part = 0",
+                )?
                 .query_row(params![route.0, key.0], |row| Ok((row.get(0)?, row.get(1)?)))
                 .optional()?;
             Ok(found.and_then(|(state, doubt)| Some((State::of(state)?, doubt))))
@@ -277,7 +295,12 @@ fn place(
                 attempt: row.get(1)?,
                 replay: row.get(2)?,
                 run: row.get(3)?,
-                went: Went { doubt: row.get(4)?, sent_at: row.get(5)?, failed_at: row.get(6)?, kept: row.get(7)? },
+                went: Went {
+                    doubt: row.get(4)?,
+                    sent_at: row.get(5)?,
+                    failed_at: row.get(6)?,
+                    kept: row.get(7)?,
+                },
                 answer: row.get(8)?,
             })
         })?;
@@ -313,8 +336,10 @@ fn place(
         }
         Place::Done | Place::Buried | Place::Stale if claim.part == 0 => {
             *taken += 1;
-            tx.prepare_cached("UPDATE journal SET duplicates = duplicates + 1 WHERE route = ?1 AND key = ?2 AND part = 0")?
-                .execute(params![route.0, claim.key.0])?;
+            tx.prepare_cached(
+                "UPDATE journal SET duplicates = duplicates + 1 WHERE route = ?1 AND key = ?2 AND part = 0",
+            )?
+            .execute(params![route.0, claim.key.0])?;
         }
         Place::Done | Place::Buried | Place::Stale | Place::Busy => {}
     }

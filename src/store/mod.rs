@@ -98,8 +98,9 @@ impl Store {
     pub fn open(path: &Path, spool_limit: u64, opener: Opener) -> Result<Store, StoreError> {
         let unavailable = |what: String| StoreError { code: Code::StoreUnavailable, what };
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            std::fs::create_dir_all(folder)
-                .map_err(|error| unavailable(format!("the folder {} cannot be made: {error}", folder.display())))?;
+            std::fs::create_dir_all(folder).map_err(|error| {
+                unavailable(format!("the folder {} cannot be made: {error}", folder.display()))
+            })?;
         }
         let lock = match opener {
             Opener::Command => None,
@@ -118,7 +119,10 @@ impl Store {
         let (run, spool_bytes) = prepare(&mut connection, opener).map_err(|error| match error {
             Prepare::Newer(version) => StoreError {
                 code: Code::StoreNewer,
-                what: format!("{} has version {version}; this program reads version {VERSION}", path.display()),
+                what: format!(
+                    "{} has version {version}; this program reads version {VERSION}",
+                    path.display()
+                ),
             },
             Prepare::Sqlite(error) => StoreError::of(&opening, &error),
         })?;
@@ -179,7 +183,14 @@ impl Store {
     ///
     /// # Errors
     /// The store failed.
-    pub async fn audit(&self, now: i64, who: &str, what: &str, reason: &str, about: &str) -> Result<(), StoreError> {
+    pub async fn audit(
+        &self,
+        now: i64,
+        who: &str,
+        what: &str,
+        reason: &str,
+        about: &str,
+    ) -> Result<(), StoreError> {
         let line = [who, what, reason, about].map(str::to_owned);
         self.write("writing the audit trail", move |tx| {
             let [who, what, reason, about] = line;
@@ -238,7 +249,8 @@ fn prepare(connection: &mut Connection, opener: Opener) -> Result<(i64, u64), Pr
             [run.to_string()],
         )?;
     }
-    let bytes: i64 = tx.query_row("SELECT coalesce(sum(length(body)), 0) FROM spool", [], |row| row.get(0))?;
+    let bytes: i64 =
+        tx.query_row("SELECT coalesce(sum(length(body)), 0) FROM spool", [], |row| row.get(0))?;
     tx.commit()?;
     Ok((run, u64::try_from(bytes).unwrap_or(0)))
 }

@@ -138,7 +138,8 @@ impl Store {
     /// The store failed.
     pub async fn next_due(&self, route: RouteNumber) -> Result<Option<i64>, StoreError> {
         self.write("looking into the spool", move |tx| {
-            tx.prepare_cached("SELECT min(due_at) FROM spool WHERE route = ?1")?.query_row([route.0], |row| row.get(0))
+            tx.prepare_cached("SELECT min(due_at) FROM spool WHERE route = ?1")?
+                .query_row([route.0], |row| row.get(0))
         })
         .await
     }
@@ -147,7 +148,12 @@ impl Store {
     ///
     /// # Errors
     /// The store failed; nothing was written.
-    pub async fn finish(&self, route: RouteNumber, now: i64, finished: Vec<(i64, Key, Finish)>) -> Result<(), StoreError> {
+    pub async fn finish(
+        &self,
+        route: RouteNumber,
+        now: i64,
+        finished: Vec<(i64, Key, Finish)>,
+    ) -> Result<(), StoreError> {
         let freed = self
             .write("finishing documents", move |tx| {
                 let mut freed: i64 = 0;
@@ -158,7 +164,10 @@ impl Store {
             })
             .await?;
         let freed = u64::try_from(freed).unwrap_or(0);
-        let _ = self.inner.spool_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |bytes| Some(bytes.saturating_sub(freed)));
+        let _ = self
+            .inner
+            .spool_bytes
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |bytes| Some(bytes.saturating_sub(freed)));
         Ok(())
     }
 
@@ -189,7 +198,13 @@ impl Store {
 }
 
 /// Whether the document is new.
-fn take(tx: &Transaction<'_>, route: RouteNumber, run: i64, now: i64, intake: &Intake) -> rusqlite::Result<bool> {
+fn take(
+    tx: &Transaction<'_>,
+    route: RouteNumber,
+    run: i64,
+    now: i64,
+    intake: &Intake,
+) -> rusqlite::Result<bool> {
     let inserted = tx
         .prepare_cached(
             "INSERT INTO journal (route, key, part, state, attempt, replay, doubt, run, source, id, taken_at, due_at)
@@ -210,19 +225,29 @@ fn take(tx: &Transaction<'_>, route: RouteNumber, run: i64, now: i64, intake: &I
             return Ok(false);
         }
     }
-    tx.prepare_cached("INSERT INTO spool (route, key, content_type, body, attempt, due_at) VALUES (?1, ?2, ?3, ?4, 1, ?5)")?
-        .execute(params![route.0, intake.key.0, intake.content_type, intake.body, now])?;
+    tx.prepare_cached(
+        "INSERT INTO spool (route, key, content_type, body, attempt, due_at) VALUES (?1, ?2, ?3, ?4, 1, ?5)",
+    )?
+    .execute(params![route.0, intake.key.0, intake.content_type, intake.body, now])?;
     Ok(true)
 }
 
 /// Notes events as published.
 pub(super) fn note_published(tx: &Transaction<'_>, now: i64, keys: &[Key]) -> rusqlite::Result<()> {
-    let mut statement = tx.prepare_cached("INSERT INTO published (key, at) VALUES (?1, ?2) ON CONFLICT DO NOTHING")?;
+    let mut statement =
+        tx.prepare_cached("INSERT INTO published (key, at) VALUES (?1, ?2) ON CONFLICT DO NOTHING")?;
     keys.iter().try_for_each(|key| statement.execute(params![key.0, now]).map(|_| ()))
 }
 
 /// Writes one outcome; gives the bytes that it frees.
-fn write(tx: &Transaction<'_>, route: RouteNumber, now: i64, n: i64, key: Key, finish: &Finish) -> rusqlite::Result<i64> {
+fn write(
+    tx: &Transaction<'_>,
+    route: RouteNumber,
+    now: i64,
+    n: i64,
+    key: Key,
+    finish: &Finish,
+) -> rusqlite::Result<i64> {
     let gone = |tx: &Transaction<'_>| -> rusqlite::Result<i64> {
         let bytes = tx
             .prepare_cached("DELETE FROM spool WHERE n = ?1 RETURNING length(body)")?
@@ -272,7 +297,11 @@ impl Store {
     pub fn full(&self) -> StoreError {
         StoreError {
             code: Code::SpoolFull,
-            what: format!("the spool holds {} bytes, its limit is {}", self.spool_bytes(), self.inner.spool_limit),
+            what: format!(
+                "the spool holds {} bytes, its limit is {}",
+                self.spool_bytes(),
+                self.inner.spool_limit
+            ),
         }
     }
 }

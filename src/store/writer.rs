@@ -25,7 +25,8 @@ impl Writer {
     /// Starts the thread on a connection.
     pub fn start(connection: Connection) -> Writer {
         let (queue, waiting) = mpsc::channel(QUEUE);
-        let spawned = thread::Builder::new().name("store".to_owned()).spawn(move || work(connection, waiting));
+        let spawned =
+            thread::Builder::new().name("store".to_owned()).spawn(move || work(connection, waiting));
         if let Err(error) = spawned {
             tracing::error!(code = %Code::StoreUnavailable, "the store's thread could not be started: {error}");
         }
@@ -49,13 +50,19 @@ impl Writer {
                 });
             })
         });
-        let gone = || StoreError { code: Code::StoreUnavailable, what: format!("{doing}: the store's thread has ended") };
+        let gone = || StoreError {
+            code: Code::StoreUnavailable,
+            what: format!("{doing}: the store's thread has ended"),
+        };
         self.queue.send(job).await.map_err(|_| gone())?;
         receiver.await.map_err(|_| gone())?
     }
 }
 
-fn savepoint<T>(tx: &Transaction<'_>, work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+fn savepoint<T>(
+    tx: &Transaction<'_>,
+    work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+) -> rusqlite::Result<T> {
     tx.prepare_cached("SAVEPOINT work")?.execute([])?;
     match work(tx) {
         Ok(value) => {

@@ -92,15 +92,27 @@ impl AmqpSystem {
 
     /// Publishes documents; for each whether it is there, or why not.
     pub async fn send(&self, messages: &[Message]) -> Vec<Result<(), Failure>> {
-        let failure = |code, class, what: String| Failure { code, class, what, field: String::new(), retry_after: None };
+        let failure = |code, class, what: String| Failure {
+            code,
+            class,
+            what,
+            field: String::new(),
+            retry_after: None,
+        };
         let results = self.publisher.publish(messages).await.into_iter();
         results
             .map(|result| match result {
                 Published::Confirmed => Ok(()),
-                Published::Nacked => Err(failure(Code::PublishRefused, Class::NotDone, "the broker would not take the message".to_owned())),
-                Published::Returned(text) => {
-                    Err(failure(Code::PublishReturned, Class::NotDone, format!("the broker has no queue for the message: {text}")))
-                }
+                Published::Nacked => Err(failure(
+                    Code::PublishRefused,
+                    Class::NotDone,
+                    "the broker would not take the message".to_owned(),
+                )),
+                Published::Returned(text) => Err(failure(
+                    Code::PublishReturned,
+                    Class::NotDone,
+                    format!("the broker has no queue for the message: {text}"),
+                )),
                 Published::Unknown(error) => Err(failure(Code::OutcomeUnknown, Class::Unknown, error.what)),
                 Published::Refused(error) => Err(failure(error.code, Class::Refused, error.what)),
             })
@@ -114,9 +126,8 @@ impl AmqpSystem {
 /// Addresses that are none, a password over an unencrypted connection, a key that is not a reference.
 pub fn broker(instance: &Instance, plan: &Amqp, config: &Config) -> Result<Option<Broker>, Failure> {
     let bad = |code, what: String| Failure::refused(code, "", format!("{}: {what}", instance.name));
-    let text = |template: &Template| {
-        instance.render(template).map_err(|failed| bad(Code::TemplateFailed, failed.0))
-    };
+    let text =
+        |template: &Template| instance.render(template).map_err(|failed| bad(Code::TemplateFailed, failed.0));
     let mut addresses = Vec::new();
     for address in text(&plan.addresses)?.split_whitespace() {
         addresses.push(Address::parse(address).map_err(|what| bad(Code::BadAddress, what))?);
@@ -125,12 +136,14 @@ pub fn broker(instance: &Instance, plan: &Amqp, config: &Config) -> Result<Optio
         return Ok(None);
     }
     let password = plan.password.as_ref().and_then(|name| instance.secrets.get(name).cloned());
-    let allowed = plan
-        .allow_unencrypted_login
-        .as_ref()
-        .is_some_and(|name| instance.settings.get(name).is_some_and(|text| matches!(text.as_str(), "yes" | "true")));
+    let allowed = plan.allow_unencrypted_login.as_ref().is_some_and(|name| {
+        instance.settings.get(name).is_some_and(|text| matches!(text.as_str(), "yes" | "true"))
+    });
     if password.is_some() && !allowed && addresses.iter().any(|address| !address.tls && !address.is_local()) {
-        return Err(bad(Code::PlainCredentials, "the password would go to another machine unencrypted".to_owned()));
+        return Err(bad(
+            Code::PlainCredentials,
+            "the password would go to another machine unencrypted".to_owned(),
+        ));
     }
     let path = |template: &Option<Template>| -> Result<Option<PathBuf>, Failure> {
         let path = template.as_ref().map(text).transpose()?;
@@ -140,7 +153,11 @@ pub fn broker(instance: &Instance, plan: &Amqp, config: &Config) -> Result<Optio
         None => Tls::default(),
         Some(tls) => {
             let key = tls.key.as_ref().map(text).transpose()?.filter(|key| !key.is_empty());
-            let key = key.map(|key| SecretRef::parse(&key).ok_or_else(|| bad(Code::SecretInClear, "the certificate's key is a reference".to_owned())));
+            let key = key.map(|key| {
+                SecretRef::parse(&key).ok_or_else(|| {
+                    bad(Code::SecretInClear, "the certificate's key is a reference".to_owned())
+                })
+            });
             Tls { ca: path(&tls.ca)?, certificate: path(&tls.certificate)?, key: key.transpose()? }
         }
     };

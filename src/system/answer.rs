@@ -70,11 +70,16 @@ pub fn classify(
         return Err(failure);
     }
     // A page for people instead of an answer: a proxy, a login form, a maintenance notice.
-    let page = heard.content_type.as_deref().is_some_and(|kind| kind.trim_start().to_ascii_lowercase().starts_with("text/html"));
+    let page = heard
+        .content_type
+        .as_deref()
+        .is_some_and(|kind| kind.trim_start().to_ascii_lowercase().starts_with("text/html"));
     if (200..300).contains(&heard.status) {
         return match (unreadable, document.as_ref().and_then(format::fault)) {
             (_, Some(fault)) => Err(of_fault(&fault.code, heard)),
-            (Some(error), None) => Err(unclear(heard, format!("{} with an answer that cannot be read: {error}", heard.status))),
+            (Some(error), None) => {
+                Err(unclear(heard, format!("{} with an answer that cannot be read: {error}", heard.status)))
+            }
             (None, None) if page && !heard.body.is_empty() => {
                 Err(unclear(heard, format!("{} with an HTML page instead of an answer", heard.status)))
             }
@@ -104,7 +109,8 @@ fn fits<'r>(
     document: Option<&Tree>,
     scope: &Scope<'_>,
 ) -> Option<(&'r Rule, Option<Tree>)> {
-    let status = rule.statuses.is_empty() || rule.statuses.iter().any(|(from, to)| (*from..=*to).contains(&heard.status));
+    let status = rule.statuses.is_empty()
+        || rule.statuses.iter().any(|(from, to)| (*from..=*to).contains(&heard.status));
     let body = match rule.body {
         None => true,
         Some(BodyIs::Empty) => heard.body.is_empty(),
@@ -112,7 +118,9 @@ fn fits<'r>(
     };
     let fault = match &rule.fault {
         None => true,
-        Some(wanted) => document.and_then(format::fault).is_some_and(|fault| wanted == "*" || *wanted == fault.code),
+        Some(wanted) => {
+            document.and_then(format::fault).is_some_and(|fault| wanted == "*" || *wanted == fault.code)
+        }
     };
     if !status || !body || !fault {
         return None;
@@ -141,7 +149,9 @@ fn holds(condition: &AnswerCondition, document: &Tree, scope: &Scope<'_>) -> boo
     match &condition.test {
         AnswerTest::Is(templates) => is(templates),
         AnswerTest::Not(templates) => !is(templates),
-        AnswerTest::Present(wanted) => value.is_some_and(|value| text.is_some() || value.as_record().is_some()) == *wanted,
+        AnswerTest::Present(wanted) => {
+            value.is_some_and(|value| text.is_some() || value.as_record().is_some()) == *wanted
+        }
     }
 }
 

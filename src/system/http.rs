@@ -1,10 +1,7 @@
 //! A system over HTTP: requests out, answers in, within limits of time and size. Redirects are not followed, nothing is
 //! retried here, and a request that may have been received is told apart from one that was not.
 
-use super::{
-    answer::Heard,
-    sign,
-};
+use super::{answer::Heard, sign};
 use crate::{
     code::Code,
     config::{
@@ -71,7 +68,12 @@ impl HttpSystem {
         if !matches!(base.scheme(), "http" | "https") {
             return Err(bad("the base URL begins with http:// or https://".to_owned()));
         }
-        let proxy = plan.proxy.as_ref().map(|proxy| text(&instance, proxy)).transpose()?.filter(|proxy| !proxy.is_empty());
+        let proxy = plan
+            .proxy
+            .as_ref()
+            .map(|proxy| text(&instance, proxy))
+            .transpose()?
+            .filter(|proxy| !proxy.is_empty());
         let build = |kept: usize| -> Result<Client, Failure> {
             let mut builder = Client::builder()
                 .connect_timeout(plan.connect_timeout)
@@ -92,7 +94,12 @@ impl HttpSystem {
             }
             builder.build().map_err(|error| bad(format!("TLS settings: {error}")))
         };
-        let rates = instance.adapter.rates.iter().map(|(name, (count, per))| (name.clone(), Limiter::new(*count, *per))).collect();
+        let rates = instance
+            .adapter
+            .rates
+            .iter()
+            .map(|(name, (count, per))| (name.clone(), Limiter::new(*count, *per)))
+            .collect();
         Ok(HttpSystem {
             pooled: build(32)?,
             fresh: build(0)?,
@@ -141,8 +148,19 @@ impl HttpSystem {
     ///
     /// # Errors
     /// It was not made, or nobody knows.
-    pub async fn call_link(&self, request: &Request, link: &str, scope: &Scope<'_>) -> Result<Heard, Failure> {
-        let foreign = || Failure::refused(Code::RedirectRefused, "", "the answer's link leads to another server than the adapter's");
+    pub async fn call_link(
+        &self,
+        request: &Request,
+        link: &str,
+        scope: &Scope<'_>,
+    ) -> Result<Heard, Failure> {
+        let foreign = || {
+            Failure::refused(
+                Code::RedirectRefused,
+                "",
+                "the answer's link leads to another server than the adapter's",
+            )
+        };
         let url = self.base.join(link).map_err(|_| foreign())?;
         if url.origin() != self.base.origin() {
             return Err(foreign());
@@ -173,7 +191,9 @@ impl HttpSystem {
         }
         let response = builder.send().await.map_err(|error| self.failed(&error, reads_only))?;
         let status = response.status().as_u16();
-        let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let header = |name: &str| {
+            response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
+        };
         let content_type = header("content-type");
         let retry_after = header("retry-after").and_then(|text| retry_after(&text, scope.now));
         let body = self.read(response, reads_only).await?;
@@ -188,8 +208,9 @@ impl HttpSystem {
     fn url(&self, request: &Request, scope: &Scope<'_>) -> Result<Url, Failure> {
         let path = rendered(&request.path, "path", scope)?;
         let whole = format!("{}{path}", self.base.as_str().trim_end_matches('/'));
-        let mut url = Url::parse(&whole)
-            .map_err(|_| Failure::refused(Code::BadAddress, "path", "the path does not make a URL with the base"))?;
+        let mut url = Url::parse(&whole).map_err(|_| {
+            Failure::refused(Code::BadAddress, "path", "the path does not make a URL with the base")
+        })?;
         if url.origin() != self.base.origin() {
             let what = "the path leads to another server than the adapter's";
             return Err(Failure::refused(Code::BadAddress, "path", what));
@@ -212,9 +233,12 @@ impl HttpSystem {
     ) -> Result<HeaderMap, Failure> {
         let mut headers = HeaderMap::new();
         let mut put = |name: &str, value: &str, sensitive: bool| -> Result<(), Failure> {
-            let bad = |_| Failure::refused(Code::ValueRefused, name, format!("the header {name} cannot hold its value"));
-            let parsed = HeaderName::from_bytes(name.as_bytes())
-                .map_err(|_| Failure::refused(Code::ValueRefused, name, format!("`{name}` is not a header's name")))?;
+            let bad = |_| {
+                Failure::refused(Code::ValueRefused, name, format!("the header {name} cannot hold its value"))
+            };
+            let parsed = HeaderName::from_bytes(name.as_bytes()).map_err(|_| {
+                Failure::refused(Code::ValueRefused, name, format!("`{name}` is not a header's name"))
+            })?;
             let mut value = HeaderValue::from_str(value).map_err(bad)?;
             value.set_sensitive(sensitive);
             headers.insert(parsed, value);
@@ -235,7 +259,8 @@ impl HttpSystem {
         }
         for (name, computed) in &self.instance.adapter.values {
             if let crate::config::plan::Computed::Signature(how, _) = computed
-                && let (Some(header), Some(value)) = (&how.header, scope.values.and_then(|values| values.get(name)))
+                && let (Some(header), Some(value)) =
+                    (&how.header, scope.values.and_then(|values| values.get(name)))
             {
                 put(header, value, false)?;
             }
@@ -265,7 +290,10 @@ impl HttpSystem {
                 use base64::{Engine as _, engine::general_purpose::STANDARD};
                 let username = text(&self.instance, username)?;
                 let password = sign::secret(&self.instance, password)?;
-                authorization(format!("Basic {}", STANDARD.encode(format!("{username}:{}", password.expose_secret()))))
+                authorization(format!(
+                    "Basic {}",
+                    STANDARD.encode(format!("{username}:{}", password.expose_secret()))
+                ))
             }
             LoginKind::Bearer { token } => {
                 authorization(format!("Bearer {}", sign::secret(&self.instance, token)?.expose_secret()))
@@ -303,18 +331,26 @@ impl HttpSystem {
         if let Some(scope) = scope {
             form.push_str(&format!("&scope={}", encode(scope)));
         }
-        let request = self.pooled.post(url).header("content-type", "application/x-www-form-urlencoded").body(form);
+        let request =
+            self.pooled.post(url).header("content-type", "application/x-www-form-urlencoded").body(form);
         let response = request.send().await.map_err(|error| self.failed(&error, true))?;
         let status = response.status();
         let body = self.read(response, true).await?;
-        let refused = |what: String| Failure::not_done(Code::LoginRefused, format!("no token from the login server: {what}"));
+        let refused = |what: String| {
+            Failure::not_done(Code::LoginRefused, format!("no token from the login server: {what}"))
+        };
         if !status.is_success() {
             return Err(refused(format!("it answered {}", status.as_u16())));
         }
-        let tree = Format::Json.decode(&body, None, &crate::format::Limits::default()).map_err(|error| refused(error.to_string()))?;
+        let tree = Format::Json
+            .decode(&body, None, &crate::format::Limits::default())
+            .map_err(|error| refused(error.to_string()))?;
         let token = tree.at(&["access_token"]).and_then(crate::tree::Tree::as_text);
         let token = token.ok_or_else(|| refused("its answer has no access_token".to_owned()))?;
-        let seconds = tree.at(&["expires_in"]).and_then(crate::tree::Tree::to_plain_text).and_then(|text| text.parse().ok());
+        let seconds = tree
+            .at(&["expires_in"])
+            .and_then(crate::tree::Tree::to_plain_text)
+            .and_then(|text| text.parse().ok());
         let life = Duration::from_secs(seconds.unwrap_or(300)).mul_f64(0.8);
         let value = SecretString::from(token.to_owned());
         *held = Some(Token { value: value.clone(), until: Instant::now() + life });
@@ -331,7 +367,13 @@ impl HttpSystem {
                 Ok(Some(chunk)) => {
                     if (body.len() + chunk.len()) as u64 > self.answer_limit {
                         let what = format!("the answer has more than {} bytes", self.answer_limit);
-                        return Err(Failure { code: Code::AnswerTooLarge, class, what, field: String::new(), retry_after: None });
+                        return Err(Failure {
+                            code: Code::AnswerTooLarge,
+                            class,
+                            what,
+                            field: String::new(),
+                            retry_after: None,
+                        });
                     }
                     body.extend_from_slice(&chunk);
                 }
@@ -382,10 +424,12 @@ impl HttpSystem {
     /// # Errors
     /// What is in the way.
     pub async fn reach(&self) -> Result<Reached, Failure> {
-        let response = self.fresh.get(self.base.clone()).send().await.map_err(|error| self.failed(&error, true))?;
+        let response =
+            self.fresh.get(self.base.clone()).send().await.map_err(|error| self.failed(&error, true))?;
         let date = response.headers().get("date").and_then(|value| value.to_str().ok());
         let theirs = date.and_then(|text| jiff::fmt::rfc2822::parse(text).ok());
-        let clock_ahead = theirs.map(|theirs| theirs.timestamp().as_second() - jiff::Timestamp::now().as_second());
+        let clock_ahead =
+            theirs.map(|theirs| theirs.timestamp().as_second() - jiff::Timestamp::now().as_second());
         Ok(Reached { status: response.status().as_u16(), clock_ahead })
     }
 }
@@ -409,9 +453,11 @@ fn with_tls(
         let path = template.as_ref().map(|template| text(instance, template)).transpose()?;
         Ok(path.filter(|path| !path.is_empty()))
     };
-    let read = |path: &str| std::fs::read(path).map_err(|error| bad(format!("{path} cannot be read: {error}")));
+    let read =
+        |path: &str| std::fs::read(path).map_err(|error| bad(format!("{path} cannot be read: {error}")));
     if let Some(ca) = path(&tls.ca)? {
-        let certificates = Certificate::from_pem_bundle(&read(&ca)?).map_err(|error| bad(format!("{ca}: {error}")))?;
+        let certificates =
+            Certificate::from_pem_bundle(&read(&ca)?).map_err(|error| bad(format!("{ca}: {error}")))?;
         builder = builder.tls_certs_merge(certificates);
     }
     if let (Some(certificate), Some(key)) = (path(&tls.certificate)?, path(&tls.key)?) {
@@ -461,7 +507,9 @@ fn text(instance: &Instance, template: &Template) -> Result<String, Failure> {
 }
 
 fn rendered(template: &Template, field: &str, scope: &Scope<'_>) -> Result<String, Failure> {
-    template.render(scope).map_err(|failed| Failure::refused(Code::TemplateFailed, field, format!("`{}`: {}", template.source(), failed.0)))
+    template.render(scope).map_err(|failed| {
+        Failure::refused(Code::TemplateFailed, field, format!("`{}`: {}", template.source(), failed.0))
+    })
 }
 
 /// So many within a time, counted over a sliding window.

@@ -28,7 +28,10 @@ async fn compare(config: &Config, base: &str, wanted: &Topology) -> Result<Vec<F
     for queue in &wanted.queues {
         let path = format!("/api/queues/{}/{}", percent_encode(vhost), percent_encode(&queue.name));
         let Some(answer) = get(config, base, &path).await? else {
-            found.push((format!("effective {}", queue.name), Some(format!("{}: the queue is not there", Code::TopologyMissing))));
+            found.push((
+                format!("effective {}", queue.name),
+                Some(format!("{}: the queue is not there", Code::TopologyMissing)),
+            ));
             continue;
         };
         let mut wrong = Vec::new();
@@ -43,10 +46,15 @@ async fn compare(config: &Config, base: &str, wanted: &Topology) -> Result<Vec<F
                 .find_map(|part| answer.at(&[part, key]).and_then(Tree::to_plain_text));
             let own = answer.at(&["arguments", name]).and_then(Tree::to_plain_text);
             // An argument counts before a policy, but of two limits the lower one holds.
-            let limit = matches!(key, "message-ttl" | "delivery-limit" | "max-length" | "max-length-bytes" | "expires");
+            let limit = matches!(
+                key,
+                "message-ttl" | "delivery-limit" | "max-length" | "max-length-bytes" | "expires"
+            );
             let effective = match (own, policy) {
                 (Some(own), Some(policy)) if limit => {
-                    let lower = |a: &str, b: &str| a.parse::<i64>().ok().zip(b.parse::<i64>().ok()).is_some_and(|(a, b)| a <= b);
+                    let lower = |a: &str, b: &str| {
+                        a.parse::<i64>().ok().zip(b.parse::<i64>().ok()).is_some_and(|(a, b)| a <= b)
+                    };
                     if lower(&own, &policy) { own } else { policy }
                 }
                 (Some(own), _) => own,
@@ -75,7 +83,9 @@ async fn compare(config: &Config, base: &str, wanted: &Topology) -> Result<Vec<F
 /// # Errors
 /// It cannot be reached, or does not let us in.
 pub async fn get(config: &Config, base: &str, path: &str) -> Result<Option<Tree>, Failure> {
-    let unreachable = |what: String| Failure::not_done(Code::BrokerUnreachable, format!("the management interface at {base}: {what}"));
+    let unreachable = |what: String| {
+        Failure::not_done(Code::BrokerUnreachable, format!("the management interface at {base}: {what}"))
+    };
     let mut builder = reqwest::Client::builder()
         .timeout(Duration::from_secs(10))
         .redirect(reqwest::redirect::Policy::none())
@@ -83,7 +93,8 @@ pub async fn get(config: &Config, base: &str, path: &str) -> Result<Option<Tree>
         .no_proxy();
     if let Some(ca) = &config.broker.tls.ca {
         let pem = std::fs::read(ca).map_err(|error| unreachable(error.to_string()))?;
-        let certificates = reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| unreachable(error.to_string()))?;
+        let certificates =
+            reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| unreachable(error.to_string()))?;
         builder = builder.tls_certs_merge(certificates);
     }
     let client = builder.build().map_err(|error| unreachable(error.to_string()))?;
@@ -99,11 +110,16 @@ pub async fn get(config: &Config, base: &str, path: &str) -> Result<Option<Tree>
     match response.status().as_u16() {
         200 => {
             let body = response.bytes().await.map_err(|error| unreachable(error.to_string()))?;
-            let tree = Format::Json.decode(&body, None, &Limits::default()).map_err(|error| unreachable(error.to_string()))?;
+            let tree = Format::Json
+                .decode(&body, None, &Limits::default())
+                .map_err(|error| unreachable(error.to_string()))?;
             Ok(Some(tree))
         }
         404 => Ok(None),
-        401 | 403 => Err(Failure::not_done(Code::BrokerLoginRefused, format!("the management interface at {base} does not let {user} in"))),
+        401 | 403 => Err(Failure::not_done(
+            Code::BrokerLoginRefused,
+            format!("the management interface at {base} does not let {user} in"),
+        )),
         status => Err(unreachable(format!("it answered {status}"))),
     }
 }

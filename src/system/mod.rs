@@ -42,7 +42,9 @@ impl System {
     ) -> Result<System, Failure> {
         Ok(match &instance.adapter.system {
             SystemPlan::Http(plan) => System::Http(HttpSystem::open(instance.clone(), plan)?),
-            SystemPlan::Amqp(plan) => System::Amqp(AmqpSystem::open(instance, plan, config, platform, stop, tasks)?),
+            SystemPlan::Amqp(plan) => {
+                System::Amqp(AmqpSystem::open(instance, plan, config, platform, stop, tasks)?)
+            }
         })
     }
 }

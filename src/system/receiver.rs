@@ -71,7 +71,9 @@ pub fn router(called: Vec<Called>, most_at_once: usize, metrics: Metrics) -> Rou
     let called = called
         .into_iter()
         .filter_map(|called| match &called.route.plan.source {
-            crate::config::plan::Source::Receive(receive) => Some((receive_path(&called.route, receive), called)),
+            crate::config::plan::Source::Receive(receive) => {
+                Some((receive_path(&called.route, receive), called))
+            }
             _ => None,
         })
         .collect();
@@ -104,20 +106,30 @@ type Refused = (StatusCode, Code, String);
 
 async fn take(called: &Called, receive: &Receive, request: Request<Body>) -> Result<Response, Refused> {
     if request.method().as_str() != receive.method {
-        return Err((StatusCode::METHOD_NOT_ALLOWED, Code::NoSuchPath, format!("{} is not the method", request.method())));
+        return Err((
+            StatusCode::METHOD_NOT_ALLOWED,
+            Code::NoSuchPath,
+            format!("{} is not the method", request.method()),
+        ));
     }
     let headers = request.headers().clone();
     let instance = &called.route.instance;
     if let Some(login) = &receive.login {
         let wanted = login.when_set.as_ref().is_none_or(|setting| instance.secrets.contains_key(setting));
         if wanted {
-            authenticate(instance, &login.how, &headers).map_err(|what| (StatusCode::UNAUTHORIZED, Code::NotAuthenticated, what))?;
+            authenticate(instance, &login.how, &headers)
+                .map_err(|what| (StatusCode::UNAUTHORIZED, Code::NotAuthenticated, what))?;
         }
     }
     let too_large = || {
-        (StatusCode::PAYLOAD_TOO_LARGE, Code::RequestTooLarge, format!("the body has more than {} bytes", receive.limit))
+        (
+            StatusCode::PAYLOAD_TOO_LARGE,
+            Code::RequestTooLarge,
+            format!("the body has more than {} bytes", receive.limit),
+        )
     };
-    let announced = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    let announced =
+        headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if announced.is_some_and(|length| length > receive.limit) {
         return Err(too_large());
     }
@@ -125,15 +137,24 @@ async fn take(called: &Called, receive: &Receive, request: Request<Body>) -> Res
     let body = match timeout(SLOWEST, to_bytes(request.into_body(), limit)).await {
         Ok(Ok(body)) => body,
         Ok(Err(error)) if error_is_length(&error) => return Err(too_large()),
-        Ok(Err(_)) => return Err((StatusCode::BAD_REQUEST, Code::RequestTooLarge, "the body was cut off".to_owned())),
-        Err(_) => return Err((StatusCode::REQUEST_TIMEOUT, Code::RequestTooLarge, "the body took too long".to_owned())),
+        Ok(Err(_)) => {
+            return Err((StatusCode::BAD_REQUEST, Code::RequestTooLarge, "the body was cut off".to_owned()));
+        }
+        Err(_) => {
+            return Err((
+                StatusCode::REQUEST_TIMEOUT,
+                Code::RequestTooLarge,
+                "the body took too long".to_owned(),
+            ));
+        }
     };
     if let Some(verify) = receive.verify.as_ref().and_then(|name| instance.adapter.verify.get(name)) {
         let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         sign::verify(instance, verify, header, &body, Timestamp::now())
             .map_err(|no| (StatusCode::UNAUTHORIZED, no.code, no.what))?;
     }
-    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let content_type =
+        headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).map(str::to_owned);
     match (called.take)(Received { content_type, body }).await {
         Stored::Yes => Ok(StatusCode::OK.into_response()),
         Stored::NotNow => Ok(not_now()),
@@ -165,7 +186,9 @@ fn authenticate(instance: &Instance, how: &LoginKind, headers: &HeaderMap) -> Re
             let username = instance.render(username).map_err(|failed| failed.0)?;
             let wanted = STANDARD.encode(format!("{username}:{}", secret(password)?.expose_secret()));
             given("authorization").is_some_and(|text| {
-                text.split_once(' ').is_some_and(|(scheme, value)| scheme.eq_ignore_ascii_case("basic") && equal(value.trim(), &wanted))
+                text.split_once(' ').is_some_and(|(scheme, value)| {
+                    scheme.eq_ignore_ascii_case("basic") && equal(value.trim(), &wanted)
+                })
             })
         }
         LoginKind::Bearer { token } => {

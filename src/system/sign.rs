@@ -29,7 +29,12 @@ pub fn secret(instance: &Instance, name: &str) -> Result<secrecy::SecretString, 
     reference.resolve().map_err(|no| Failure::not_done(no.code, no.what))
 }
 
-fn key(instance: &Instance, name: &str, encoding: KeyEncoding, algorithm: Algorithm) -> Result<hmac::Key, Failure> {
+fn key(
+    instance: &Instance,
+    name: &str,
+    encoding: KeyEncoding,
+    algorithm: Algorithm,
+) -> Result<hmac::Key, Failure> {
     let text = secret(instance, name)?;
     let text = text.expose_secret();
     let bytes = match encoding {
@@ -38,7 +43,8 @@ fn key(instance: &Instance, name: &str, encoding: KeyEncoding, algorithm: Algori
         KeyEncoding::Hex => unhex(text.trim()),
     };
     let Some(bytes) = bytes else {
-        let what = format!("the secret setting `{name}` of {} is not written as the adapter says", instance.name);
+        let what =
+            format!("the secret setting `{name}` of {} is not written as the adapter says", instance.name);
         return Err(Failure::not_done(Code::SecretUnavailable, what));
     };
     Ok(hmac::Key::new(hmac_of(algorithm), &bytes))
@@ -55,10 +61,15 @@ fn hmac_of(algorithm: Algorithm) -> hmac::Algorithm {
 fn unhex(text: &str) -> Option<Vec<u8>> {
     let digits: Option<Vec<u8>> = text.chars().map(|c| c.to_digit(16).map(|digit| digit as u8)).collect();
     let digits = digits?;
-    digits.len().is_multiple_of(2).then(|| digits.chunks_exact(2).filter_map(|pair| match pair {
-        [high, low] => Some(high * 16 + low),
-        _ => None,
-    }).collect())
+    digits.len().is_multiple_of(2).then(|| {
+        digits
+            .chunks_exact(2)
+            .filter_map(|pair| match pair {
+                [high, low] => Some(high * 16 + low),
+                _ => None,
+            })
+            .collect()
+    })
 }
 
 /// Signs bytes as an adapter says.
@@ -126,10 +137,14 @@ pub fn verify(
         Output::Hex => unhex(given),
         Output::Base64 => STANDARD.decode(given).ok(),
     };
-    let Some(given) = given else { return no(Code::SignatureWrong, "the signature is not written as it must be".to_owned()) };
+    let Some(given) = given else {
+        return no(Code::SignatureWrong, "the signature is not written as it must be".to_owned());
+    };
     let mut signed = Vec::new();
     if let Some((name, separator, window)) = &verify.timestamp {
-        let Some(moment) = header(name) else { return no(Code::RequestStale, format!("the header {name} is missing")) };
+        let Some(moment) = header(name) else {
+            return no(Code::RequestStale, format!("the header {name} is missing"));
+        };
         fresh(&moment, *window, now)?;
         signed.extend_from_slice(moment.trim().as_bytes());
         signed.extend_from_slice(separator.as_bytes());
@@ -144,7 +159,9 @@ pub fn verify(
                     return Ok(());
                 }
             }
-            Err(failure) => tracing::error!(code = %failure.code, "a signing key cannot be used: {}", failure.what),
+            Err(failure) => {
+                tracing::error!(code = %failure.code, "a signing key cannot be used: {}", failure.what)
+            }
         }
     }
     match tried {
@@ -157,10 +174,16 @@ fn fresh(moment: &str, window: Duration, now: Timestamp) -> Result<(), NotBeliev
     let moment = moment.trim();
     let parsed = moment.parse::<i64>().ok().and_then(|seconds| Timestamp::from_second(seconds).ok());
     let Some(parsed) = parsed.or_else(|| moment.parse().ok()) else {
-        return Err(NotBelieved { code: Code::RequestStale, what: "the moment of the request cannot be read".to_owned() });
+        return Err(NotBelieved {
+            code: Code::RequestStale,
+            what: "the moment of the request cannot be read".to_owned(),
+        });
     };
     match now.duration_since(parsed).unsigned_abs() <= window {
         true => Ok(()),
-        false => Err(NotBelieved { code: Code::RequestStale, what: "the request is too old, or from the future".to_owned() }),
+        false => Err(NotBelieved {
+            code: Code::RequestStale,
+            what: "the request is too old, or from the future".to_owned(),
+        }),
     }
 }

@@ -63,7 +63,8 @@ fn the_w3c_suite_finds_no_malformed_document_accepted_and_no_plain_one_refused()
     for (path, kind) in tests {
         let bytes = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         let result = Format::Xml.decode(&bytes, None, &Limits::default());
-        let has_doctype = bytes.windows(9).any(|w| w == b"<!DOCTYPE") || bytes.windows(18).any(|w| w == b"<\0!\0D\0O\0C\0T\0Y\0P\0E\0");
+        let has_doctype = bytes.windows(9).any(|w| w == b"<!DOCTYPE")
+            || bytes.windows(18).any(|w| w == b"<\0!\0D\0O\0C\0T\0Y\0P\0E\0");
         match (kind.as_str(), result) {
             ("not-wf", Ok(_)) => wrong.push(format!("accepted though not well-formed: {}", path.display())),
             ("not-wf", Err(_)) => refused += 1,

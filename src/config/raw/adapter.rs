@@ -1,9 +1,6 @@
 //! An adapter file as written: how one kind of system is reached and what is exchanged with it.
 
-use crate::{
-    format::Format,
-    mapping::raw::ConditionKeys,
-};
+use crate::{format::Format, mapping::raw::ConditionKeys};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -671,4 +668,3 @@ pub struct FetchKeys {
     /// The format of the answer, if not that of the document.
     pub format: Option<Format>,
 }
-

@@ -1,5 +1,7 @@
 //! From a mapping file as written to a mapping that runs, or to everything that is wrong with it.
 
+mod check;
+
 use super::{
     Attribute, Body, EventPlace, Input, Mapping, Row,
     codes::CodeList,
@@ -16,10 +18,7 @@ use crate::{
     tree::Tree,
 };
 use jiff::tz::TimeZone;
-use std::{
-    collections::HashMap,
-    sync::Arc,
-};
+use std::{collections::HashMap, sync::Arc};
 
 /// What a mapping is compiled with.
 pub struct With<'a> {
@@ -63,8 +62,12 @@ impl Test {
         let value = value.filter(|tree| !matches!(tree, Tree::Null) && tree.as_text() != Some(""));
         match self {
             Test::Present(wanted) => value.is_some() == *wanted,
-            Test::Is(values) => value.and_then(Tree::to_plain_text).is_some_and(|text| values.contains(&text)),
-            Test::Not(values) => value.and_then(Tree::to_plain_text).is_none_or(|text| !values.contains(&text)),
+            Test::Is(values) => {
+                value.and_then(Tree::to_plain_text).is_some_and(|text| values.contains(&text))
+            }
+            Test::Not(values) => {
+                value.and_then(Tree::to_plain_text).is_none_or(|text| !values.contains(&text))
+            }
         }
     }
 }
@@ -74,18 +77,25 @@ impl Condition {
     ///
     /// # Errors
     /// What is wrong with it, at these keys.
-    pub fn compile(keys: &ConditionKeys, namespaces: Option<&Namespaces>, at: &[String]) -> Result<Condition, Problem> {
+    pub fn compile(
+        keys: &ConditionKeys,
+        namespaces: Option<&Namespaces>,
+        at: &[String],
+    ) -> Result<Condition, Problem> {
         let (on, path) = match (&keys.event, &keys.document) {
-            (Some(event), None) => {
-                (Direction::ToDocument, Path::in_event(event).map_err(|bad| bad_path(bad, at, "event", event))?)
-            }
+            (Some(event), None) => (
+                Direction::ToDocument,
+                Path::in_event(event).map_err(|bad| bad_path(bad, at, "event", event))?,
+            ),
             (None, Some(document)) => (
                 Direction::ToEvent,
-                Path::in_document(document, namespaces).map_err(|bad| bad_path(bad, at, "document", document))?,
+                Path::in_document(document, namespaces)
+                    .map_err(|bad| bad_path(bad, at, "document", document))?,
             ),
             _ => {
                 let what = "a condition names either a field of the event or a place in the document";
-                return Err(Problem::under(Code::ExclusiveKeys, at, "", what).label("exactly one of `event` and `document`"));
+                return Err(Problem::under(Code::ExclusiveKeys, at, "", what)
+                    .label("exactly one of `event` and `document`"));
             }
         };
         let test = match (&keys.is, &keys.not, keys.present) {
@@ -94,7 +104,9 @@ impl Condition {
             (None, None, Some(present)) => Test::Present(present),
             _ => {
                 let what = "a condition asks exactly one thing: `is`, `not` or `present`";
-                return Err(Problem::under(Code::ExclusiveKeys, at, "", what).label("exactly one of the three"));
+                return Err(
+                    Problem::under(Code::ExclusiveKeys, at, "", what).label("exactly one of the three")
+                );
             }
         };
         Ok(Condition { on, path, from_top: false, test })
@@ -117,7 +129,8 @@ pub fn bad_template(bad: BadTemplate, at: &[String], key: &str) -> Problem {
 
 /// Compiles a mapping. Problems that are only warnings come with a mapping; with an error there is none.
 pub fn compile(name: &str, file: &MappingFile, with: With<'_>) -> (Option<Mapping>, Vec<Problem>) {
-    let mut compiler = Compiler { with, file, namespaces: Namespaces::default(), problems: Vec::new(), number: 0 };
+    let mut compiler =
+        Compiler { with, file, namespaces: Namespaces::default(), problems: Vec::new(), number: 0 };
     let mapping = compiler.mapping(name);
     let problems = compiler.problems;
     let broken = problems.iter().any(|problem| problem.severity == crate::problem::Severity::Error);
@@ -144,7 +157,6 @@ impl<'a> Compiler<'a> {
     fn problem(&mut self, problem: Problem) {
         self.problems.push(problem);
     }
-
     fn mapping(&mut self, name: &str) -> Option<Mapping> {
         let document = &self.file.document;
         let is_xml = document.format.is_xml();
@@ -152,8 +164,12 @@ impl<'a> Compiler<'a> {
         if !is_xml && (document.root.is_some() || !document.namespaces.is_empty()) {
             let key = if document.root.is_some() { "root" } else { "namespaces" };
             self.problem(
-                Problem::error(Code::WrongConversion, &["document", key], format!("`{key}` means nothing in this format"))
-                    .label("only XML and SOAP have it"),
+                Problem::error(
+                    Code::WrongConversion,
+                    &["document", key],
+                    format!("`{key}` means nothing in this format"),
+                )
+                .label("only XML and SOAP have it"),
             );
         }
         let root = match (&document.root, is_xml) {
@@ -171,7 +187,9 @@ impl<'a> Compiler<'a> {
             },
             (None, true) => {
                 let what = "an XML document has a root element: name it";
-                self.problem(Problem::error(Code::MissingKey, &["document"], what).label("`root` is missing"));
+                self.problem(
+                    Problem::error(Code::MissingKey, &["document"], what).label("`root` is missing"),
+                );
                 None
             }
             (_, false) => None,
@@ -201,7 +219,6 @@ impl<'a> Compiler<'a> {
             rows,
         })
     }
-
     fn paths(&mut self, texts: &[String], key: &str) -> Vec<Path> {
         let mut paths = Vec::new();
         for (index, text) in texts.iter().enumerate() {
@@ -212,11 +229,9 @@ impl<'a> Compiler<'a> {
         }
         paths
     }
-
     fn document_path(&self, text: &str) -> Result<Path, BadPath> {
         Path::in_document(text, self.file.document.format.is_xml().then_some(&self.namespaces))
     }
-
     fn rows(&mut self, keys: &[RowKeys], at: &[String], group: &Group<'_>) -> Vec<Row> {
         let mut rows: Vec<Row> = Vec::new();
         for (index, keys) in keys.iter().enumerate() {
@@ -229,27 +244,6 @@ impl<'a> Compiler<'a> {
         }
         rows
     }
-
-    /// Two rows without conditions that fill the same field in the same direction.
-    fn twice(&mut self, earlier: &[Row], row: &Row, at: &[String]) {
-        let (Some(EventPlace::Data(path)), true) = (&row.event, row.when.is_empty()) else { return };
-        let group = matches!(row.body, Body::Group(_) | Body::Packed { .. });
-        let same = earlier.iter().find(|other| {
-            matches!(&other.event, Some(EventPlace::Data(p)) if p == path)
-                && other.when.is_empty()
-                && row.goes(Direction::ToEvent)
-                && other.goes(Direction::ToEvent)
-                && !(path.is_repeated() && group)
-        });
-        if let Some(other) = same.filter(|_| self.file.only != Some(Direction::ToDocument)) {
-            let what = format!("the field `{path}` is filled twice");
-            let problem = Problem::under(Code::RowTwice, at, "event", what)
-                .label(format!("line {} fills it already", other.line))
-                .help("give each row a condition, or let one of them go in one direction only");
-            self.problem(problem);
-        }
-    }
-
     fn row(&mut self, keys: &RowKeys, at: &[String], group: &Group<'_>) -> Option<Row> {
         self.number += 1;
         let number = self.number;
@@ -264,7 +258,9 @@ impl<'a> Compiler<'a> {
         });
         if keys.event.is_none() && keys.document.is_none() {
             let what = "a row names a field of the event, a place in the document, or both";
-            self.problem(Problem::under(Code::MissingKey, at, "", what).label("neither `event` nor `document`"));
+            self.problem(
+                Problem::under(Code::MissingKey, at, "", what).label("neither `event` nor `document`"),
+            );
         }
         let input = self.input(keys, at);
         let is_group = !keys.fields.is_empty();
@@ -287,10 +283,15 @@ impl<'a> Compiler<'a> {
                 }
             }
         }
-        for (key, path) in [("document", document.as_ref()), ("event", event.as_ref().and_then(EventPlace::path))] {
+        for (key, path) in
+            [("document", document.as_ref()), ("event", event.as_ref().and_then(EventPlace::path))]
+        {
             if path.is_some_and(Path::repeats_before_the_end) {
                 let what = "`[]` stands in the middle of a path";
-                self.problem(Problem::under(Code::BadPath, at, key, what).help("make the repeated part a row with `fields`"));
+                self.problem(
+                    Problem::under(Code::BadPath, at, key, what)
+                        .help("make the repeated part a row with `fields`"),
+                );
             }
         }
         let only = self.direction(keys, at, event.as_ref(), document.as_ref(), &input, is_group);
@@ -322,8 +323,12 @@ impl<'a> Compiler<'a> {
             sum,
         })
     }
-
-    fn event_place(&mut self, keys: &RowKeys, at: &[String], group: &Group<'_>) -> (Option<EventPlace>, Option<Field>) {
+    fn event_place(
+        &mut self,
+        keys: &RowKeys,
+        at: &[String],
+        group: &Group<'_>,
+    ) -> (Option<EventPlace>, Option<Field>) {
         let Some(text) = keys.event.as_deref() else { return (None, None) };
         if text.starts_with('$') {
             return match Attribute::ALL.iter().find(|attribute| attribute.as_str() == text) {
@@ -351,7 +356,6 @@ impl<'a> Compiler<'a> {
         }
         (Some(EventPlace::Data(path)), field)
     }
-
     /// Points at the first step of a path that the schema does not have.
     fn unknown_field(&mut self, path: &Path, at: &[String], key: &str, group: &Field) {
         let mut field = group;
@@ -376,18 +380,21 @@ impl<'a> Compiler<'a> {
                 None => {
                     let known: Vec<&str> = field.fields.iter().map(|f| f.name.as_str()).collect();
                     let event = self.with.schema.event_type.clone();
-                    let problem =
-                        Problem::under(Code::UnknownEventField, at, key, format!("{event} has no field `{name}` here"))
-                            .label("not in the schema")
-                            .part(Some(offset..offset + name.len()))
-                            .did_you_mean(name, known);
+                    let problem = Problem::under(
+                        Code::UnknownEventField,
+                        at,
+                        key,
+                        format!("{event} has no field `{name}` here"),
+                    )
+                    .label("not in the schema")
+                    .part(Some(offset..offset + name.len()))
+                    .did_you_mean(name, known);
                     self.problem(problem);
                     return;
                 }
             }
         }
     }
-
     fn input(&mut self, keys: &RowKeys, at: &[String]) -> Input {
         let given = [
             ("constant", keys.constant.is_some()),
@@ -422,7 +429,6 @@ impl<'a> Compiler<'a> {
             _ => Input::Other,
         }
     }
-
     fn group(&mut self, keys: &RowKeys, at: &[String], field: Option<&Field>) -> Option<Body> {
         let mut under = at.to_vec();
         under.push("fields".to_owned());
@@ -439,7 +445,13 @@ impl<'a> Compiler<'a> {
         for (key, given) in conversion_keys(keys) {
             if given {
                 self.problem(
-                    Problem::under(Code::ExclusiveKeys, at, key, format!("a row with `fields` has no `{key}`")).on_key(),
+                    Problem::under(
+                        Code::ExclusiveKeys,
+                        at,
+                        key,
+                        format!("a row with `fields` has no `{key}`"),
+                    )
+                    .on_key(),
                 );
             }
         }
@@ -451,287 +463,6 @@ impl<'a> Compiler<'a> {
                 None
             }
             Some(separator) => Some(Body::Packed { separator: separator.clone(), rows }),
-        }
-    }
-
-    fn value(
-        &mut self,
-        keys: &RowKeys,
-        at: &[String],
-        event: Option<&EventPlace>,
-        field: Option<&Field>,
-        group: &Group<'_>,
-    ) -> Option<Body> {
-        let given: Vec<&str> = conversion_keys(keys).into_iter().filter(|(_, given)| *given).map(|(key, _)| key).collect();
-        if let [first, second, ..] = given.as_slice() {
-            let what = format!("`{first}` and `{second}` exclude each other: a row has one conversion");
-            self.problem(Problem::under(Code::ExclusiveKeys, at, second, what).on_key());
-            return None;
-        }
-        let kind = match (event, field) {
-            (_, Some(field)) => field.kind,
-            _ => Kind::Any,
-        };
-        let (conversion, fund) = self.conversion(keys, at, kind, group)?;
-        if let Some(key) = given.first()
-            && field.is_some()
-            && !conversion.fits(kind)
-        {
-            let what = format!("`{key}` does not fit: the event's schema says that this field is {}", kind_in_words(kind));
-            self.problem(Problem::under(Code::WrongConversion, at, key, what).on_key().label("does not fit the field"));
-            return None;
-        }
-        if let (Conversion::Codes(list), Some(field)) = (&conversion, field) {
-            self.code_coverage(list, field, keys, at);
-        }
-        Some(Body::Value { conversion, kind, fund })
-    }
-
-    fn conversion(
-        &mut self,
-        keys: &RowKeys,
-        at: &[String],
-        kind: Kind,
-        group: &Group<'_>,
-    ) -> Option<(Conversion, Option<Path>)> {
-        let plain = |conversion| Some((conversion, None));
-        match keys {
-            RowKeys { text: Some(text), .. } => plain(Conversion::Text(text.clone())),
-            RowKeys { integer: Some(range), .. } => plain(Conversion::Integer { min: range.min, max: range.max }),
-            RowKeys { decimal: Some(decimal), .. } => plain(Conversion::Decimal { places: decimal.places }),
-            RowKeys { money: Some(money), .. } => plain(Conversion::Money(*money)),
-            RowKeys { date: Some(pattern), .. } => {
-                let day = jiff::civil::date(2026, 11, 23);
-                let back = jiff::fmt::strtime::format(pattern, day).ok().and_then(|text| {
-                    jiff::civil::Date::strptime(pattern, text).ok()
-                });
-                if back != Some(day) {
-                    let what = "this strftime pattern does not say which day is meant";
-                    self.problem(Problem::under(Code::WrongConversion, at, "date", what).help("for 23/11/2026: `%d/%m/%Y`"));
-                    return None;
-                }
-                plain(Conversion::Date(pattern.clone()))
-            }
-            RowKeys { time: Some(time), .. } => {
-                let mut under = at.to_vec();
-                under.push("time".to_owned());
-                let zone = match time.zone.as_deref().map(TimeZone::get) {
-                    None => TimeZone::UTC,
-                    Some(Ok(zone)) => zone,
-                    Some(Err(_)) => {
-                        let what = "there is no such time zone";
-                        self.problem(Problem::under(Code::UnknownName, &under, "zone", what).help("for example `Europe/London`"));
-                        return None;
-                    }
-                };
-                if time.pattern != "rfc3339" && jiff::fmt::strtime::format(&time.pattern, &jiff::Zoned::default()).is_err() {
-                    let what = "this is not a strftime pattern";
-                    self.problem(Problem::under(Code::WrongConversion, &under, "pattern", what));
-                    return None;
-                }
-                let pattern = Some(time.pattern.clone()).filter(|pattern| pattern != "rfc3339");
-                plain(Conversion::Time { pattern, zone })
-            }
-            RowKeys { boolean: Some(words), .. } => {
-                plain(Conversion::Boolean { yes: words.yes.clone(), no: words.no.clone() })
-            }
-            RowKeys { codes: Some(name), .. } => plain(Conversion::Codes(self.code_list(name, at, "codes", true)?)),
-            RowKeys { check: Some(check), .. } => plain(Conversion::Check(*check)),
-            RowKeys { account: Some(account), .. } => {
-                let mut under = at.to_vec();
-                under.push("account".to_owned());
-                let rules = self.code_list(&account.rules, &under, "rules", false)?;
-                let fund = match Path::in_event(&account.by) {
-                    Ok(path) if group.field.at(&path).is_some() => path,
-                    Ok(path) => {
-                        self.unknown_field(&path, &under, "by", group.field);
-                        return None;
-                    }
-                    Err(bad) => {
-                        self.problem(bad_path(bad, &under, "by", &account.by));
-                        return None;
-                    }
-                };
-                Some((Conversion::Account { rules }, Some(fund)))
-            }
-            _ => match Conversion::of_kind(kind) {
-                Some(conversion) => plain(conversion),
-                // What was kept of a cause is in the event's terms already: lists and groups come as they are.
-                None if keys.cause.is_some() => plain(Conversion::AsIs),
-                None => {
-                    let what = format!("this field is {} in the event's schema: say how it goes over", kind_in_words(kind));
-                    self.problem(
-                        Problem::under(Code::WrongConversion, at, "event", what)
-                            .help("a group and a list of groups have `fields`; a list of texts can be joined by `text = { join = \", \" }`"),
-                    );
-                    None
-                }
-            },
-        }
-    }
-
-    fn code_list(&mut self, name: &str, at: &[String], key: &str, translates: bool) -> Option<Arc<CodeList>> {
-        match self.with.codes.get(name) {
-            Some(list) if list.translates() == translates => Some(list.clone()),
-            Some(_) => {
-                let columns = if translates { "`platform` and `system`" } else { "rules" };
-                let what = format!("the code list `{name}` has no {columns}");
-                self.problem(Problem::under(Code::BadCodeList, at, key, what));
-                None
-            }
-            None => {
-                let known: Vec<&str> = self.with.codes.keys().map(String::as_str).collect();
-                let problem = Problem::under(Code::UnknownName, at, key, format!("there is no code list `{name}`"))
-                    .label("no such file in mappings/codes/")
-                    .did_you_mean(name, known);
-                self.problem(problem);
-                None
-            }
-        }
-    }
-
-    /// Every value that the schema lists has a counterpart, and the list leads to no value that the schema lacks.
-    fn code_coverage(&mut self, list: &CodeList, field: &Field, keys: &RowKeys, at: &[String]) {
-        let Some(values) = &field.values else { return };
-        let values: Vec<&str> = values.iter().filter_map(|value| value.as_str()).collect();
-        let goes = |direction| keys.only.is_none_or(|only| only == direction) && self.file.only.is_none_or(|only| only == direction);
-        let missing: Vec<&str> = values.iter().copied().filter(|value| list.system(value).is_none()).collect();
-        let mut found = Vec::new();
-        if goes(Direction::ToDocument) && !missing.is_empty() {
-            found.push(format!("the code list `{}` has no code for {}", list.name, quoted(&missing)));
-        }
-        let foreign: Vec<&str> = list.platform.iter().map(String::as_str).filter(|word| !values.contains(word)).collect();
-        if !foreign.is_empty() {
-            found.push(format!("the code list `{}` has {}, which the event's schema does not allow", list.name, quoted(&foreign)));
-        }
-        for what in found {
-            self.problem(Problem::under(Code::CodeNotCovered, at, "codes", what).label("does not cover the schema"));
-        }
-    }
-
-    fn direction(
-        &mut self,
-        keys: &RowKeys,
-        at: &[String],
-        event: Option<&EventPlace>,
-        document: Option<&Path>,
-        input: &Input,
-        is_group: bool,
-    ) -> Option<Direction> {
-        let computed = !matches!(input, Input::Other);
-        if computed && is_group {
-            let what = "a group has no source of its own; its rows have";
-            self.problem(Problem::under(Code::ExclusiveKeys, at, "fields", what).on_key());
-        }
-        let natural = match (event.is_some() || keys.event.is_some(), document.is_some() || keys.document.is_some()) {
-            // A constant beside a field of the event is written into the event, and demanded of it the other way.
-            (true, false) if matches!(input, Input::Constant(_)) => None,
-            (true, false) if is_group => None,
-            (false, true) if is_group => None,
-            (true, false) => Some(Direction::ToEvent),
-            (false, true) => Some(Direction::ToDocument),
-            _ => None,
-        };
-        if !computed && !is_group && natural.is_some() {
-            let key = if keys.event.is_some() { "event" } else { "document" };
-            let what = "this row has no source: it names one side only, and no `constant`, `setting`, `value`, `cause` or `template`";
-            self.problem(Problem::under(Code::MissingKey, at, key, what).label("where does the value come from?"));
-        }
-        if computed && event.is_some() && document.is_some() && keys.only.is_none() {
-            let what = "a computed value goes one way: say which with `only`, or leave out the side that is not filled";
-            self.problem(Problem::under(Code::OneWayRow, at, "", what).label("`only` is missing"));
-        }
-        if let (Some(EventPlace::Attribute(attribute)), true) =
-            (event, keys.only != Some(Direction::ToDocument) && natural != Some(Direction::ToDocument))
-            && matches!(attribute, Attribute::Source | Attribute::Type)
-            && self.file.only != Some(Direction::ToDocument)
-        {
-            let what = format!("`{}` is made by the route; a row can read it, not fill it", attribute.as_str());
-            self.problem(Problem::under(Code::OneWayRow, at, "event", what).help("add `only = \"to-document\"`"));
-        }
-        match (keys.only, natural) {
-            (Some(only), Some(natural)) if only != natural => {
-                let what = "this row can only go the other way: it names one side only";
-                self.problem(Problem::under(Code::OneWayRow, at, "only", what));
-                Some(natural)
-            }
-            (only, natural) => only.or(natural),
-        }
-    }
-
-    fn conditions(&mut self, keys: &RowKeys, at: &[String], group: &Group<'_>) -> Vec<Condition> {
-        let mut found = Vec::new();
-        for (index, keys) in keys.when.iter().enumerate() {
-            let mut under = at.to_vec();
-            under.extend(["when".to_owned(), index.to_string()]);
-            let namespaces = self.file.document.format.is_xml().then(|| self.namespaces.clone());
-            match Condition::compile(keys, namespaces.as_ref(), &under) {
-                Err(problem) => self.problem(problem),
-                Ok(mut condition) => {
-                    if condition.on == Direction::ToDocument {
-                        let schema = self.with.schema.clone();
-                        let here = group.field.at(&condition.path);
-                        condition.from_top = here.is_none();
-                        match here.or_else(|| schema.root.at(&condition.path)) {
-                            None => self.unknown_field(&condition.path, &under, "event", group.field),
-                            Some(field) => self.problems.extend(impossible(&condition.test, field, &under)),
-                        }
-                    }
-                    found.push(condition);
-                }
-            }
-        }
-        found
-    }
-
-    fn sum(&mut self, text: &str, at: &[String]) -> Option<Path> {
-        match Path::in_event(text) {
-            Ok(path) if self.with.schema.root.at(&path).is_some_and(|field| field.kind == Kind::Integer) => Some(path),
-            Ok(_) => {
-                let what = "these are no amounts in the event's schema";
-                self.problem(Problem::under(Code::UnknownEventField, at, "sum", what));
-                None
-            }
-            Err(bad) => {
-                self.problem(bad_path(bad, at, "sum", text));
-                None
-            }
-        }
-    }
-
-    /// Every field that the event's schema requires is filled by some row.
-    fn coverage(&mut self, rows: &[Row], group: &Field, prefix: &str) {
-        if self.file.only == Some(Direction::ToDocument) {
-            return;
-        }
-        for field in group.fields.iter().filter(|field| field.required) {
-            let path = format!("{prefix}{}", field.name);
-            let fills = |row: &&Row| {
-                row.goes(Direction::ToEvent)
-                    && matches!(&row.event, Some(EventPlace::Data(p)) if p.steps().first().is_some_and(|s| s.name.local == field.name))
-            };
-            let filling: Vec<&Row> = rows.iter().filter(fills).collect();
-            // A group row without an event side holds rows for the group around it.
-            let deeper: Vec<&Row> = rows.iter().filter(|row| row.event.is_none()).collect();
-            let through = deeper.iter().any(|row| {
-                matches!(&row.body, Body::Group(rows) if rows.iter().any(|row| fills(&row)))
-            });
-            if filling.is_empty() && !through {
-                let what = format!("nothing fills `{path}`, which {} requires", self.with.schema.event_type);
-                self.problem(
-                    Problem::error(Code::RequiredFieldNotFilled, &["fields"], what)
-                        .on_key()
-                        .label(format!("no row for `{path}`"))
-                        .help("add a row for it, or say `only = \"to-document\"` for the whole mapping"),
-                );
-            }
-            for row in filling {
-                if let (Body::Group(rows) | Body::Packed { rows, .. }, Some(inner)) =
-                    (&row.body, field.items.as_deref().or(Some(field)))
-                {
-                    self.coverage(rows, inner, &format!("{path}{}", if field.items.is_some() { "[]." } else { "." }));
-                }
-            }
         }
     }
 }
@@ -753,7 +484,9 @@ impl EventPlace {
 
 /// A condition that no event can meet, or that every event meets, because the schema lists other values.
 pub fn impossible(test: &Test, field: &Field, at: &[String]) -> Vec<Problem> {
-    let (Some(values), Test::Is(wanted) | Test::Not(wanted)) = (&field.values, test) else { return Vec::new() };
+    let (Some(values), Test::Is(wanted) | Test::Not(wanted)) = (&field.values, test) else {
+        return Vec::new();
+    };
     let known: Vec<&str> = values.iter().filter_map(|value| value.as_str()).collect();
     let key = if matches!(test, Test::Is(_)) { "is" } else { "not" };
     let foreign = wanted.iter().enumerate().filter(|(_, value)| !known.contains(&value.as_str()));
@@ -761,9 +494,14 @@ pub fn impossible(test: &Test, field: &Field, at: &[String]) -> Vec<Problem> {
         .map(|(index, value)| {
             let mut under = at.to_vec();
             under.push(key.to_owned());
-            Problem::under(Code::UnknownName, &under, &index.to_string(), format!("`{}` is never `{value}`", field.name))
-                .label("not among the values of the schema")
-                .did_you_mean(value, known.iter().copied())
+            Problem::under(
+                Code::UnknownName,
+                &under,
+                &index.to_string(),
+                format!("`{}` is never `{value}`", field.name),
+            )
+            .label("not among the values of the schema")
+            .did_you_mean(value, known.iter().copied())
         })
         .collect()
 }
@@ -798,4 +536,3 @@ fn kind_in_words(kind: Kind) -> &'static str {
 fn quoted(words: &[&str]) -> String {
     words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
 }
-

@@ -1,0 +1,245 @@
+//! Compiling what requests and answers have in common: requests, rules for answers, what is made of them.
+
+use super::*;
+
+impl Compiler<'_> {
+    pub(super) fn document_conditions(&mut self, keys: &[ConditionKeys], at: At<'_>) -> Vec<Condition> {
+        let mut found = Vec::new();
+        for (index, keys) in keys.iter().enumerate() {
+            let at = under(at, &[&index.to_string()]);
+            match Condition::compile(keys, Some(&self.namespaces), &at) {
+                Ok(condition) if condition.on == Direction::ToEvent => found.push(condition),
+                Ok(_) => self.problem(
+                    Problem::under(Code::ExclusiveKeys, &at, "event", "a condition here is on the document")
+                        .on_key(),
+                ),
+                Err(problem) => self.problem(problem),
+            }
+        }
+        found
+    }
+    pub(super) fn path(&mut self, text: &str, at: At<'_>) -> Option<Path> {
+        match Path::in_document(text, Some(&self.namespaces)) {
+            Ok(path) => Some(path),
+            Err(bad) => {
+                let (key, before) =
+                    at.split_last().map(|(key, before)| (key.as_str(), before)).unwrap_or(("", at));
+                self.problem(bad_path(bad, before, key, text));
+                None
+            }
+        }
+    }
+    pub(super) fn request(&mut self, keys: &RequestKeys, at: At<'_>) -> Option<Request> {
+        const METHODS: [&str; 5] = ["GET", "POST", "PUT", "PATCH", "DELETE"];
+        if !METHODS.contains(&keys.method.as_str()) {
+            let problem =
+                Problem::under(Code::UnknownName, at, "method", format!("`{}` is not a method", keys.method))
+                    .did_you_mean(&keys.method, METHODS);
+            self.problem(problem);
+        }
+        if let SystemPlanKind::Amqp = self.kind() {
+            let what = "a request goes over HTTP, and this system is a broker";
+            self.problem(Problem::under(Code::ExclusiveKeys, at, "", what).on_key());
+        }
+        let path = self.template(&keys.path, Escape::Url, &under(at, &["path"]));
+        let query = self.templates(&keys.query, Escape::None, &under(at, &["query"]));
+        let headers = self.templates(&keys.headers, Escape::None, &under(at, &["headers"]));
+        let mapping = keys
+            .mapping
+            .as_ref()
+            .and_then(|name| self.mapping(name, Direction::ToDocument, &under(at, &["mapping"])));
+        if let Some(rate) = &keys.rate
+            && !self.file.rates.contains_key(rate)
+        {
+            let known: Vec<&str> = self.file.rates.keys().map(String::as_str).collect();
+            let problem = Problem::under(Code::UnknownName, at, "rate", format!("there is no rate `{rate}`"))
+                .did_you_mean(rate, known);
+            self.problem(problem);
+        }
+        Some(Request {
+            method: keys.method.clone(),
+            path: path?,
+            query,
+            headers,
+            mapping,
+            rate: keys.rate.clone(),
+        })
+    }
+    pub(super) fn kind(&self) -> SystemPlanKind {
+        if self.file.amqp.is_some() { SystemPlanKind::Amqp } else { SystemPlanKind::Http }
+    }
+    pub(super) fn rules(&mut self, keys: &[AnswerKeys], at: At<'_>) -> Vec<Rule> {
+        let mut rules = Vec::new();
+        for (index, keys) in keys.iter().enumerate() {
+            let at = under(at, &[&index.to_string()]);
+            let mut statuses = Vec::new();
+            for (index, text) in keys.status.iter().enumerate() {
+                match status(text) {
+                    Some(range) => statuses.push(range),
+                    None => self.problem(
+                        Problem::under(
+                            Code::WrongType,
+                            &under(&at, &["status"]),
+                            &index.to_string(),
+                            "this is not an HTTP status",
+                        )
+                        .help("three digits, or a class: `404`, `5xx`"),
+                    ),
+                }
+            }
+            let conditions = keys.conditions.iter().enumerate().filter_map(|(index, keys)| {
+                self.answer_condition(keys, &under(&at, &["where", &index.to_string()]))
+            });
+            let conditions = conditions.collect();
+            let any = keys.any.as_ref().and_then(|text| self.path(text, &under(&at, &["any"])));
+            rules.push(Rule {
+                statuses,
+                conditions,
+                any,
+                body: keys.body,
+                fault: keys.fault.clone(),
+                then: keys.then,
+                why: keys.why.clone(),
+            });
+        }
+        for (index, rule) in rules.iter().enumerate() {
+            let catches_all = rules.iter().take(index).position(|earlier| {
+                earlier.statuses.is_empty()
+                    && earlier.conditions.is_empty()
+                    && earlier.body.is_none()
+                    && earlier.fault.is_none()
+            });
+            if catches_all.is_some() {
+                let _ = rule;
+                self.problem(
+                    Problem::under(
+                        Code::UnreachableAnswer,
+                        at,
+                        &index.to_string(),
+                        "this rule is never reached",
+                    )
+                    .label("an earlier rule fits every answer"),
+                );
+            }
+        }
+        rules
+    }
+    pub(super) fn answer_condition(
+        &mut self,
+        keys: &AnswerConditionKeys,
+        at: At<'_>,
+    ) -> Option<AnswerCondition> {
+        let path = self.path(&keys.document, &under(at, &["document"]))?;
+        let mut texts = |texts: &[String], key: &str| -> Vec<Template> {
+            let compiled = texts.iter().enumerate().filter_map(|(index, text)| {
+                self.template(text, Escape::None, &under(at, &[key, &index.to_string()]))
+            });
+            compiled.collect()
+        };
+        let test = match (&keys.is, &keys.not, keys.present) {
+            (Some(is), None, None) => AnswerTest::Is(texts(is, "is")),
+            (None, Some(not), None) => AnswerTest::Not(texts(not, "not")),
+            (None, None, Some(present)) => AnswerTest::Present(present),
+            _ => {
+                let what = "a condition asks exactly one thing: `is`, `not` or `present`";
+                self.problem(Problem::under(Code::ExclusiveKeys, at, "", what));
+                return None;
+            }
+        };
+        Some(AnswerCondition { path, test })
+    }
+    pub(super) fn emits(&mut self, keys: &[EmitKeys], at: At<'_>, ask: bool) -> Vec<Emit> {
+        let mut emits = Vec::new();
+        for (index, keys) in keys.iter().enumerate() {
+            let at = under(at, &[&index.to_string()]);
+            let when = self.document_conditions(&keys.when, &under(&at, &["when"]));
+            let given = [keys.mapping.is_some(), keys.ignore.is_some(), keys.wait, keys.dead.is_some()];
+            let action = match keys {
+                _ if given.iter().filter(|given| **given).count() != 1 => {
+                    let what = "a rule does exactly one thing: `mapping`, `ignore`, `wait` or `dead`";
+                    self.problem(
+                        Problem::under(Code::ExclusiveKeys, &at, "", what).label("exactly one of the four"),
+                    );
+                    continue;
+                }
+                EmitKeys { mapping: Some(name), .. } => {
+                    match self.mapping(name, Direction::ToEvent, &under(&at, &["mapping"])) {
+                        Some(mapping) => EmitAction::Event(mapping),
+                        None => continue,
+                    }
+                }
+                EmitKeys { ignore: Some(why), .. } => EmitAction::Ignore(why.clone()),
+                EmitKeys { dead: Some(why), .. } => EmitAction::Dead(why.clone()),
+                _ => {
+                    if !ask {
+                        let what = "`wait` is for routes that ask again (`ask`)";
+                        self.problem(Problem::under(Code::ExclusiveKeys, &at, "wait", what).on_key());
+                    }
+                    EmitAction::Wait
+                }
+            };
+            let each = keys.each.as_ref().and_then(|text| self.path(text, &under(&at, &["each"])));
+            let opens = keys.opens.as_ref().and_then(|opens| self.opens(opens, &under(&at, &["opens"])));
+            emits.push(Emit { when, action, each, opens, also: keys.also });
+        }
+        emits
+    }
+    pub(super) fn opens(&mut self, keys: &OpensKeys, at: At<'_>) -> Option<Opens> {
+        if self.file.collect.get(&keys.route).is_none_or(|route| route.ask.is_none()) {
+            let known: Vec<&str> = self
+                .file
+                .collect
+                .iter()
+                .filter(|(_, route)| route.ask.is_some())
+                .map(|(name, _)| name.as_str())
+                .collect();
+            let what = format!("the adapter has no `collect` route `{}` that asks", keys.route);
+            let problem =
+                Problem::under(Code::UnknownName, at, "route", what).did_you_mean(&keys.route, known);
+            self.problem(problem);
+        }
+        let one_per = keys
+            .one_per
+            .as_ref()
+            .and_then(|text| self.template(text, Escape::None, &under(at, &["one_per"])));
+        let keep = self.templates(&keys.keep, Escape::None, &under(at, &["keep"]));
+        let key = self.template(&keys.key, Escape::None, &under(at, &["key"]))?;
+        for (index, event) in keys.not_after.iter().enumerate() {
+            self.schema(event, &under(at, &["not_after", &index.to_string()]));
+        }
+        let (route, not_after) = (keys.route.clone(), keys.not_after.clone());
+        Some(Opens { route, key, one_per, not_after, keep, keep_event: keys.keep_event })
+    }
+    pub(super) fn publish(&mut self, keys: &PublishKeys, at: At<'_>) -> Option<Publish> {
+        if let SystemPlanKind::Http = self.kind() {
+            let what = "a message is published to a broker, and this system is reached over HTTP";
+            self.problem(Problem::under(Code::ExclusiveKeys, at, "", what).on_key());
+        }
+        let exchange = self.template(&keys.exchange, Escape::None, &under(at, &["exchange"]));
+        let routing_key = self.template(&keys.routing_key, Escape::None, &under(at, &["routing_key"]));
+        let headers = self.templates(&keys.headers, Escape::None, &under(at, &["headers"]));
+        Some(Publish { exchange: exchange?, routing_key: routing_key?, headers })
+    }
+    pub(super) fn before(&mut self, keys: &BeforeKeys, at: At<'_>) -> Option<Before> {
+        let request = self.request(&keys.request, &under(at, &["request"]))?;
+        let answers = self.rules(&keys.answers, &under(at, &["answers"]));
+        let mut keep = Vec::new();
+        for (name, text) in &keys.keep {
+            if let Some(path) = self.path(text, &under(at, &["keep", name])) {
+                keep.push((name.clone(), path));
+            }
+        }
+        Some(Before { request, answers, keep })
+    }
+    pub(super) fn probe(&mut self, keys: &ProbeKeys, at: At<'_>) -> Option<Probe> {
+        let request = self.request(&keys.request, &under(at, &["request"]))?;
+        let answers = self.rules(&keys.answers, &under(at, &["answers"]));
+        let says = |meaning| answers.iter().any(|rule| rule.then == meaning);
+        if !says(Meaning::Delivered) || !says(Meaning::Absent) {
+            let what = "a probe tells which answer means `delivered` and which means `absent`";
+            self.problem(Problem::under(Code::NoProbe, at, "answers", what));
+        }
+        let settle = self.duration(&keys.settle, "0s", &under(at, &["settle"]));
+        Some(Probe { request, answers, format: keys.format, settle })
+    }
+}
