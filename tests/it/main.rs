@@ -1,4 +1,8 @@
 //! The one integration-test binary. Each module is one promise or one part; see its first lines.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
+mod docs;
+mod events;
+mod formats;
 mod judges;
+mod tidy;
