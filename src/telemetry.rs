@@ -280,7 +280,9 @@ mod tests {
         metrics.count("r", "delivered", 1);
         metrics.dead("r", "PH1");
         metrics.request("r", Duration::from_millis(5));
-        [&metrics.taken_in, &metrics.refused, &metrics.in_doubt].map(|family| Metrics::inc(family, "r"));
+        for family in [&metrics.taken_in, &metrics.refused, &metrics.in_doubt] {
+            Metrics::inc(family, "r");
+        }
         metrics.drift.get_or_create_owned(&MappingLabel { mapping: "m".into() }).inc();
         metrics.open_items.get_or_create_owned(&RouteLabel { route: "r".into() }).set(1);
         metrics.connected.get_or_create_owned(&LinkLabel { link: "l".into() }).set(1);

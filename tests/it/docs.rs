@@ -17,7 +17,9 @@ fn root() -> PathBuf {
 fn the_generated_reference_is_fresh() {
     let stale: Vec<String> = docs::reference()
         .into_iter()
-        .filter(|(name, text)| std::fs::read_to_string(root().join("docs").join(name)).ok().as_deref() != Some(text))
+        .filter(|(name, text)| {
+            std::fs::read_to_string(root().join("docs").join(name)).ok().as_deref() != Some(text)
+        })
         .map(|(name, _)| name)
         .collect();
     assert!(stale.is_empty(), "stale: {stale:?}; renew with `cargo run -- docs --write docs`");
@@ -51,8 +53,11 @@ fn every_code_is_used_somewhere_in_the_source() {
         text
     }
     let source = texts(root().join("src"));
-    let unused: Vec<String> =
-        Code::ALL.iter().filter(|code| !source.contains(&format!("Code::{code:?}"))).map(|code| format!("{code} {code:?}")).collect();
+    let unused: Vec<String> = Code::ALL
+        .iter()
+        .filter(|code| !source.contains(&format!("Code::{code:?}")))
+        .map(|code| format!("{code} {code:?}"))
+        .collect();
     assert!(unused.is_empty(), "codes that nothing raises: {unused:?}");
 }
 
@@ -62,7 +67,9 @@ fn the_adapters_and_mappings_of_the_tree_are_without_a_problem() {
     let problems: Vec<String> = project
         .diagnostics
         .iter()
-        .map(|d| format!("{}:{}:{}: {} {}", d.path.display(), d.line, d.column, d.problem.code, d.problem.what))
+        .map(|d| {
+            format!("{}:{}:{}: {} {}", d.path.display(), d.line, d.column, d.problem.code, d.problem.what)
+        })
         .collect();
     assert!(problems.is_empty(), "{}", problems.join("\n"));
     assert!(project.config.is_some());
@@ -73,7 +80,13 @@ fn every_command_that_a_document_shows_exists() {
     let command = Cli::command();
     let names: BTreeSet<&str> = command.get_subcommands().map(|inner| inner.get_name()).collect();
     let mut wrong = Vec::new();
-    for file in ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "docs/reference/codes.md", "docs/reference/topology.md"] {
+    for file in [
+        "README.md",
+        "ARCHITECTURE.md",
+        "CONTRIBUTING.md",
+        "docs/reference/codes.md",
+        "docs/reference/topology.md",
+    ] {
         let text = std::fs::read_to_string(root().join(file)).unwrap();
         for (at, _) in text.match_indices("`packhorse ") {
             let rest = &text[at + "`packhorse ".len()..];

@@ -19,10 +19,34 @@ fn xml(bytes: &[u8]) -> Result<Tree, Code> {
 fn what_rfc_8259_allows_is_read() {
     // Section by section: 2 structure, 3 values, 4 objects, 5 arrays, 6 numbers, 7 strings.
     for text in [
-        "null", " true ", "false\n", "\t\"x\"\r\n", "0", "-0", "-0.0", "1e5", "1E+5", "1.5e-9", "123456789012345678901234567890",
-        "{}", "[]", "[1,2]", "[ 1 , 2 ]", "{\"a\":1}", "{ \"a\" : [ { \"b\" : null } ] }", "{\"\":0}", "[[],[[]]]",
-        "\"\\\"\\\\\\/\\b\\f\\n\\r\\t\"", "\"\\u0000\"", "\"\\u00e9\\u0041\"", "\"\\ud83d\\ude00\"", "\"\\uD834\\uDD1E\"", "\"é😀\"", "\"\u{7f}\"",
-        "{\"a\":\"b\",\"c\":\"d\"}", "[1,null,true,false,\"x\",{}]",
+        "null",
+        " true ",
+        "false\n",
+        "\t\"x\"\r\n",
+        "0",
+        "-0",
+        "-0.0",
+        "1e5",
+        "1E+5",
+        "1.5e-9",
+        "123456789012345678901234567890",
+        "{}",
+        "[]",
+        "[1,2]",
+        "[ 1 , 2 ]",
+        "{\"a\":1}",
+        "{ \"a\" : [ { \"b\" : null } ] }",
+        "{\"\":0}",
+        "[[],[[]]]",
+        "\"\\\"\\\\\\/\\b\\f\\n\\r\\t\"",
+        "\"\\u0000\"",
+        "\"\\u00e9\\u0041\"",
+        "\"\\ud83d\\ude00\"",
+        "\"\\uD834\\uDD1E\"",
+        "\"é😀\"",
+        "\"\u{7f}\"",
+        "{\"a\":\"b\",\"c\":\"d\"}",
+        "[1,null,true,false,\"x\",{}]",
     ] {
         assert!(json(text).is_ok(), "refused: {text}");
     }
@@ -33,11 +57,66 @@ fn what_rfc_8259_allows_is_read() {
 #[test]
 fn what_rfc_8259_does_not_allow_is_refused_with_its_place() {
     for text in [
-        "", " ", "nul", "True", "undefined", "NaN", "Infinity", "-", "+1", "01", "-01", "1.", ".5", "1e", "1e+", "0x10", "1_000", "--1",
-        "[", "]", "[1", "[1,", "[1,]", "[,1]", "[1 2]", "[1,,2]", "{", "}", "{\"a\"", "{\"a\":", "{\"a\":1", "{\"a\":1,", "{\"a\":1,}", "{a:1}",
-        "{'a':1}", "{\"a\" 1}", "{\"a\":1 \"b\":2}", "{1:1}", "{\"a\":1}}", "\"", "\"a", "\"\\x\"", "\"\\u12\"", "\"\\u12g4\"", "\"\\\"", "'a'",
-        "\"a\nb\"", "\"a\tb\"", "\"a\u{0}b\"", "\"\u{1f}\"", "1 2", "{} []", "// x\n1", "/* x */ 1", "[1]x", "\u{a0}1", "\u{feff}\u{feff}1",
-        "\u{c}1", "[\"a\",\n4\n,1,", "{\"a\":\"b\"}#",
+        "",
+        " ",
+        "nul",
+        "True",
+        "undefined",
+        "NaN",
+        "Infinity",
+        "-",
+        "+1",
+        "01",
+        "-01",
+        "1.",
+        ".5",
+        "1e",
+        "1e+",
+        "0x10",
+        "1_000",
+        "--1",
+        "[",
+        "]",
+        "[1",
+        "[1,",
+        "[1,]",
+        "[,1]",
+        "[1 2]",
+        "[1,,2]",
+        "{",
+        "}",
+        "{\"a\"",
+        "{\"a\":",
+        "{\"a\":1",
+        "{\"a\":1,",
+        "{\"a\":1,}",
+        "{a:1}",
+        "{'a':1}",
+        "{\"a\" 1}",
+        "{\"a\":1 \"b\":2}",
+        "{1:1}",
+        "{\"a\":1}}",
+        "\"",
+        "\"a",
+        "\"\\x\"",
+        "\"\\u12\"",
+        "\"\\u12g4\"",
+        "\"\\\"",
+        "'a'",
+        "\"a\nb\"",
+        "\"a\tb\"",
+        "\"a\u{0}b\"",
+        "\"\u{1f}\"",
+        "1 2",
+        "{} []",
+        "// x\n1",
+        "/* x */ 1",
+        "[1]x",
+        "\u{a0}1",
+        "\u{feff}\u{feff}1",
+        "\u{c}1",
+        "[\"a\",\n4\n,1,",
+        "{\"a\":\"b\"}#",
     ] {
         let error = parse_json(text, &Limits::default()).expect_err(text);
         assert_eq!(error.code, Code::MalformedJson, "{text}: {error}");
@@ -69,7 +148,8 @@ fn digits_of_numbers_survive_as_written() {
 
 #[test]
 fn bombs_of_depth_and_size_are_refused_before_they_cost_anything() {
-    let limits = Limits { bytes: 1 << 20, depth: 64, values: 1_000, text: 1_000, attributes: 8, namespaces: 8 };
+    let limits =
+        Limits { bytes: 1 << 20, depth: 64, values: 1_000, text: 1_000, attributes: 8, namespaces: 8 };
     let json = |text: &str| Format::Json.decode(text.as_bytes(), None, &limits).unwrap_err().code;
     let xml = |text: &str| Format::Xml.decode(text.as_bytes(), None, &limits).unwrap_err().code;
     assert_eq!(json(&"[".repeat(100_000)), Code::DocumentTooLarge);
@@ -94,7 +174,10 @@ fn dtds_and_entities_are_refused_whatever_they_would_do() {
     assert_eq!(xml(file.as_bytes()), Err(Code::DtdRefused));
     assert_eq!(xml(b"<l>&nbsp;</l>"), Err(Code::EntityRefused));
     assert_eq!(xml(b"<l a=\"&nbsp;\"/>"), Err(Code::EntityRefused));
-    assert_eq!(xml(b"<l>&lt;&amp;&#65;&#x42;</l>"), Ok(Tree::Record(Record::from_iter([(Name::plain("l"), Tree::text("<&AB"))]))));
+    assert_eq!(
+        xml(b"<l>&lt;&amp;&#65;&#x42;</l>"),
+        Ok(Tree::Record(Record::from_iter([(Name::plain("l"), Tree::text("<&AB"))])))
+    );
 }
 
 #[test]
@@ -108,13 +191,17 @@ fn the_encoding_is_found_out_and_believed_in_the_order_of_the_standards() {
     // What the transport says counts more than the declaration.
     let utf8 = Format::Xml.decode(text.as_bytes(), Some("utf-8"), &Limits::default()).unwrap();
     assert_eq!(inside(utf8), expected);
-    let utf16: Vec<u8> = [0xFEFF].into_iter().chain("<a>é</a>".encode_utf16()).flat_map(u16::to_le_bytes).collect();
+    let utf16: Vec<u8> =
+        [0xFEFF].into_iter().chain("<a>é</a>".encode_utf16()).flat_map(u16::to_le_bytes).collect();
     assert_eq!(inside(xml(&utf16).unwrap()), Tree::text("é"));
     assert_eq!(xml(b"<a>\xe9</a>"), Err(Code::WrongEncoding));
     assert_eq!(xml(b"<?xml version='1.0' encoding='klingon'?><a/>"), Err(Code::WrongEncoding));
     let json = Format::Json.decode(b"\"\xe9\"", None, &Limits::default()).unwrap_err();
     assert_eq!(json.code, Code::WrongEncoding);
-    assert_eq!(Format::Json.decode(b"\"\xe9\"", Some("iso-8859-1"), &Limits::default()).unwrap(), Tree::text("é"));
+    assert_eq!(
+        Format::Json.decode(b"\"\xe9\"", Some("iso-8859-1"), &Limits::default()).unwrap(),
+        Tree::text("é")
+    );
 }
 
 #[test]
@@ -133,10 +220,16 @@ fn xml_keeps_what_counts_and_says_it_again() {
     let source = "<?xml version=\"1.0\"?>\n<o xmlns=\"urn:o\" xmlns:p=\"urn:p\" id=\"7\">\n  <p:a>1</p:a><p:a>2</p:a><b p:x=\"y\"> t </b>\n  <c><![CDATA[<raw> & ]]></c><d/><e xmlns:xsi=\"http://www.w3.org/2001/XMLSchema-instance\" xsi:nil=\"true\"/></o>";
     let tree = xml(source.as_bytes()).unwrap();
     let root = tree.as_record().unwrap().entries()[0].1.as_record().unwrap();
-    let texts: Vec<(String, Option<String>)> = root.entries().iter().map(|(name, tree)| (name.to_string(), tree.to_plain_text())).collect();
+    let texts: Vec<(String, Option<String>)> =
+        root.entries().iter().map(|(name, tree)| (name.to_string(), tree.to_plain_text())).collect();
     let expected = [
-        ("@id", Some("7")), ("{urn:p}a", Some("1")), ("{urn:p}a", Some("2")), ("{urn:o}b", Some(" t ")),
-        ("{urn:o}c", Some("<raw> & ")), ("{urn:o}d", Some("")), ("{urn:o}e", None),
+        ("@id", Some("7")),
+        ("{urn:p}a", Some("1")),
+        ("{urn:p}a", Some("2")),
+        ("{urn:o}b", Some(" t ")),
+        ("{urn:o}c", Some("<raw> & ")),
+        ("{urn:o}d", Some("")),
+        ("{urn:o}e", None),
     ];
     assert_eq!(texts, expected.map(|(name, text)| (name.to_owned(), text.map(str::to_owned))).to_vec());
     assert_eq!(root.get_local("b").unwrap().as_record().unwrap().get_plain(TEXT), Some(&Tree::text(" t ")));
@@ -148,7 +241,10 @@ fn xml_keeps_what_counts_and_says_it_again() {
 #[test]
 fn what_xml_cannot_hold_is_refused_in_writing() {
     let write = |name: &str, text: &str| {
-        Format::Xml.encode(&Tree::Record(Record::from_iter([(Name::plain(name), Tree::text(text))])), &Style::default())
+        Format::Xml.encode(
+            &Tree::Record(Record::from_iter([(Name::plain(name), Tree::text(text))])),
+            &Style::default(),
+        )
     };
     assert_eq!(write("a", "x\u{0}y").unwrap_err().code, Code::CannotWrite);
     assert_eq!(write("a", "x\u{b}y").unwrap_err().code, Code::CannotWrite);
@@ -183,13 +279,21 @@ fn soap_gives_the_element_in_the_body_and_knows_faults_of_both_versions() {
 #[test]
 fn forms_are_read_and_written_as_browsers_do() {
     let tree = Format::Form.decode(b"a=1+2&b=%C3%A9%26&a=x&empty=&flag", None, &Limits::default()).unwrap();
-    let pairs: Vec<(&str, &str)> =
-        tree.as_record().unwrap().entries().iter().map(|(name, tree)| (name.local.as_str(), tree.as_text().unwrap())).collect();
+    let pairs: Vec<(&str, &str)> = tree
+        .as_record()
+        .unwrap()
+        .entries()
+        .iter()
+        .map(|(name, tree)| (name.local.as_str(), tree.as_text().unwrap()))
+        .collect();
     assert_eq!(pairs, [("a", "1 2"), ("b", "é&"), ("a", "x"), ("empty", ""), ("flag", "")]);
     let again = Format::Form.encode(&tree, &Style::default()).unwrap();
     assert_eq!(String::from_utf8(again).unwrap(), "a=1+2&b=%C3%A9%26&a=x&empty=&flag=");
     for wrong in [&b"a=%"[..], b"a=%4", b"a=%zz", b"a=%ff"] {
-        assert_eq!(Format::Form.decode(wrong, None, &Limits::default()).unwrap_err().code, Code::MalformedForm);
+        assert_eq!(
+            Format::Form.decode(wrong, None, &Limits::default()).unwrap_err().code,
+            Code::MalformedForm
+        );
     }
 }
 
@@ -204,13 +308,20 @@ fn trees_of_every_shape_come_back_from_json_as_they_went() {
 
 fn shape(random: &mut packhorse::mapping::generate::Random, depth: u32) -> Tree {
     let text = |random: &mut packhorse::mapping::generate::Random| -> String {
-        (0..random.between(0, 6)).map(|_| char::from_u32(random.between(0, 0x11_0000) as u32).unwrap_or('\u{0}')).collect()
+        (0..random.between(0, 6))
+            .map(|_| char::from_u32(random.between(0, 0x11_0000) as u32).unwrap_or('\u{0}'))
+            .collect()
     };
     match random.between(0, if depth < 5 { 6 } else { 4 }) {
         0 => Tree::Null,
         1 => Tree::Bool(random.one_in(2)),
         2 => Tree::integer(random.bits() as i64),
-        3 => Tree::Number(format!("{}.{}e{}", random.between(0, 99), random.between(0, 99), random.between(0, 20))),
+        3 => Tree::Number(format!(
+            "{}.{}e{}",
+            random.between(0, 99),
+            random.between(0, 99),
+            random.between(0, 20)
+        )),
         4 => Tree::Text(text(random)),
         5 => Tree::List((0..random.between(0, 4)).map(|_| shape(random, depth + 1)).collect()),
         _ => {

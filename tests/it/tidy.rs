@@ -41,7 +41,9 @@ fn first_names(text: &str, start: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for (at, _) in text.match_indices(start) {
         let rest = &text[at + start.len()..];
-        let name = |text: &str| text.trim_start().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
+        let name = |text: &str| {
+            text.trim_start().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>()
+        };
         let Some(group) = rest.strip_prefix('{') else {
             found.insert(name(rest));
             continue;
@@ -112,15 +114,42 @@ fn modules_use_only_what_the_import_table_allows() {
         }
         for name in &crates {
             let used = text.contains(&format!("{name}::")) && {
-                let start = |before: char| !(before.is_alphanumeric() || before == '_' || before == ':' || before == '.');
-                text.match_indices(&format!("{name}::")).any(|(at, _)| text[..at].chars().next_back().is_none_or(start))
+                let start = |before: char| {
+                    !(before.is_alphanumeric() || before == '_' || before == ':' || before == '.')
+                };
+                text.match_indices(&format!("{name}::"))
+                    .any(|(at, _)| text[..at].chars().next_back().is_none_or(start))
             };
             // Everybody may name errors and trace; nobody else's library is anybody's.
-            if used && !row.world.contains(name) && !matches!(name.as_str(), "tracing" | "thiserror" | "serde_json" | "jiff" | "schemars" | "serde" | "base64" | "ring" | "bytes" | "rust_decimal" | "encoding_rs") {
+            if used
+                && !row.world.contains(name)
+                && !matches!(
+                    name.as_str(),
+                    "tracing"
+                        | "thiserror"
+                        | "serde_json"
+                        | "jiff"
+                        | "schemars"
+                        | "serde"
+                        | "base64"
+                        | "ring"
+                        | "bytes"
+                        | "rust_decimal"
+                        | "encoding_rs"
+                )
+            {
                 wrong.push(format!("{}: `{module}` may not use the library `{name}`", path.display()));
             }
         }
-        let clocks = ["Timestamp::now(", "SystemTime::now(", "Instant::now(", "std::fs::", "std::env::", "tokio::", "std::net::"];
+        let clocks = [
+            "Timestamp::now(",
+            "SystemTime::now(",
+            "Instant::now(",
+            "std::fs::",
+            "std::env::",
+            "tokio::",
+            "std::net::",
+        ];
         for clock in clocks.iter().filter(|clock| row.pure && text.contains(**clock)) {
             wrong.push(format!("{}: `{module}` is pure and uses `{clock}`", path.display()));
         }
@@ -130,7 +159,8 @@ fn modules_use_only_what_the_import_table_allows() {
 
 #[test]
 fn the_table_has_no_row_for_what_is_not_there_and_the_two_ways_never_meet() {
-    let modules: BTreeSet<String> = sources(&root().join("src")).iter().map(|(path, _)| module(path)).collect();
+    let modules: BTreeSet<String> =
+        sources(&root().join("src")).iter().map(|(path, _)| module(path)).collect();
     for (name, row) in table() {
         assert!(modules.contains(&name), "the import table has a row for `{name}`, which is not there");
         assert!(!(name == "deliver" && row.ours.contains("collect")), "deliver must not use collect");
@@ -165,8 +195,27 @@ fn every_file_says_first_what_it_is_for_and_few_are_long() {
 fn the_source_names_no_vendor_and_no_council() {
     // Vendors of the adapters in the tree, and councils that the domain's sources speak of.
     let names = [
-        "govuk", "gov.uk pay", "capita", "pay360", "scp", "localgovims", "civica", "allpay", "academy", "mosaic", "liquidlogic",
-        "barnsley", "bromley", "brent", "hackney", "stockport", "sheffield", "birmingham", "conwy", "dundee", "west sussex",
+        "govuk",
+        "gov.uk pay",
+        "capita",
+        "pay360",
+        "scp",
+        "localgovims",
+        "civica",
+        "allpay",
+        "academy",
+        "mosaic",
+        "liquidlogic",
+        "barnsley",
+        "bromley",
+        "brent",
+        "hackney",
+        "stockport",
+        "sheffield",
+        "birmingham",
+        "conwy",
+        "dundee",
+        "west sussex",
     ];
     let mut wrong = Vec::new();
     for (path, text) in sources(&root().join("src")) {
@@ -192,9 +241,20 @@ fn our_own_enums_are_matched_without_a_default_in_the_ways_of_a_message() {
     let mut wrong = Vec::new();
     for file in ["src/verdict.rs", "src/deliver.rs", "src/store/journal.rs"] {
         let text = shipped(&std::fs::read_to_string(root().join(file)).unwrap());
-        for subject in ["match verdict", "match state", "match place", "match record", "match failure.class", "match end"] {
+        for subject in [
+            "match verdict",
+            "match state",
+            "match place",
+            "match record",
+            "match failure.class",
+            "match end",
+        ] {
             for (at, _) in text.match_indices(subject) {
-                let body: String = text[at..].lines().skip(1).take_while(|line| !line.starts_with("        }") || line.trim() != "}").collect();
+                let body: String = text[at..]
+                    .lines()
+                    .skip(1)
+                    .take_while(|line| !line.starts_with("        }") || line.trim() != "}")
+                    .collect();
                 if body.contains(" _ =>") {
                     wrong.push(format!("{file}: `{subject}` has a default arm"));
                 }
