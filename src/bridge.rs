@@ -10,7 +10,7 @@ use crate::{
     collect::Collector,
     config::{
         CollectRoute, Config,
-        plan::{Ask, Source},
+        plan::Source,
     },
     console,
     deliver::Deliverer,
@@ -242,8 +242,8 @@ async fn numbers(
 ) -> Result<Vec<(Arc<CollectRoute>, RouteNumber, Duration)>, CannotStart> {
     let mut found = Vec::new();
     for route in &config.collect {
-        if let Source::Ask(Ask { waits, .. }) = &route.plan.source {
-            let first = waits.first().copied().unwrap_or(Duration::from_secs(60));
+        if let Source::Ask(_) = &route.plan.source {
+            let first = route.pace.first().copied().unwrap_or(Duration::from_secs(60));
             found.push((route.clone(), number(store, &route.id).await?, first));
         }
     }

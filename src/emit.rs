@@ -11,7 +11,7 @@ use crate::{
         plan::{Emit, EmitAction, Opens},
     },
     event::{Event, Key},
-    mapping::{Context, Failures},
+    mapping::{Condition, Context, Failures},
     template::{Scope, Template},
     tree::{Name, Record, Tree},
     verdict::Failure,
@@ -85,7 +85,7 @@ pub fn emit(rules: &[Emit], ground: Ground<'_>) -> Result<Emitted, Failure> {
     let mut emitted = Emitted::default();
     let mut applied = false;
     for rule in rules {
-        if !rule.when.iter().all(|condition| condition.test.holds(condition.path.find(ground.document))) {
+        if !hold(&rule.when, ground.document) {
             continue;
         }
         applied = true;
@@ -98,6 +98,7 @@ pub fn emit(rules: &[Emit], ground: Ground<'_>) -> Result<Emitted, Failure> {
                     None => vec![ground.document],
                     Some(path) => path.find_all(ground.document),
                 };
+                let parts: Vec<&Tree> = parts.into_iter().filter(|part| hold(&rule.each_when, part)).collect();
                 for (index, part) in parts.into_iter().enumerate() {
                     let context = Context {
                         settings: &ground.instance.settings,
@@ -153,6 +154,10 @@ pub fn emit(rules: &[Emit], ground: Ground<'_>) -> Result<Emitted, Failure> {
             "no rule of the route says what becomes of this",
         )),
     }
+}
+
+fn hold(conditions: &[Condition], document: &Tree) -> bool {
+    conditions.iter().all(|condition| condition.test.holds(condition.path.find(document)))
 }
 
 /// The message of an event, for the platform's updates.

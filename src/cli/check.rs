@@ -2,6 +2,7 @@
 
 use super::{doctor, exit, render};
 use crate::{
+    code::Code,
     config::{Project, source::Diagnostic},
     mapping::cases,
     problem::Problem,
@@ -57,16 +58,17 @@ pub fn cases(project: &Project) -> Vec<Diagnostic> {
         };
         for (index, case) in file.cases.iter().enumerate() {
             let at = ["case".to_owned(), index.to_string()];
-            let mut tell = |what: String| {
-                let problem =
-                    Problem::under(crate::code::Code::CaseFailed, &at, "name", what).label("this case");
+            let mut tell = |code: Code, what: String| {
+                let problem = Problem::under(code, &at, "name", what).label("this case");
                 found.push(Diagnostic::new(source, problem));
             };
             match texts(project, path, case) {
-                Err(what) => tell(what),
+                Err(what) => tell(Code::CaseFailed, what),
                 Ok(texts) => cases::run(mapping, case, &texts).into_iter().for_each(|outcome| {
                     if let Some(wrong) = outcome.wrong {
-                        tell(format!("{}: {wrong}", outcome.what));
+                        let law = outcome.what.starts_with("law");
+                        let code = if law { Code::LawBroken } else { Code::CaseFailed };
+                        tell(code, format!("{}: {wrong}", outcome.what));
                     }
                 }),
             }

@@ -298,8 +298,9 @@ impl Test {
                     false => count.cases += 1,
                 }
                 if let Some(wrong) = outcome.wrong {
+                    let code = if outcome.what.starts_with("law") { Code::LawBroken } else { Code::CaseFailed };
                     count.wrong.push(format!(
-                        "{}: case \"{}\", {}:\n{wrong}",
+                        "{code} {}: case \"{}\", {}:\n{wrong}",
                         path.display(),
                         case.name,
                         outcome.what
@@ -354,8 +355,8 @@ impl Test {
                 laws::Law::Broken(broken) => {
                     for broken in broken {
                         count.wrong.push(format!(
-                            "mappings/{}.toml:{} `{}`: {} (generated event {number}, seed {})",
-                            mapping.name, broken.line, broken.field, broken.what, self.seed
+                            "{} mappings/{}.toml:{} `{}`: {} (generated event {number}, seed {})",
+                            Code::LawBroken, mapping.name, broken.line, broken.field, broken.what, self.seed
                         ));
                     }
                     return;

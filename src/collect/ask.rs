@@ -68,11 +68,11 @@ impl Collector {
                 let what = "still open in the system after the time the adapter gives it; nobody asks about it any more";
                 self.bury(item, heard, &Failure::not_done(Code::StillOpen, what)).await
             }
-            Ok(_) => self.again(ask, item, 0).await,
+            Ok(_) => self.again(item, 0).await,
             Err(failure) if failure.class == Class::Refused || old => self.bury(item, heard, &failure).await,
             Err(failure) => {
                 warn!(route = self.route.id, code = %failure.code, "an open item could not be asked about: {}", failure.what);
-                self.again(ask, item, item.failed + 1).await
+                self.again(item, item.failed + 1).await
             }
         }
     }
@@ -142,9 +142,9 @@ impl Collector {
         (Some(heard), result)
     }
 
-    async fn again(&self, ask: &Ask, item: &Item, failed: u32) -> Result<(), Stopped> {
+    async fn again(&self, item: &Item, failed: u32) -> Result<(), Stopped> {
         let index = item.asked as usize + 1;
-        let wait = ask.waits.get(index).or(ask.waits.last()).copied().unwrap_or(Duration::from_secs(60));
+        let wait = self.route.pace.get(index).or(self.route.pace.last()).copied().unwrap_or(Duration::from_secs(60));
         self.store.asked(item.n, now() + millis(wait), failed, false).await.map_err(|error| {
             error!(route = self.route.id, code = %error.code, "an answer cannot be noted: {}", error.what);
             Stopped::Store

@@ -86,12 +86,13 @@ impl Collector {
     /// Looks from time to time what is new.
     pub(super) async fn polling(self: Arc<Self>) {
         let Source::Poll(poll) = &self.route.plan.source else { return };
-        let mut delays = Delays::new(Duration::from_secs(1), poll.every.max(Duration::from_secs(60)));
+        let every = self.route.pace.first().copied().unwrap_or(poll.every);
+        let mut delays = Delays::new(Duration::from_secs(1), every.max(Duration::from_secs(60)));
         while !self.stop.is_cancelled() {
             let pause = match self.look(poll).await {
                 Ok(()) => {
                     delays.reset();
-                    poll.every
+                    every
                 }
                 Err(failure) => {
                     warn!(route = self.route.id, code = %failure.code, "nothing could be looked up: {}", failure.what);

@@ -4,7 +4,7 @@ use super::{
     Address, Broker, CollectRoute, Config, DeliverRoute, Instance, Receiver, Store, Tls,
     compile::{is_name, select},
     plan,
-    raw::bridge::{AdapterUse, BridgeFile, TlsKeys},
+    raw::bridge::{AdapterUse, BridgeFile, RouteUse, TlsKeys},
     secrets::SecretRef,
     units,
 };
@@ -294,7 +294,9 @@ impl Builder<'_> {
                 );
                 self.problems.push(Problem::error(Code::MissingKey, &["adapters", name], what).on_key());
             }
+            let pace = self.pace(name, plan, over);
             config.collect.push(Arc::new(CollectRoute {
+                pace,
                 id: format!("{name}.{}", plan.name),
                 instance: instance.clone(),
                 plan: plan.clone(),
@@ -302,6 +304,33 @@ impl Builder<'_> {
             }));
         }
         config.instances.push(instance);
+    }
+
+    /// The pace of a route that polls or asks: the bridge's own, or the adapter's.
+    fn pace(&mut self, name: &str, plan: &plan::Collect, over: Option<&RouteUse>) -> Vec<Duration> {
+        let at = |key| ["adapters", name, "routes", plan.name.as_str(), key];
+        let (every, waits) =
+            over.map_or((None, None), |over| (over.every.as_ref(), over.waits.as_deref().filter(|own| !own.is_empty())));
+        let (own, misplaced) = match &plan.source {
+            plan::Source::Poll(poll) => {
+                let own = every.map(|_| vec![self.duration(&every.cloned(), "1m", &at("every"))]);
+                (own.unwrap_or_else(|| vec![poll.every]), waits.map(|_| "waits"))
+            }
+            plan::Source::Ask(ask) => {
+                let own = waits.map(|waits| {
+                    waits.iter().map(|wait| self.duration(&Some(wait.clone()), "1m", &at("waits"))).collect()
+                });
+                (own.unwrap_or_else(|| ask.waits.clone()), every.map(|_| "every"))
+            }
+            plan::Source::Receive(_) | plan::Source::Consume(_) => {
+                (Vec::new(), every.map(|_| "every").or(waits.map(|_| "waits")))
+            }
+        };
+        if let Some(key) = misplaced {
+            let what = "`every` is for routes that poll, `waits` for routes that ask";
+            self.error(Code::ExclusiveKeys, &at(key), what, "");
+        }
+        own
     }
 
     fn settings(

@@ -171,6 +171,8 @@ pub struct CollectRoute {
     pub plan: Arc<plan::Collect>,
     /// Documents under way at once.
     pub concurrency: u32,
+    /// How long it waits between looks (a poll: always the same) or questions (the last is repeated); else empty.
+    pub pace: Vec<Duration>,
 }
 
 impl DeliverRoute {

@@ -302,6 +302,8 @@ pub struct Emit {
     pub action: EmitAction,
     /// For each of these parts of the document.
     pub each: Option<Path>,
+    /// Only those parts for which this holds.
+    pub each_when: Vec<Condition>,
     /// What is remembered as open.
     pub opens: Option<Opens>,
     /// Whether the rules after it count as well.

@@ -180,7 +180,12 @@ impl Compiler<'_> {
             };
             let each = keys.each.as_ref().and_then(|text| self.path(text, &under(&at, &["each"])));
             let opens = keys.opens.as_ref().and_then(|opens| self.opens(opens, &under(&at, &["opens"])));
-            emits.push(Emit { when, action, each, opens, also: keys.also });
+            let each_when = self.document_conditions(&keys.each_when, &under(&at, &["each_when"]));
+            if !keys.each_when.is_empty() && keys.each.is_none() {
+                let what = "`each_when` chooses among the parts that `each` names";
+                self.problem(Problem::under(Code::ExclusiveKeys, &at, "each_when", what).on_key());
+            }
+            emits.push(Emit { when, action, each, each_when, opens, also: keys.also });
         }
         emits
     }

@@ -122,6 +122,21 @@ impl Compiler<'_> {
         let repeat = self.repeat(keys, &at, &answers, probe.is_some());
         let retry = self.retry(&keys.retry, &under(&at, &["retry"]));
         let amqp = matches!(action, Action::Publish(_));
+        if amqp {
+            // Nothing answers there: what looks into an answer, or asks, has nothing to look into.
+            let given = [
+                ("each", keys.each.is_some()),
+                ("before", keys.before.is_some()),
+                ("answers", !keys.answers.is_empty()),
+                ("reply", !keys.reply.is_empty()),
+                ("opens", keys.opens.is_some()),
+                ("probe", keys.probe.is_some()),
+            ];
+            for (key, _) in given.iter().filter(|(_, given)| *given) {
+                let what = format!("`{key}` is for routes that send a `request`; a broker gives no answer");
+                self.problem(Problem::under(Code::ExclusiveKeys, &at, key, what).on_key());
+            }
+        }
         Some(Deliver {
             name: name.to_owned(),
             about: keys.about.clone(),

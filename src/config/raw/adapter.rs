@@ -466,6 +466,9 @@ pub struct EmitKeys {
     pub mapping: Option<String>,
     /// One event for each of these parts of the document: `_embedded/refunds[]`.
     pub each: Option<String>,
+    /// Only those of the parts for which this holds; the others ask for no event. Conditions on the part.
+    #[serde(default)]
+    pub each_when: Vec<ConditionKeys>,
     /// Nothing is published, and why that is right.
     pub ignore: Option<String>,
     /// Nothing is published yet: ask again (`ask` only).

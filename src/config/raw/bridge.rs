@@ -141,6 +141,10 @@ pub struct RouteUse {
     pub select: Vec<ConditionKeys>,
     /// How many messages may be under way at once.
     pub concurrency: Option<u32>,
+    /// For a route that polls: how often it looks, instead of what the adapter says.
+    pub every: Option<String>,
+    /// For a route that asks: how long it waits between questions, instead of what the adapter says; the last is repeated.
+    pub waits: Option<Vec<String>>,
 }
 
 /// Settings are written as text, whole number or truth value; adapters see them as text.

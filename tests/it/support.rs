@@ -1,0 +1,413 @@
+//! What the tests of the whole stand on: a vhost of its own for each on the real RabbitMQ that `scripts/test` started, a
+//! project folder of its own with the adapters and mappings of this repository, a bridge in this process or as a program
+//! that can be killed, and another client to look from outside.
+
+use packhorse::{bridge::Bridge, config::Project};
+use serde_json::{Value, json};
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::atomic::{AtomicU32, Ordering},
+    time::{Duration, Instant},
+};
+
+/// Long enough for a busy machine; a test that waits so long has failed.
+pub const PATIENCE: Duration = Duration::from_secs(90);
+
+pub fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn setting(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| {
+        panic!("{name} is not set: these tests need a RabbitMQ of their own; run scripts/test")
+    })
+}
+
+/// Once in each test binary: one TLS provider, whoever comes first.
+pub fn crypto() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
+/// Tries again until something holds; the tests' only way to wait for what sends no signal (RabbitMQ's counters).
+pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(began.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// A vhost of a test's own, gone when the test is over.
+pub struct Vhost {
+    pub name: String,
+    http: reqwest::Client,
+}
+
+/// A message as another client sees it.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    pub exchange: String,
+    pub routing_key: String,
+    pub properties: Value,
+    pub body: Vec<u8>,
+}
+
+impl Seen {
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_default()
+    }
+
+    pub fn header(&self, name: &str) -> String {
+        match &self.properties["headers"][name] {
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        }
+    }
+}
+
+impl Vhost {
+    pub async fn new() -> Vhost {
+        crypto();
+        static NUMBER: AtomicU32 = AtomicU32::new(1);
+        let name = format!("test-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let vhost = Vhost { name, http: reqwest::Client::new() };
+        vhost.call("PUT", "", json!({})).await;
+        let user = setting("BROKER_USER");
+        let permissions = format!("{}/api/permissions/{}/{user}", setting("BROKER_MANAGEMENT"), vhost.name);
+        let all = json!({ "configure": ".*", "write": ".*", "read": ".*" });
+        vhost.request("PUT", &permissions, all).await;
+        vhost
+    }
+
+    /// `amqp://127.0.0.1:port/vhost`, without user and password.
+    pub fn address(&self) -> String {
+        let address = setting("BROKER_ADDRESS");
+        let (host, _) = address.rsplit_once('/').unwrap();
+        format!("{host}/{}", self.name)
+    }
+
+    pub fn port(&self) -> u16 {
+        let address = setting("BROKER_ADDRESS");
+        address.rsplit_once('/').unwrap().0.rsplit_once(':').unwrap().1.parse().unwrap()
+    }
+
+    async fn request(&self, method: &str, url: &str, body: Value) -> Option<Value> {
+        let request = self
+            .http
+            .request(method.parse().unwrap(), url)
+            .basic_auth(setting("BROKER_USER"), Some(setting("BROKER_PASSWORD")))
+            .header("content-type", "application/json")
+            .body(if body.is_null() { String::new() } else { body.to_string() });
+        let answer = request.send().await.unwrap_or_else(|error| panic!("{method} {url}: {error}"));
+        let status = answer.status();
+        let text = answer.text().await.unwrap_or_default();
+        match status.is_success() {
+            true => Some(serde_json::from_str(&text).unwrap_or_default()),
+            false if status.as_u16() == 404 => None,
+            false => panic!("{method} {url}: {status}: {text}"),
+        }
+    }
+
+    /// A call to the management interface about something in this vhost: `queues/…`; `""` is the vhost itself.
+    pub async fn call(&self, method: &str, path: &str, body: Value) -> Option<Value> {
+        let management = setting("BROKER_MANAGEMENT");
+        let url = match path.split_once('/') {
+            None if path.is_empty() => format!("{management}/api/vhosts/{}", self.name),
+            None => format!("{management}/api/{path}/{}", self.name),
+            Some((kind, rest)) => format!("{management}/api/{kind}/{}/{rest}", self.name),
+        };
+        self.request(method, &url, body).await
+    }
+
+    /// A queue that everything of the platform's updates goes to: the platform itself.
+    pub async fn platform(&self) -> &Vhost {
+        self.queue("platform").await;
+        for exchange in ["platform.updates", "platform.events"] {
+            let topic = json!({ "type": "topic", "durable": true });
+            self.call("PUT", &format!("exchanges/{exchange}"), topic).await;
+        }
+        self.bind("platform.updates", "platform", "#").await;
+        self
+    }
+
+    pub async fn queue(&self, name: &str) {
+        let quorum = json!({ "durable": true, "arguments": { "x-queue-type": "quorum" } });
+        self.call("PUT", &format!("queues/{name}"), quorum).await;
+    }
+
+    pub async fn bind(&self, exchange: &str, queue: &str, key: &str) {
+        self.call("POST", &format!("bindings/e/{exchange}/q/{queue}"), json!({ "routing_key": key })).await;
+    }
+
+    /// Publishes; whether the broker had a queue for it.
+    pub async fn publish(&self, exchange: &str, routing_key: &str, properties: Value, body: &[u8]) -> bool {
+        use base64::{Engine as _, engine::general_purpose::STANDARD};
+        let exchange = if exchange.is_empty() { "amq.default" } else { exchange };
+        let message = json!({ "properties": properties, "routing_key": routing_key, "payload": STANDARD.encode(body), "payload_encoding": "base64" });
+        let answer = self.call("POST", &format!("exchanges/{exchange}/publish"), message).await.unwrap();
+        answer["routed"] == true
+    }
+
+    /// The platform says something: an event with these data goes to `platform.events`.
+    pub async fn say(&self, event_type: &str, id: &str, data: &Value) {
+        let event = json!({ "specversion": "1.0", "id": id, "source": "urn:platform:payments", "type": event_type,
+                            "time": "2026-11-23T09:41:06.884Z", "datacontenttype": "application/json", "data": data });
+        self.say_bytes(event_type, id, event.to_string().as_bytes()).await;
+    }
+
+    pub async fn say_bytes(&self, event_type: &str, id: &str, body: &[u8]) {
+        let properties =
+            json!({ "message_id": id, "content_type": "application/cloudevents+json", "delivery_mode": 2 });
+        let routed = self.publish("platform.events", &format!("{event_type}.example"), properties, body).await;
+        assert!(routed, "nobody takes {event_type}");
+    }
+
+    /// Everything that is in a queue, left there.
+    pub async fn peek(&self, queue: &str) -> Vec<Seen> {
+        self.take(queue, "ack_requeue_true").await
+    }
+
+    async fn take(&self, queue: &str, mode: &str) -> Vec<Seen> {
+        use base64::{Engine as _, engine::general_purpose::STANDARD};
+        let ask = json!({ "count": 1000, "ackmode": mode, "encoding": "base64" });
+        let Some(Value::Array(messages)) = self.call("POST", &format!("queues/{queue}/get"), ask).await else {
+            return Vec::new();
+        };
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        messages
+            .iter()
+            .map(|message| Seen {
+                exchange: text(&message["exchange"]),
+                routing_key: text(&message["routing_key"]),
+                properties: message["properties"].clone(),
+                body: STANDARD.decode(text(&message["payload"])).unwrap(),
+            })
+            .collect()
+    }
+
+    /// Waits until so many messages lie in a queue, and looks at them.
+    pub async fn until(&self, queue: &str, count: usize) -> Vec<Seen> {
+        until(&format!("{count} messages in {queue}"), async || {
+            let seen = self.peek(queue).await;
+            (seen.len() >= count).then_some(seen)
+        })
+        .await
+    }
+
+    /// How many messages a queue holds, those with a consumer included.
+    pub async fn depth(&self, queue: &str) -> u64 {
+        let columns = format!("queues/{queue}?disable_stats=true&enable_queue_totals=true");
+        let answer = self.call("GET", &columns, Value::Null).await.unwrap_or_default();
+        answer["messages"].as_u64().unwrap_or(0)
+    }
+
+    /// Waits until a queue is empty and nothing of it is under way.
+    pub async fn drained(&self, queue: &str) {
+        until(&format!("nothing in {queue}"), async || (self.depth(queue).await == 0).then_some(())).await;
+    }
+}
+
+impl Drop for Vhost {
+    fn drop(&mut self) {
+        // In a thread of its own: a test may be over with or without its runtime.
+        let (http, name) = (self.http.clone(), self.name.clone());
+        let _ = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let url = format!("{}/api/vhosts/{name}", setting("BROKER_MANAGEMENT"));
+                let request = http.delete(url).basic_auth(setting("BROKER_USER"), Some(setting("BROKER_PASSWORD")));
+                let _ = request.timeout(Duration::from_secs(20)).send().await;
+            });
+        })
+        .join();
+    }
+}
+
+/// A folder of a test's own, gone when the test is over.
+pub struct Folder(pub PathBuf);
+
+impl Folder {
+    pub fn new() -> Folder {
+        static NUMBER: AtomicU32 = AtomicU32::new(1);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("packhorse-it-{}-{number}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&path);
+        std::fs::create_dir_all(&path).unwrap();
+        Folder(path)
+    }
+
+    pub fn write(&self, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.0.join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Copies a folder with all below it.
+pub fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().flatten() {
+        let target = to.join(entry.file_name());
+        match entry.file_type().unwrap().is_dir() {
+            true => copy(&entry.path(), &target),
+            false => drop(std::fs::copy(entry.path(), target).unwrap()),
+        }
+    }
+}
+
+/// A project folder with this repository's own adapters and mappings, and the bridge's settings.
+pub struct Site {
+    pub folder: Folder,
+    pub vhost: Vhost,
+}
+
+impl Site {
+    /// A project for a vhost of its own; `more` is the rest of its `packhorse.toml`, from `[adapters…]` on.
+    pub async fn new(more: &str) -> Site {
+        let vhost = Vhost::new().await;
+        vhost.platform().await;
+        let folder = Folder::new();
+        copy(&root().join("adapters"), &folder.0.join("adapters"));
+        copy(&root().join("mappings"), &folder.0.join("mappings"));
+        let site = Site { folder, vhost };
+        site.settings(&site.vhost.address(), more);
+        site
+    }
+
+    /// Writes `packhorse.toml`.
+    pub fn settings(&self, broker: &str, more: &str) {
+        let secret = |name: &str, text: &str| {
+            let path = self.folder.write(name, text);
+            use std::os::unix::fs::PermissionsExt as _;
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        };
+        secret("secrets/broker", &setting("BROKER_PASSWORD"));
+        secret("secrets/pay-key", crate::standins::pay::API_KEY);
+        secret("secrets/pay-signing", crate::standins::pay::SIGNING_SECRET);
+        secret("secrets/scp-key", crate::standins::scp::KEY);
+        let folder = self.folder.0.display();
+        let user = setting("BROKER_USER");
+        let text = format!(
+            "version = 1\ncouncil = \"example\"\n\n[broker]\naddresses = [\"{broker}\"]\nusername = \"{user}\"\npassword = \"file:{folder}/secrets/broker\"\n\n\
+             [admin]\nlisten = \"127.0.0.1:0\"\n\n{}",
+            more.replace("$FOLDER", &folder.to_string())
+        );
+        self.folder.write("packhorse.toml", text);
+    }
+
+    /// Changes a file of the project.
+    pub fn edit(&self, name: &str, from: &str, to: &str) {
+        let path = self.folder.0.join(name);
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.contains(from), "{name} does not hold {from:?}");
+        std::fs::write(path, text.replacen(from, to, 1)).unwrap();
+    }
+
+    pub fn project(&self) -> Project {
+        Project::load(&self.folder.0.join("packhorse.toml"))
+    }
+
+    /// Starts a bridge in this process.
+    pub async fn start(&self) -> Bridge {
+        let project = self.project();
+        let wrong: Vec<String> = project
+            .diagnostics
+            .iter()
+            .filter(|found| found.is_error())
+            .map(|found| {
+                let (path, problem) = (found.path.display(), &found.problem);
+                format!("{path}:{}:{}: {} {}", found.line, found.column, problem.code, problem.what)
+            })
+            .collect();
+        let config = project.config.unwrap_or_else(|| panic!("{}", wrong.join("\n")));
+        Bridge::start(config).await.unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// Starts the program, as an operator does; waits until it is ready.
+    pub async fn run(&self) -> Running {
+        let mut child = tokio::process::Command::new(env!("CARGO_BIN_EXE_packhorse"))
+            .current_dir(&self.folder.0)
+            .args(["run", "--log", "text"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::from(std::fs::File::create(self.folder.0.join("log")).unwrap()))
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let log = self.folder.0.join("log");
+        until("the program runs", async || {
+            let text = std::fs::read_to_string(&log).unwrap_or_default();
+            if let Ok(Some(status)) = child.try_wait() {
+                panic!("the program ended with {status}:\n{text}");
+            }
+            text.contains("the bridge runs").then_some(())
+        })
+        .await;
+        Running { child }
+    }
+
+    /// Runs a command to its end: exit code, standard output, standard error.
+    pub async fn command(&self, arguments: &[&str]) -> (i32, String, String) {
+        let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_packhorse"))
+            .current_dir(&self.folder.0)
+            .args(arguments)
+            .env("NO_COLOR", "1")
+            .stdin(Stdio::null())
+            .output()
+            .await
+            .unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
+    }
+
+    /// Runs a command that must succeed; its standard output.
+    pub async fn good(&self, arguments: &[&str]) -> String {
+        let (code, out, err) = self.command(arguments).await;
+        assert_eq!(code, 0, "packhorse {}: {out}{err}", arguments.join(" "));
+        out
+    }
+
+    /// The dead letters, when there are so many.
+    pub async fn dead(&self, count: usize) -> Vec<Seen> {
+        self.vhost.until("packhorse.dead", count).await
+    }
+}
+
+/// The program, running.
+pub struct Running {
+    child: tokio::process::Child,
+}
+
+impl Running {
+    /// `kill -9`.
+    pub async fn kill(mut self) {
+        self.child.kill().await.unwrap();
+    }
+
+    /// SIGTERM; its exit code.
+    pub async fn terminate(mut self) -> i32 {
+        let pid = self.child.id().unwrap();
+        let sent = tokio::process::Command::new("kill").args(["-TERM", &pid.to_string()]).status().await.unwrap();
+        assert!(sent.success());
+        let status = tokio::time::timeout(PATIENCE, self.child.wait()).await.unwrap().unwrap();
+        status.code().unwrap_or(-1)
+    }
+}
+
+/// The data of an event's example.
+pub fn example(event_type: &str) -> Value {
+    let path = root().join(format!("mappings/events/{event_type}.example.json"));
+    let event: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    event["data"].clone()
+}
