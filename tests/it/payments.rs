@@ -53,7 +53,7 @@ async fn each_line_of_a_payment_becomes_one_posting_and_the_platform_is_told_of_
     assert_eq!(funds, ["21", "13", "40"]);
     for event in told {
         assert_eq!(event.routing_key, "payment.posted.v1.example");
-        assert_eq!(event.properties["content_type"], "application/cloudevents+json; charset=utf-8");
+        assert_eq!(event.properties["content_type"], "application/cloudevents+json");
     }
     site.vhost.drained(POSTS).await;
     assert!(bridge.stop().await);

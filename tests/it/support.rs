@@ -26,6 +26,9 @@ fn setting(name: &str) -> String {
 
 /// Once in each test binary: one TLS provider, whoever comes first.
 pub fn crypto() {
+    if std::env::var_os("PACKHORSE_TEST_LOG").is_some() {
+        let _ = tracing_subscriber::fmt().with_env_filter("packhorse=debug").with_test_writer().try_init();
+    }
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
@@ -213,13 +216,13 @@ impl Vhost {
 
 impl Drop for Vhost {
     fn drop(&mut self) {
-        // In a thread of its own: a test may be over with or without its runtime.
-        let (http, name) = (self.http.clone(), self.name.clone());
+        // In a thread of its own, with a connection of its own: the test's runtime is held up until it is done.
+        let name = self.name.clone();
         let _ = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 let url = format!("{}/api/vhosts/{name}", setting("BROKER_MANAGEMENT"));
-                let request = http.delete(url).basic_auth(setting("BROKER_USER"), Some(setting("BROKER_PASSWORD")));
+                let request = reqwest::Client::new().delete(url).basic_auth(setting("BROKER_USER"), Some(setting("BROKER_PASSWORD")));
                 let _ = request.timeout(Duration::from_secs(20)).send().await;
             });
         })
