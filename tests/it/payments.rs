@@ -1,14 +1,12 @@
-//! Payments over the bridge, end to end: on a real RabbitMQ, with the adapters and mappings of this repository, against
-//! stand-ins that speak the real protocols. Each test is a promise about money.
+//! A payment becomes a posting in the council's income system, once, whatever happens on the way: on a real RabbitMQ,
+//! with the adapters and mappings of this repository, against a stand-in for LocalGovIMS over real sockets.
 
 use crate::{
     standins::{
         http::{Fault, Server},
         ims::Ims,
-        pay::Pay,
-        scp::{self, Scp},
     },
-    support::{Site, example, until},
+    support::{Seen, Site, example, until},
 };
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -27,7 +25,8 @@ async fn ledger() -> Ledger {
     Ledger { ims, server, site: Site::new(&settings).await }
 }
 
-const POSTS: &str = "packhorse.localgov-ims.post";
+const ROUTE: &str = "localgov-ims.post";
+const QUEUE: &str = "packhorse.localgov-ims.post";
 const PATH: &str = "/api/ProcessedTransactions";
 
 /// A payment of one line that succeeded.
@@ -39,24 +38,308 @@ fn paid() -> Value {
     data
 }
 
+impl Ledger {
+    /// One payment, `id`, that must end as one row, told to the platform once.
+    async fn one_row(&self, id: &str) -> Value {
+        self.site.vhost.say("payment.succeeded.v1", id, &paid()).await;
+        self.told(1).await;
+        let rows = self.ims.rows();
+        assert_eq!(rows.len(), 1, "{rows:?}");
+        rows[0].clone()
+    }
+
+    /// So many postings were told to the platform, and nothing is left to do.
+    async fn told(&self, count: usize) -> Vec<Seen> {
+        let told = self.site.vhost.until("platform", count).await;
+        self.site.vhost.drained(QUEUE).await;
+        assert_eq!(told.len(), count);
+        assert!(told.iter().all(|event| event.routing_key == "payment.posted.v1.example"));
+        told
+    }
+
+    fn sent(&self) -> usize {
+        self.server.requests("POST", PATH).len()
+    }
+}
+
 #[tokio::test]
 async fn each_line_of_a_payment_becomes_one_posting_and_the_platform_is_told_of_each() {
-    let Ledger { ims, site, .. } = ledger().await;
-    let bridge = site.start().await;
-    site.vhost.say("payment.succeeded.v1", "event-1", &example("payment.succeeded.v1")).await;
-    let told = site.vhost.until("platform", 3).await;
-    let rows = ims.rows();
+    let ledger = ledger().await;
+    let bridge = ledger.site.start().await;
+    ledger.site.vhost.say("payment.succeeded.v1", "event-1", &example("payment.succeeded.v1")).await;
+    let told = ledger.told(3).await;
+    let rows = ledger.ims.rows();
     assert_eq!(rows.len(), 3);
     let amounts: Vec<f64> = rows.iter().map(|row| row["Amount"].as_f64().unwrap()).collect();
     assert_eq!(amounts, [62.50, 38.00, 2.50]);
     let funds: Vec<&str> = rows.iter().map(|row| row["FundCode"].as_str().unwrap()).collect();
     assert_eq!(funds, ["21", "13", "40"]);
     for event in told {
-        assert_eq!(event.routing_key, "payment.posted.v1.example");
         assert_eq!(event.properties["content_type"], "application/cloudevents+json");
+        assert_eq!(event.json()["causationid"], "event-1");
+        assert_eq!(event.json()["data"]["payment_id"], "0b9f4c52-7d1e-4e0a-9a63-5c2f18d7e4b0");
     }
-    site.vhost.drained(POSTS).await;
     assert!(bridge.stop().await);
-    let account = site.good(&["account"]).await;
-    assert!(account.contains("closes"), "{account}");
+    let account = ledger.site.account(ROUTE).await;
+    assert_eq!((&account["taken"], &account["delivered"]), (&json!(1), &json!(1)));
+}
+
+#[tokio::test]
+async fn a_system_that_is_busy_is_tried_again_later_and_then_gets_it_once() {
+    let ledger = ledger().await;
+    // The attempt and its two tries at once; then a tier of five seconds.
+    ledger.server.misbehave("POST", PATH, Fault::Status(503, None), 3);
+    let bridge = ledger.site.start().await;
+    ledger.one_row("event-1").await;
+    assert_eq!(ledger.sent(), 4);
+    assert!(bridge.stop().await);
+}
+
+#[tokio::test]
+async fn a_system_that_says_when_to_come_back_is_left_alone_until_then() {
+    let ledger = ledger().await;
+    ledger.server.misbehave("POST", PATH, Fault::Status(429, Some(4)), 1);
+    let bridge = ledger.site.start().await;
+    let began = std::time::Instant::now();
+    ledger.one_row("event-1").await;
+    assert_eq!(ledger.sent(), 2, "not tried at once");
+    assert!(began.elapsed().as_secs() >= 4);
+    assert!(bridge.stop().await);
+}
+
+#[tokio::test]
+async fn an_answer_that_is_cut_is_settled_by_asking_and_the_row_is_not_posted_twice() {
+    for fault in [Fault::CutAfter, Fault::HalfAnswer] {
+        let ledger = ledger().await;
+        ledger.server.misbehave("POST", PATH, fault, 1);
+        let bridge = ledger.site.start().await;
+        ledger.one_row("event-1").await;
+        assert_eq!(ledger.sent(), 1);
+        assert_eq!(ledger.server.requests("GET", PATH).len(), 1);
+        assert!(bridge.stop().await);
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_was_cut_before_it_was_carried_out_is_asked_about_and_then_sent_again() {
+    let ledger = ledger().await;
+    ledger.server.misbehave("POST", PATH, Fault::CutBefore, 1);
+    let bridge = ledger.site.start().await;
+    ledger.one_row("event-1").await;
+    assert_eq!(ledger.sent(), 2);
+    assert_eq!(ledger.server.requests("GET", PATH).len(), 1);
+    assert!(bridge.stop().await);
+}
+
+#[tokio::test]
+async fn a_400_without_a_word_is_no_refusal_whether_the_row_was_stored_or_not() {
+    let stored = ledger().await;
+    *stored.ims.store_and_fail.lock().unwrap() = 1;
+    let bridge = stored.site.start().await;
+    stored.one_row("event-1").await;
+    assert_eq!(stored.sent(), 1);
+    assert!(bridge.stop().await);
+
+    let not_stored = ledger().await;
+    not_stored.server.misbehave("POST", PATH, Fault::Status(400, None), 1);
+    let bridge = not_stored.site.start().await;
+    not_stored.one_row("event-1").await;
+    assert_eq!(not_stored.sent(), 2);
+    assert!(bridge.stop().await);
+}
+
+#[tokio::test]
+async fn while_the_system_cannot_be_asked_nothing_is_sent_blindly() {
+    let ledger = ledger().await;
+    ledger.server.misbehave("POST", PATH, Fault::CutAfter, 1);
+    ledger.server.misbehave("GET", PATH, Fault::Status(503, None), 1);
+    let bridge = ledger.site.start().await;
+    ledger.one_row("event-1").await;
+    assert_eq!(ledger.sent(), 1);
+    assert_eq!(ledger.server.requests("GET", PATH).len(), 2);
+    assert!(bridge.stop().await);
+}
+
+#[tokio::test]
+async fn a_page_for_people_in_place_of_an_answer_is_no_proof_that_anything_was_done() {
+    let ledger = ledger().await;
+    ledger.server.misbehave("POST", PATH, Fault::HtmlPage, 1);
+    let bridge = ledger.site.start().await;
+    ledger.one_row("event-1").await;
+    assert_eq!(ledger.sent(), 2);
+    assert!(bridge.stop().await);
+}
+
+#[tokio::test]
+async fn a_row_that_the_systems_own_rules_put_elsewhere_is_found_again_and_told_as_it_was_stored() {
+    let ledger = ledger().await;
+    *ledger.ims.reroute.lock().unwrap() = Some(("23".to_owned(), "SP".to_owned()));
+    ledger.server.misbehave("POST", PATH, Fault::CutAfter, 1);
+    let bridge = ledger.site.start().await;
+    ledger.one_row("event-1").await;
+    let told = ledger.told(1).await;
+    assert_eq!(told[0].json()["data"]["fund"], "suspense");
+    assert!(bridge.stop().await);
+}
+
+#[tokio::test]
+async fn the_same_event_again_is_a_duplicate_and_counted_as_one() {
+    let ledger = ledger().await;
+    let bridge = ledger.site.start().await;
+    ledger.one_row("event-1").await;
+    for _ in 0..3 {
+        ledger.site.vhost.say("payment.succeeded.v1", "event-1", &paid()).await;
+    }
+    ledger.site.vhost.drained(QUEUE).await;
+    assert!(bridge.stop().await);
+    assert_eq!(ledger.sent(), 1);
+    let account = ledger.site.account(ROUTE).await;
+    assert_eq!((&account["taken"], &account["delivered"], &account["duplicate"]), (&json!(4), &json!(1), &json!(3)));
+}
+
+#[tokio::test]
+async fn what_the_provider_posts_itself_is_not_posted_again() {
+    let ledger = ledger().await;
+    let bridge = ledger.site.start().await;
+    let mut data = paid();
+    data["provider"] = json!("capita-scp");
+    data["posting"] = json!("done-by-provider");
+    ledger.site.vhost.say("payment.succeeded.v1", "event-1", &data).await;
+    ledger.site.vhost.drained(QUEUE).await;
+    ledger.one_row("event-2").await;
+    assert_eq!(ledger.sent(), 1);
+    assert!(bridge.stop().await);
+}
+
+#[tokio::test]
+async fn a_refusal_is_a_dead_letter_with_its_reason_and_after_the_code_list_is_mended_a_replay_posts_it_once() {
+    let ledger = ledger().await;
+    let bridge = ledger.site.start().await;
+    let mut data = paid();
+    data["lines"][0]["fund"] = json!("cemeteries");
+    ledger.site.vhost.say("payment.succeeded.v1", "event-1", &data).await;
+    let dead = ledger.site.dead(1).await;
+    assert_eq!(dead[0].header("packhorse_code"), "PH1204");
+    assert_eq!(dead[0].header("packhorse_stage"), "mapping");
+    assert!(dead[0].header("packhorse_field").contains("fund"), "{}", dead[0].header("packhorse_field"));
+    assert!(!dead[0].header("packhorse_help").is_empty());
+    assert!(!dead[0].properties["headers"].to_string().contains("cemeteries"), "no value of a message is in a header");
+    assert_eq!(dead[0].json()["data"], data, "the letter is whole");
+    assert!(bridge.stop().await);
+    let account = ledger.site.account(ROUTE).await;
+    assert_eq!(account["dead"], 1);
+    let list = ledger.site.good(&["dead-letters", "list"]).await;
+    assert!(list.contains("PH1204") && list.contains("localgov-ims.post"), "{list}");
+
+    ledger.site.edit("mappings/codes/fund.csv", "planning,32,,", "planning,32,,\ncemeteries,13,to-document,");
+    let bridge = ledger.site.start().await;
+    let out = ledger.site.good(&["dead-letters", "replay", "--code", "PH1204", "--by", "tester", "--reason", "fund added"]).await;
+    assert!(out.contains('1'), "{out}");
+    ledger.told(1).await;
+    assert_eq!(ledger.ims.rows().len(), 1);
+    assert_eq!(ledger.site.vhost.depth("packhorse.dead").await, 0);
+    // A second replay finds nothing, and a second copy is a duplicate.
+    ledger.site.vhost.say("payment.succeeded.v1", "event-1", &data).await;
+    ledger.site.vhost.drained(QUEUE).await;
+    assert!(bridge.stop().await);
+    assert_eq!(ledger.sent(), 1);
+    let account = ledger.site.account(ROUTE).await;
+    assert_eq!((&account["taken"], &account["delivered"], &account["dead"]), (&json!(2), &json!(1), &json!(0)));
+}
+
+#[tokio::test]
+async fn a_line_that_is_refused_does_not_hold_up_the_others_and_its_replay_posts_only_that_line() {
+    let ledger = ledger().await;
+    let bridge = ledger.site.start().await;
+    let mut data = example("payment.succeeded.v1");
+    data["lines"][1]["fund"] = json!("cemeteries");
+    ledger.site.vhost.say("payment.succeeded.v1", "event-1", &data).await;
+    let dead = ledger.site.dead(1).await;
+    assert!(dead[0].header("packhorse_field").starts_with("lines[2]"), "{}", dead[0].header("packhorse_field"));
+    assert_eq!(ledger.ims.rows().len(), 2);
+    assert!(bridge.stop().await);
+    ledger.site.edit("mappings/codes/fund.csv", "planning,32,,", "planning,32,,\ncemeteries,13,to-document,");
+    let bridge = ledger.site.start().await;
+    ledger.site.good(&["dead-letters", "replay", "--code", "PH1204", "--by", "tester", "--reason", "fund added"]).await;
+    ledger.told(3).await;
+    let accounts: Vec<Value> = ledger.ims.rows().iter().map(|row| row["Amount"].clone()).collect();
+    assert_eq!(accounts, [json!(62.5), json!(2.5), json!(38.0)]);
+    assert!(bridge.stop().await);
+    ledger.site.account(ROUTE).await;
+}
+
+#[tokio::test]
+async fn a_crash_between_sending_and_recording_posts_nothing_twice() {
+    let ledger = ledger().await;
+    ledger.server.misbehave("POST", PATH, Fault::HangAfter, 1);
+    let running = ledger.site.run().await;
+    ledger.site.vhost.say("payment.succeeded.v1", "event-1", &paid()).await;
+    ledger.server.until("POST", PATH, 1).await;
+    assert_eq!(ledger.ims.rows().len(), 1);
+    running.kill().await;
+    let running = ledger.site.run().await;
+    ledger.told(1).await;
+    assert_eq!(ledger.ims.rows().len(), 1);
+    assert_eq!(ledger.sent(), 1);
+    assert_eq!(running.terminate().await, 0);
+    let account = ledger.site.account(ROUTE).await;
+    assert_eq!((&account["taken"], &account["delivered"]), (&json!(1), &json!(1)));
+}
+
+#[tokio::test]
+async fn a_crash_before_the_request_is_carried_out_loses_nothing() {
+    let ledger = ledger().await;
+    ledger.server.misbehave("POST", PATH, Fault::Hang, 1);
+    let running = ledger.site.run().await;
+    ledger.site.vhost.say("payment.succeeded.v1", "event-1", &paid()).await;
+    ledger.server.until("POST", PATH, 1).await;
+    running.kill().await;
+    let running = ledger.site.run().await;
+    ledger.told(1).await;
+    assert_eq!(ledger.ims.rows().len(), 1);
+    assert_eq!(ledger.sent(), 2);
+    assert_eq!(running.terminate().await, 0);
+}
+
+#[tokio::test]
+async fn a_stop_while_a_request_is_under_way_waits_for_its_answer() {
+    let ledger = ledger().await;
+    let running = ledger.site.run().await;
+    for number in 0..20 {
+        let mut data = paid();
+        data["payment_id"] = json!(format!("payment-{number}"));
+        data["provider_reference"] = json!(format!("reference-{number}"));
+        ledger.site.vhost.say("payment.succeeded.v1", &format!("event-{number}"), &data).await;
+    }
+    ledger.server.until("POST", PATH, 3).await;
+    assert_eq!(running.terminate().await, 0);
+    // What was not begun is in its queue, what was begun is done; nothing is between the two.
+    let left = ledger.site.vhost.depth(QUEUE).await;
+    assert_eq!(ledger.ims.rows().len() as u64 + left, 20);
+    let running = ledger.site.run().await;
+    ledger.told(20).await;
+    assert_eq!(ledger.ims.rows().len(), 20);
+    assert_eq!(running.terminate().await, 0);
+}
+
+#[tokio::test]
+async fn a_cut_connection_to_the_broker_posts_nothing_twice_and_loses_nothing() {
+    let ledger = ledger().await;
+    let bridge = ledger.site.start().await;
+    for number in 0..30 {
+        let mut data = paid();
+        data["payment_id"] = json!(format!("payment-{number}"));
+        data["provider_reference"] = json!(format!("reference-{number}"));
+        ledger.site.vhost.say("payment.succeeded.v1", &format!("event-{number}"), &data).await;
+        if number % 10 == 5 {
+            ledger.site.vhost.cut().await;
+        }
+    }
+    until("30 rows", async || (ledger.ims.rows().len() >= 30).then_some(())).await;
+    until("30 events", async || (ledger.site.vhost.peek("platform").await.len() >= 30).then_some(())).await;
+    ledger.site.vhost.drained(QUEUE).await;
+    assert_eq!(ledger.ims.rows().len(), 30);
+    assert!(bridge.stop().await);
+    let account = ledger.site.account(ROUTE).await;
+    assert_eq!(account["delivered"], 30);
 }

@@ -201,14 +201,42 @@ impl Vhost {
         .await
     }
 
-    /// How many messages a queue holds, those with a consumer included.
+    /// How many messages are ready in a queue: asked of the queue itself, since the management's counters lag.
     pub async fn depth(&self, queue: &str) -> u64 {
-        let columns = format!("queues/{queue}?disable_stats=true&enable_queue_totals=true");
-        let answer = self.call("GET", &columns, Value::Null).await.unwrap_or_default();
-        answer["messages"].as_u64().unwrap_or(0)
+        use lapin::{Connection, ConnectionProperties, options::QueueDeclareOptions, types::FieldTable};
+        let address = self.address().replacen("://", &format!("://{}:{}@", setting("BROKER_USER"), setting("BROKER_PASSWORD")), 1);
+        let connection = Connection::connect(&address, ConnectionProperties::default()).await.unwrap();
+        let channel = connection.create_channel().await.unwrap();
+        let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        let declared = channel.queue_declare(queue.into(), passive, FieldTable::default()).await.unwrap();
+        let count = declared.message_count();
+        let _ = connection.close(200, "done".into()).await;
+        u64::from(count)
     }
 
-    /// Waits until a queue is empty and nothing of it is under way.
+    /// Cuts every connection to this vhost, as a fault of the network does.
+    pub async fn cut(&self) {
+        let management = setting("BROKER_MANAGEMENT");
+        let list = format!("{management}/api/vhosts/{}/connections", self.name);
+        let names = until("the broker shows a connection", async || {
+            let found = self.request("GET", &list, Value::Null).await.unwrap_or_default();
+            let names: Vec<String> = found
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(|connection| connection["name"].as_str().map(str::to_owned))
+                .collect();
+            (!names.is_empty()).then_some(names)
+        })
+        .await;
+        for name in names {
+            let mut url = reqwest::Url::parse(&format!("{management}/api/connections")).unwrap();
+            url.path_segments_mut().unwrap().push(&name);
+            self.request("DELETE", url.as_str(), Value::Null).await;
+        }
+    }
+
+    /// Waits until everything in a queue has been taken. What was taken may be under way still: a stop waits for that.
     pub async fn drained(&self, queue: &str) {
         until(&format!("nothing in {queue}"), async || (self.depth(queue).await == 0).then_some(())).await;
     }
@@ -379,6 +407,16 @@ impl Site {
         let (code, out, err) = self.command(arguments).await;
         assert_eq!(code, 0, "packhorse {}: {out}{err}", arguments.join(" "));
         out
+    }
+
+    /// A route's line of the account; every line must close.
+    pub async fn account(&self, route: &str) -> Value {
+        let out = self.good(&["account", "--json"]).await;
+        let lines: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        for line in &lines {
+            assert_eq!(line["difference"], 0, "{line}");
+        }
+        lines.into_iter().find(|line| line["route"] == route).unwrap_or_else(|| panic!("no {route} in {out}"))
     }
 
     /// The dead letters, when there are so many.
