@@ -4,6 +4,7 @@
 #[path = "../standins/mod.rs"]
 mod standins;
 
+mod cards;
 mod docs;
 mod events;
 mod formats;
