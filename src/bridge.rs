@@ -8,10 +8,7 @@ use crate::{
     },
     code::Code,
     collect::Collector,
-    config::{
-        CollectRoute, Config,
-        plan::Source,
-    },
+    config::{CollectRoute, Config, plan::Source},
     console,
     deliver::Deliverer,
     listen,

@@ -98,7 +98,8 @@ pub fn emit(rules: &[Emit], ground: Ground<'_>) -> Result<Emitted, Failure> {
                     None => vec![ground.document],
                     Some(path) => path.find_all(ground.document),
                 };
-                let parts: Vec<&Tree> = parts.into_iter().filter(|part| hold(&rule.each_when, part)).collect();
+                let parts: Vec<&Tree> =
+                    parts.into_iter().filter(|part| hold(&rule.each_when, part)).collect();
                 for (index, part) in parts.into_iter().enumerate() {
                     let context = Context {
                         settings: &ground.instance.settings,

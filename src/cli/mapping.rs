@@ -298,7 +298,8 @@ impl Test {
                     false => count.cases += 1,
                 }
                 if let Some(wrong) = outcome.wrong {
-                    let code = if outcome.what.starts_with("law") { Code::LawBroken } else { Code::CaseFailed };
+                    let code =
+                        if outcome.what.starts_with("law") { Code::LawBroken } else { Code::CaseFailed };
                     count.wrong.push(format!(
                         "{code} {}: case \"{}\", {}:\n{wrong}",
                         path.display(),
@@ -356,7 +357,12 @@ impl Test {
                     for broken in broken {
                         count.wrong.push(format!(
                             "{} mappings/{}.toml:{} `{}`: {} (generated event {number}, seed {})",
-                            Code::LawBroken, mapping.name, broken.line, broken.field, broken.what, self.seed
+                            Code::LawBroken,
+                            mapping.name,
+                            broken.line,
+                            broken.field,
+                            broken.what,
+                            self.seed
                         ));
                     }
                     return;

@@ -144,7 +144,8 @@ impl Collector {
 
     async fn again(&self, item: &Item, failed: u32) -> Result<(), Stopped> {
         let index = item.asked as usize + 1;
-        let wait = self.route.pace.get(index).or(self.route.pace.last()).copied().unwrap_or(Duration::from_secs(60));
+        let wait =
+            self.route.pace.get(index).or(self.route.pace.last()).copied().unwrap_or(Duration::from_secs(60));
         self.store.asked(item.n, now() + millis(wait), failed, false).await.map_err(|error| {
             error!(route = self.route.id, code = %error.code, "an answer cannot be noted: {}", error.what);
             Stopped::Store

@@ -309,8 +309,9 @@ impl Builder<'_> {
     /// The pace of a route that polls or asks: the bridge's own, or the adapter's.
     fn pace(&mut self, name: &str, plan: &plan::Collect, over: Option<&RouteUse>) -> Vec<Duration> {
         let at = |key| ["adapters", name, "routes", plan.name.as_str(), key];
-        let (every, waits) =
-            over.map_or((None, None), |over| (over.every.as_ref(), over.waits.as_deref().filter(|own| !own.is_empty())));
+        let (every, waits) = over.map_or((None, None), |over| {
+            (over.every.as_ref(), over.waits.as_deref().filter(|own| !own.is_empty()))
+        });
         let (own, misplaced) = match &plan.source {
             plan::Source::Poll(poll) => {
                 let own = every.map(|_| vec![self.duration(&every.cloned(), "1m", &at("every"))]);

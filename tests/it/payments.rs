@@ -194,7 +194,10 @@ async fn the_same_event_again_is_a_duplicate_and_counted_as_one() {
     assert!(bridge.stop().await);
     assert_eq!(ledger.sent(), 1);
     let account = ledger.site.account(ROUTE).await;
-    assert_eq!((&account["taken"], &account["delivered"], &account["duplicate"]), (&json!(4), &json!(1), &json!(3)));
+    assert_eq!(
+        (&account["taken"], &account["delivered"], &account["duplicate"]),
+        (&json!(4), &json!(1), &json!(3))
+    );
 }
 
 #[tokio::test]
@@ -212,7 +215,8 @@ async fn what_the_provider_posts_itself_is_not_posted_again() {
 }
 
 #[tokio::test]
-async fn a_refusal_is_a_dead_letter_with_its_reason_and_after_the_code_list_is_mended_a_replay_posts_it_once() {
+async fn a_refusal_is_a_dead_letter_with_its_reason_and_after_the_code_list_is_mended_a_replay_posts_it_once()
+{
     let ledger = ledger().await;
     let bridge = ledger.site.start().await;
     let mut data = paid();
@@ -223,7 +227,10 @@ async fn a_refusal_is_a_dead_letter_with_its_reason_and_after_the_code_list_is_m
     assert_eq!(dead[0].header("packhorse_stage"), "mapping");
     assert!(dead[0].header("packhorse_field").contains("fund"), "{}", dead[0].header("packhorse_field"));
     assert!(!dead[0].header("packhorse_help").is_empty());
-    assert!(!dead[0].properties["headers"].to_string().contains("cemeteries"), "no value of a message is in a header");
+    assert!(
+        !dead[0].properties["headers"].to_string().contains("cemeteries"),
+        "no value of a message is in a header"
+    );
     assert_eq!(dead[0].json()["data"], data, "the letter is whole");
     assert!(bridge.stop().await);
     let account = ledger.site.account(ROUTE).await;
@@ -233,7 +240,10 @@ async fn a_refusal_is_a_dead_letter_with_its_reason_and_after_the_code_list_is_m
 
     ledger.site.edit("mappings/codes/fund.csv", "planning,32,,", "planning,32,,\ncemeteries,13,to-document,");
     let bridge = ledger.site.start().await;
-    let out = ledger.site.good(&["dead-letters", "replay", "--code", "PH1204", "--by", "tester", "--reason", "fund added"]).await;
+    let out = ledger
+        .site
+        .good(&["dead-letters", "replay", "--code", "PH1204", "--by", "tester", "--reason", "fund added"])
+        .await;
     assert!(out.contains('1'), "{out}");
     ledger.told(1).await;
     assert_eq!(ledger.ims.rows().len(), 1);
@@ -244,7 +254,10 @@ async fn a_refusal_is_a_dead_letter_with_its_reason_and_after_the_code_list_is_m
     assert!(bridge.stop().await);
     assert_eq!(ledger.sent(), 1);
     let account = ledger.site.account(ROUTE).await;
-    assert_eq!((&account["taken"], &account["delivered"], &account["dead"]), (&json!(2), &json!(1), &json!(0)));
+    assert_eq!(
+        (&account["taken"], &account["delivered"], &account["dead"]),
+        (&json!(2), &json!(1), &json!(0))
+    );
 }
 
 #[tokio::test]
@@ -255,12 +268,19 @@ async fn a_line_that_is_refused_does_not_hold_up_the_others_and_its_replay_posts
     data["lines"][1]["fund"] = json!("cemeteries");
     ledger.site.vhost.say("payment.succeeded.v1", "event-1", &data).await;
     let dead = ledger.site.dead(1).await;
-    assert!(dead[0].header("packhorse_field").starts_with("lines[2]"), "{}", dead[0].header("packhorse_field"));
+    assert!(
+        dead[0].header("packhorse_field").starts_with("lines[2]"),
+        "{}",
+        dead[0].header("packhorse_field")
+    );
     assert_eq!(ledger.ims.rows().len(), 2);
     assert!(bridge.stop().await);
     ledger.site.edit("mappings/codes/fund.csv", "planning,32,,", "planning,32,,\ncemeteries,13,to-document,");
     let bridge = ledger.site.start().await;
-    ledger.site.good(&["dead-letters", "replay", "--code", "PH1204", "--by", "tester", "--reason", "fund added"]).await;
+    ledger
+        .site
+        .good(&["dead-letters", "replay", "--code", "PH1204", "--by", "tester", "--reason", "fund added"])
+        .await;
     ledger.told(3).await;
     let accounts: Vec<Value> = ledger.ims.rows().iter().map(|row| row["Amount"].clone()).collect();
     assert_eq!(accounts, [json!(62.5), json!(2.5), json!(38.0)]);

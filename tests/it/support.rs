@@ -12,7 +12,7 @@ use std::{
 };
 
 /// Long enough for a busy machine; a test that waits so long has failed.
-pub const PATIENCE: Duration = Duration::from_secs(90);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 pub fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -165,7 +165,8 @@ impl Vhost {
     pub async fn say_bytes(&self, event_type: &str, id: &str, body: &[u8]) {
         let properties =
             json!({ "message_id": id, "content_type": "application/cloudevents+json", "delivery_mode": 2 });
-        let routed = self.publish("platform.events", &format!("{event_type}.example"), properties, body).await;
+        let routed =
+            self.publish("platform.events", &format!("{event_type}.example"), properties, body).await;
         assert!(routed, "nobody takes {event_type}");
     }
 
@@ -177,7 +178,8 @@ impl Vhost {
     async fn take(&self, queue: &str, mode: &str) -> Vec<Seen> {
         use base64::{Engine as _, engine::general_purpose::STANDARD};
         let ask = json!({ "count": 1000, "ackmode": mode, "encoding": "base64" });
-        let Some(Value::Array(messages)) = self.call("POST", &format!("queues/{queue}/get"), ask).await else {
+        let Some(Value::Array(messages)) = self.call("POST", &format!("queues/{queue}/get"), ask).await
+        else {
             return Vec::new();
         };
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -204,7 +206,11 @@ impl Vhost {
     /// How many messages are ready in a queue: asked of the queue itself, since the management's counters lag.
     pub async fn depth(&self, queue: &str) -> u64 {
         use lapin::{Connection, ConnectionProperties, options::QueueDeclareOptions, types::FieldTable};
-        let address = self.address().replacen("://", &format!("://{}:{}@", setting("BROKER_USER"), setting("BROKER_PASSWORD")), 1);
+        let address = self.address().replacen(
+            "://",
+            &format!("://{}:{}@", setting("BROKER_USER"), setting("BROKER_PASSWORD")),
+            1,
+        );
         let connection = Connection::connect(&address, ConnectionProperties::default()).await.unwrap();
         let channel = connection.create_channel().await.unwrap();
         let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
@@ -250,7 +256,9 @@ impl Drop for Vhost {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 let url = format!("{}/api/vhosts/{name}", setting("BROKER_MANAGEMENT"));
-                let request = reqwest::Client::new().delete(url).basic_auth(setting("BROKER_USER"), Some(setting("BROKER_PASSWORD")));
+                let request = reqwest::Client::new()
+                    .delete(url)
+                    .basic_auth(setting("BROKER_USER"), Some(setting("BROKER_PASSWORD")));
                 let _ = request.timeout(Duration::from_secs(20)).send().await;
             });
         })
@@ -439,7 +447,8 @@ impl Running {
     /// SIGTERM; its exit code.
     pub async fn terminate(mut self) -> i32 {
         let pid = self.child.id().unwrap();
-        let sent = tokio::process::Command::new("kill").args(["-TERM", &pid.to_string()]).status().await.unwrap();
+        let sent =
+            tokio::process::Command::new("kill").args(["-TERM", &pid.to_string()]).status().await.unwrap();
         assert!(sent.success());
         let status = tokio::time::timeout(PATIENCE, self.child.wait()).await.unwrap().unwrap();
         status.code().unwrap_or(-1)

@@ -342,7 +342,9 @@ async fn read(stream: &mut (impl AsyncRead + Unpin), buffer: &mut Vec<u8>) -> io
     };
     let mut lines = head.lines();
     let mut first = lines.next().unwrap_or_default().split(' ');
-    let (Some(method), Some(target)) = (first.next(), first.next()) else { return Err(bad("no request line")) };
+    let (Some(method), Some(target)) = (first.next(), first.next()) else {
+        return Err(bad("no request line"));
+    };
     let headers: Vec<(String, String)> = lines
         .filter_map(|line| line.split_once(':'))
         .map(|(name, value)| (name.trim().to_owned(), value.trim().to_owned()))
@@ -358,7 +360,8 @@ async fn read(stream: &mut (impl AsyncRead + Unpin), buffer: &mut Vec<u8>) -> io
     if request.header("transfer-encoding").is_some() {
         return Err(bad("chunked requests are not read by the stand-ins"));
     }
-    let length = request.header("content-length").map_or(Ok(0), str::parse).map_err(|_| bad("content-length"))?;
+    let length =
+        request.header("content-length").map_or(Ok(0), str::parse).map_err(|_| bad("content-length"))?;
     while buffer.len() < length {
         if stream.read_buf(buffer).await? == 0 {
             return Ok(None);
@@ -370,7 +373,8 @@ async fn read(stream: &mut (impl AsyncRead + Unpin), buffer: &mut Vec<u8>) -> io
 
 /// Writes an answer, at most so many bytes of its body.
 async fn write(stream: &mut (impl AsyncWrite + Unpin), answer: &Answer, most: usize) -> io::Result<()> {
-    let mut head = format!("HTTP/1.1 {} Stand-in\r\nContent-Length: {}\r\n", answer.status, answer.body.len());
+    let mut head =
+        format!("HTTP/1.1 {} Stand-in\r\nContent-Length: {}\r\n", answer.status, answer.body.len());
     for (name, value) in &answer.headers {
         head.push_str(&format!("{name}: {value}\r\n"));
     }

@@ -31,7 +31,9 @@ impl Ims {
         let text = |row: &Map<String, Value>, name: &str| {
             row.get(name).and_then(Value::as_str).unwrap_or_default().to_owned()
         };
-        for (name, most) in [("PspReference", 36), ("OfficeCode", 2), ("AccountReference", 30), ("Narrative", 100)] {
+        for (name, most) in
+            [("PspReference", 36), ("OfficeCode", 2), ("AccountReference", 30), ("Narrative", 100)]
+        {
             if text(&row, name).chars().count() > most {
                 return refused(&format!("{name} is too long"));
             }

@@ -16,6 +16,9 @@ pub const API_KEY: &str = "api_test_standin";
 /// The signing secret of its webhook.
 pub const SIGNING_SECRET: &str = "webhook_test_standin";
 
+/// Where payers are sent; a name that nobody has. The page itself is at the stand-in's own address.
+const PAGES: &str = "https://pay.standin.example";
+
 #[derive(Debug, Clone)]
 pub struct Refund {
     pub id: String,
@@ -110,7 +113,9 @@ impl Payment {
             set("net_amount", json!(self.amount - 25));
         }
         set("settlement_summary", Value::Object(settlement));
-        for (name, value) in [("language", json!("en")), ("delayed_capture", json!(false)), ("moto", json!(false))] {
+        for (name, value) in
+            [("language", json!("en")), ("delayed_capture", json!(false)), ("moto", json!(false))]
+        {
             shown.entry(name).or_insert(value);
         }
         if !webhook {
@@ -118,7 +123,7 @@ impl Payment {
             let link = |href: String, method: &str| json!({ "href": href, "method": method });
             let links = json!({
                 "self": link(own.clone(), "GET"),
-                "next_url": link(format!("{base}/secure/{}", self.id), "GET"),
+                "next_url": link(format!("{PAGES}/secure/{}", self.id), "GET"),
                 "events": link(format!("{own}/events"), "GET"),
                 "refunds": link(format!("{own}/refunds"), "GET"),
                 "cancel": if self.finished() { Value::Null } else { link(format!("{own}/cancel"), "POST") },
@@ -150,7 +155,10 @@ fn error(status: u16, code: &str, description: &str) -> Answer {
 }
 
 fn field(status: u16, field: &str, code: &str) -> Answer {
-    Answer::json(status, &json!({ "field": field, "code": code, "description": format!("Invalid attribute value: {field}") }))
+    Answer::json(
+        status,
+        &json!({ "field": field, "code": code, "description": format!("Invalid attribute value: {field}") }),
+    )
 }
 
 fn millis(moment: Timestamp) -> String {
@@ -250,7 +258,9 @@ impl Pay {
         let Ok(Value::Object(asked)) = serde_json::from_slice::<Value>(&request.body) else {
             return error(400, "P0197", "Unable to parse JSON");
         };
-        let Some(amount) = asked.get("amount").and_then(Value::as_u64) else { return field(400, "amount", "P0102") };
+        let Some(amount) = asked.get("amount").and_then(Value::as_u64) else {
+            return field(400, "amount", "P0102");
+        };
         for name in ["reference", "description"] {
             match asked.get(name).and_then(Value::as_str) {
                 None | Some("") => return field(400, name, "P0101"),
@@ -307,16 +317,21 @@ impl Pay {
     fn list(&self, request: &Request, base: &str, refunds: bool) -> Answer {
         let payments = self.payments.lock().unwrap();
         let within = |date: &str, from: &str, to: &str| {
-            request.query(from).is_none_or(|from| date >= from) && request.query(to).is_none_or(|to| date < to)
+            request.query(from).is_none_or(|from| date >= from)
+                && request.query(to).is_none_or(|to| date < to)
         };
         let mut found: Vec<Value> = Vec::new();
         for payment in payments.iter().rev() {
             if refunds {
-                let mine = payment.refunds.iter().filter(|refund| within(&refund.created, "from_date", "to_date"));
+                let mine =
+                    payment.refunds.iter().filter(|refund| within(&refund.created, "from_date", "to_date"));
                 found.extend(mine.map(|refund| refund_shown(payment, refund, base)));
             } else if within(&payment.created, "from_date", "to_date")
                 && (request.query("from_settled_date").is_none()
-                    || payment.settled.as_deref().is_some_and(|date| within(date, "from_settled_date", "to_settled_date")))
+                    || payment
+                        .settled
+                        .as_deref()
+                        .is_some_and(|date| within(date, "from_settled_date", "to_settled_date")))
                 && request
                     .query("reference")
                     .is_none_or(|own| payment.asked.get("reference").and_then(Value::as_str) == Some(own))
@@ -375,11 +390,15 @@ impl Pay {
                              "_links": { "self": { "href": format!("{own}/refunds") }, "payment": { "href": own } } }),
                 )
             }
-            ("GET", ["refunds", number]) => match payment.refunds.iter().find(|refund| refund.id == *number) {
-                Some(refund) => Answer::json(200, &refund_shown(payment, refund, base)),
-                None => error(404, "P0700", "Not found"),
-            },
-            ("POST", ["cancel"]) if payment.finished() => error(400, "P0501", "Cancellation of payment failed"),
+            ("GET", ["refunds", number]) => {
+                match payment.refunds.iter().find(|refund| refund.id == *number) {
+                    Some(refund) => Answer::json(200, &refund_shown(payment, refund, base)),
+                    None => error(404, "P0700", "Not found"),
+                }
+            }
+            ("POST", ["cancel"]) if payment.finished() => {
+                error(400, "P0501", "Cancellation of payment failed")
+            }
             ("POST", ["cancel"]) => {
                 "cancelled".clone_into(&mut payment.status);
                 "P0040".clone_into(&mut payment.code);

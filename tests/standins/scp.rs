@@ -19,6 +19,9 @@ pub const SITE_ID: &str = "147";
 pub const KEY_ID: &str = "456";
 pub const KEY: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
 
+/// Where payers are sent; a name that nobody has. The page itself is at the stand-in's own address.
+const PAGES: &str = "https://scp.standin.example";
+
 #[derive(Debug, Clone)]
 pub struct Sale {
     pub request_id: String,
@@ -47,12 +50,18 @@ fn text(record: &Record, path: &[&str]) -> String {
     record.get_local(last).and_then(Tree::to_plain_text).unwrap_or_default()
 }
 
-fn list(tree: Option<&Tree>) -> Vec<&Tree> {
-    match tree {
-        None => Vec::new(),
-        Some(Tree::List(entries)) => entries.iter().collect(),
-        Some(one) => vec![one],
-    }
+/// Every child element of this local name.
+fn children<'r>(record: &'r Record, name: &str) -> Vec<&'r Record> {
+    record
+        .entries()
+        .iter()
+        .filter(|(own, _)| own.local == name)
+        .flat_map(|(_, tree)| match tree {
+            Tree::List(entries) => entries.iter().collect(),
+            one => vec![one],
+        })
+        .filter_map(Tree::as_record)
+        .collect()
 }
 
 fn fault(text: &str) -> Answer {
@@ -103,7 +112,9 @@ impl Scp {
         if hmac::verify(&key, signed.as_bytes(), &digest).is_err() {
             return Err("The digest is not valid".to_owned());
         }
-        if credentials(&["subject", "identifier"]) != SCP_ID || credentials(&["signature", "hmacKeyID"]) != KEY_ID {
+        if credentials(&["subject", "identifier"]) != SCP_ID
+            || credentials(&["signature", "hmacKeyID"]) != KEY_ID
+        {
             return Err("The subject is not known".to_owned());
         }
         match self.seen.lock().unwrap().insert(unique) {
@@ -112,7 +123,7 @@ impl Scp {
         }
     }
 
-    fn invoke(&self, request: &Record, host: &str) -> Answer {
+    fn invoke(&self, request: &Record) -> Answer {
         let request_id = text(request, &["requestId"]);
         let base = "http://www.capita-software-services.com/scp/base";
         let refused = |what: &str| {
@@ -126,8 +137,7 @@ impl Scp {
         let sale = request.get_local("sale").and_then(Tree::as_record).cloned().unwrap_or_default();
         let amount: u64 = text(&sale, &["saleSummary", "amountInMinorUnits"]).parse().unwrap_or(0);
         let items = sale.get_local("items").and_then(Tree::as_record).cloned().unwrap_or_default();
-        let items: Vec<Record> =
-            list(items.get_local("item")).into_iter().filter_map(Tree::as_record).cloned().collect();
+        let items = children(&items, "item");
         let sum: u64 = items
             .iter()
             .map(|item| text(item, &["itemSummary", "amountInMinorUnits"]).parse().unwrap_or(0))
@@ -141,7 +151,7 @@ impl Scp {
         let state = "IN_PROGRESS".to_owned();
         sales.insert(reference.clone(), Sale { request_id: request_id.clone(), amount, lines, state });
         envelope(&format!(
-            r#"<scpSimpleInvokeResponse xmlns="http://www.capita-software-services.com/scp/simple"><requestId xmlns="{base}">{request_id}</requestId><scpReference xmlns="{base}">{reference}</scpReference><transactionState xmlns="{base}">IN_PROGRESS</transactionState><invokeResult xmlns="{base}"><status>SUCCESS</status><redirectUrl>http://{host}/scp/scpcli?ssk={reference}</redirectUrl></invokeResult></scpSimpleInvokeResponse>"#
+            r#"<scpSimpleInvokeResponse xmlns="http://www.capita-software-services.com/scp/simple"><requestId xmlns="{base}">{request_id}</requestId><scpReference xmlns="{base}">{reference}</scpReference><transactionState xmlns="{base}">IN_PROGRESS</transactionState><invokeResult xmlns="{base}"><status>SUCCESS</status><redirectUrl>{PAGES}/scp/scpcli?ssk={reference}</redirectUrl></invokeResult></scpSimpleInvokeResponse>"#
         ))
     }
 
@@ -150,7 +160,9 @@ impl Scp {
         let sales = self.sales.lock().unwrap();
         let (request_id, state, rest) = match sales.get(&reference) {
             None => (String::new(), "INVALID_REFERENCE", String::new()),
-            Some(sale) if sale.state == "IN_PROGRESS" => (sale.request_id.clone(), "IN_PROGRESS", String::new()),
+            Some(sale) if sale.state == "IN_PROGRESS" => {
+                (sale.request_id.clone(), "IN_PROGRESS", String::new())
+            }
             Some(sale) if sale.state == "SUCCESS" => {
                 let audit: String = sale
                     .lines
@@ -198,7 +210,7 @@ impl Handle for Scp {
                     return fault(&what);
                 }
                 match root("scpSimpleInvokeRequest") {
-                    Some(inner) => self.invoke(inner, request.header("host").unwrap_or_default()),
+                    Some(inner) => self.invoke(inner),
                     None => self.query(inner),
                 }
             }
