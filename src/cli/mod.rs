@@ -34,6 +34,8 @@ pub mod exit {
     pub const STORE: u8 = 73;
     /// The settings are wrong.
     pub const CONFIG: u8 = 78;
+    /// Whoever read our output has gone: as a shell shows a program ended by SIGPIPE.
+    pub const NOBODY_READS: u8 = 141;
 }
 
 /// Joins a council's existing systems to the national platform over AMQP queues.
@@ -92,6 +94,7 @@ pub enum Command {
 
 /// Runs the command line.
 pub fn main() -> ExitCode {
+    end_quietly_when_nobody_reads();
     let cli = Cli::parse();
     telemetry::logging(cli.log);
     crate::tls::install();
@@ -109,6 +112,18 @@ pub fn main() -> ExitCode {
         Command::Docs(docs) => docs.run(),
     };
     ExitCode::from(code)
+}
+
+/// `packhorse … | head` ends when `head` does, without a word, as other commands do.
+fn end_quietly_when_nobody_reads() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let text = panic.payload().downcast_ref::<String>().map_or("", String::as_str);
+        if text.starts_with("failed printing to std") && text.contains("Broken pipe") {
+            std::process::exit(i32::from(exit::NOBODY_READS));
+        }
+        usual(panic);
+    }));
 }
 
 /// The runtime of commands that use the network.

@@ -5,4 +5,5 @@
 pub mod http;
 pub mod ims;
 pub mod pay;
+pub mod platform;
 pub mod scp;
