@@ -197,9 +197,9 @@ pub enum LogFormat {
 }
 
 /// Turns logging on, to stderr, as `RUST_LOG` says (default: `info`, and only warnings from libraries).
-pub fn logging(format: LogFormat) {
+pub fn logging(format: LogFormat, usual: &str) {
     use tracing_subscriber::{EnvFilter, fmt};
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,packhorse=info"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(usual));
     let builder = fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
     // A second initialisation, as in tests, is no fault.
     let _ = match format {

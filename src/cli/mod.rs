@@ -96,7 +96,9 @@ pub enum Command {
 pub fn main() -> ExitCode {
     end_quietly_when_nobody_reads();
     let cli = Cli::parse();
-    telemetry::logging(cli.log);
+    // A command says itself what went wrong; the log is the bridge's.
+    let usual = if matches!(cli.command, Command::Run) { "warn,packhorse=info" } else { "error" };
+    telemetry::logging(cli.log, usual);
     crate::tls::install();
     let code = match &cli.command {
         Command::Run => run::run(&cli.config),

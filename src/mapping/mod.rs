@@ -72,6 +72,10 @@ struct Row {
     personal: bool,
     body: Body,
     sum: Option<Path>,
+    /// A group: how many the document holds at most.
+    most: Option<usize>,
+    /// Money: the largest amount that the system takes, in pence.
+    max_pence: Option<i64>,
 }
 
 /// Where in an event.
@@ -123,7 +127,7 @@ enum Body {
     /// It is a group with rows of its own.
     Group(Vec<Row>),
     /// It is a group packed into one text.
-    Packed { separator: String, rows: Vec<Row> },
+    Packed { separator: String, max: Option<usize>, rows: Vec<Row> },
 }
 
 /// What a mapping is given beside the event or the document.

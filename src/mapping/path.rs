@@ -167,10 +167,7 @@ impl Step {
                     found => found,
                 }
             }
-            _ => {
-                let number = if let Which::Nth(number) = self.which { number } else { 1 };
-                self.all(tree).into_iter().nth(number - 1)
-            }
+            Which::One | Which::Each | Which::Nth(_) | Which::Numbered => self.all(tree).into_iter().next(),
         }
     }
 

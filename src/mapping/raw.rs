@@ -98,6 +98,8 @@ pub struct RowKeys {
     pub decimal: Option<DecimalKeys>,
     /// The value is an amount: whole pence in the event, pence or pounds in the document.
     pub money: Option<Money>,
+    /// With `money`: the largest amount that the system takes, in pence.
+    pub max_pence: Option<i64>,
     /// The value is a date: `YYYY-MM-DD` in the event, written in the document by this strftime pattern: `%d/%m/%Y`.
     pub date: Option<String>,
     /// The value is a moment: RFC 3339 in the event, written in the document as stated.
@@ -121,6 +123,10 @@ pub struct RowKeys {
     pub fields: Vec<RowKeys>,
     /// The group is one text with its fields parted by this character; `document` in its rows is their position: `1`.
     pub packed: Option<String>,
+    /// With `packed`: the whole text has at most so many characters. A text in it that may be cut (`cut`) makes room.
+    pub packed_max: Option<usize>,
+    /// With `fields`: the document holds at most so many of the group; an event with more is refused.
+    pub most: Option<usize>,
 }
 
 /// A condition on a field. One of `event` and `document` says where; then `is`, `not` or `present`.

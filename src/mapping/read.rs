@@ -101,7 +101,7 @@ impl<'a> Reader<'a> {
         match &row.body {
             Body::Value { .. } => self.value(row, item, out, scope),
             Body::Group(rows) => self.group(row, rows, None, item, out, scope),
-            Body::Packed { separator, rows } => self.group(row, rows, Some(separator), item, out, scope),
+            Body::Packed { separator, rows, .. } => self.group(row, rows, Some(separator), item, out, scope),
         }
     }
 

@@ -76,7 +76,9 @@ impl<'a> Writer<'a> {
         match &row.body {
             Body::Value { .. } => self.value(row, item, out, scope),
             Body::Group(rows) => self.group(row, rows, None, item, out, scope),
-            Body::Packed { separator, rows } => self.group(row, rows, Some(separator), item, out, scope),
+            Body::Packed { separator, max, rows } => {
+                self.group(row, rows, Some((separator, *max)), item, out, scope);
+            }
         }
     }
 
@@ -84,7 +86,7 @@ impl<'a> Writer<'a> {
         &mut self,
         row: &Row,
         rows: &[Row],
-        packed: Option<&str>,
+        packed: Option<(&str, Option<usize>)>,
         item: &Tree,
         out: &mut Tree,
         scope: &Scope<'_>,
@@ -108,6 +110,11 @@ impl<'a> Writer<'a> {
             self.failures.push(row.failure(Code::WrongShape, what, None));
             return;
         }
+        if let Some(most) = row.most.filter(|most| items.len() > *most) {
+            let what = format!("the event has {}, the document holds at most {most}", items.len());
+            self.failures.push(row.failure(Code::WrongShape, what, None));
+            return;
+        }
         for (index, item) in items.into_iter().enumerate() {
             let inner_scope;
             let scope = match row.event {
@@ -123,12 +130,11 @@ impl<'a> Writer<'a> {
             };
             let mut inside = Tree::Null;
             self.rows(rows, item, &mut inside, scope);
-            if let Some(separator) = packed {
-                inside = match pack(&inside, separator) {
-                    Some(text) => Tree::Text(text),
-                    None => {
-                        let what = "one of the packed values holds the separator";
-                        self.failures.push(row.failure(Code::ValueRefused, what, None));
+            if let Some((separator, max)) = packed {
+                inside = match pack(&inside, separator, max, &cuttable(rows)) {
+                    Ok(text) => Tree::Text(text),
+                    Err((code, what)) => {
+                        self.failures.push(row.failure(code, what, None));
                         continue;
                     }
                 };
@@ -211,6 +217,16 @@ impl<'a> Writer<'a> {
             (_, Tree::Text(text)) => typed_as(conversion, text),
             _ => given.clone(),
         };
+        if let Some(max) = row.max_pence
+            && given_value
+                .to_plain_text()
+                .and_then(|text| text.parse::<i64>().ok())
+                .is_some_and(|pence| pence > max)
+        {
+            let what = format!("the system takes at most {max} pence");
+            self.failures.push(row.failure(Code::ValueRefused, what, Some(&given)));
+            return;
+        }
         match conversion.to_document(&given_value, typed, fund) {
             Ok(Some(value)) => {
                 self.trace(row, &given_value, &value);
@@ -293,21 +309,49 @@ fn pushed(tree: &mut Tree) -> &mut Tree {
     tree.nth_mut(next)
 }
 
-/// The positions 1, 2, 3 … of a record as one text; `None` if a value holds the separator.
-fn pack(values: &Tree, separator: &str) -> Option<String> {
-    let record = match values {
-        Tree::Record(record) => record,
-        _ => return Some(String::new()),
-    };
+/// The positions in a packed text whose texts may be cut.
+fn cuttable(rows: &[Row]) -> Vec<usize> {
+    let cut = |row: &&Row| matches!(&row.body, Body::Value { conversion: super::convert::Conversion::Text(keys), .. } if keys.cut);
+    rows.iter()
+        .filter(cut)
+        .filter_map(|row| row.document.as_ref()?.steps().first()?.name.local.parse().ok())
+        .collect()
+}
+
+/// The positions 1, 2, 3 … of a record as one text of at most so many characters.
+fn pack(
+    values: &Tree,
+    separator: &str,
+    max: Option<usize>,
+    cuttable: &[usize],
+) -> Result<String, (Code, String)> {
+    let Tree::Record(record) = values else { return Ok(String::new()) };
     let last =
         record.entries().iter().filter_map(|(name, _)| name.local.parse::<usize>().ok()).max().unwrap_or(0);
-    let texts: Vec<String> = (1..=last)
+    let mut texts: Vec<String> = (1..=last)
         .map(|position| {
             record.get(&Name::plain(position.to_string())).and_then(Tree::to_plain_text).unwrap_or_default()
         })
         .collect();
-    match texts.iter().any(|text| text.contains(separator)) {
-        true => None,
-        false => Some(texts.join(separator)),
+    if texts.iter().any(|text| text.contains(separator)) {
+        return Err((Code::ValueRefused, "one of the packed values holds the separator".to_owned()));
     }
+    if let Some(max) = max {
+        let length = |texts: &[String]| texts.join(separator).chars().count();
+        for position in cuttable {
+            let over = length(&texts).saturating_sub(max);
+            if let Some(text) = texts.get_mut(position - 1).filter(|_| over > 0) {
+                let keep = text.chars().count().saturating_sub(over);
+                *text = text.chars().take(keep).collect::<String>().trim_end().to_owned();
+            }
+        }
+        let length = length(&texts);
+        if length > max {
+            return Err((
+                Code::TextTooLong,
+                format!("the packed values have {length} characters, at most {max} fit"),
+            ));
+        }
+    }
+    Ok(texts.join(separator))
 }

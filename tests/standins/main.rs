@@ -34,6 +34,9 @@ async fn main() {
             std::process::exit(1);
         }
     };
-    println!("PAY_URL='{}'\nSCP_URL='{}'\nIMS_URL='{}'\nPLATFORM_URL='{}'", pay.url, scp.url, ims.url, platform.url);
+    println!(
+        "PAY_URL='{}'\nSCP_URL='{}'\nIMS_URL='{}'\nPLATFORM_URL='{}'",
+        pay.url, scp.url, ims.url, platform.url
+    );
     std::future::pending::<()>().await;
 }

@@ -9,8 +9,8 @@ use futures_util::StreamExt as _;
 use lapin::{
     BasicProperties, Channel, Connection, ConnectionProperties, ExchangeKind,
     options::{
-        BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, ExchangeDeclareOptions, ExchangeDeleteOptions,
-        QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
+        BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, ExchangeDeclareOptions,
+        ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
     },
     types::FieldTable,
 };
@@ -28,7 +28,12 @@ impl Platform {
         let connection = Connection::connect(url, ConnectionProperties::default()).await.map_err(said)?;
         let passive = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
         let look = connection.create_channel().await.map_err(said)?;
-        let there = look.exchange_declare("platform.updates".into(), ExchangeKind::Topic, passive, FieldTable::default());
+        let there = look.exchange_declare(
+            "platform.updates".into(),
+            ExchangeKind::Topic,
+            passive,
+            FieldTable::default(),
+        );
         if there.await.is_ok() {
             return Err("this vhost has a platform already; give an empty vhost".to_owned());
         }
@@ -46,11 +51,22 @@ impl Platform {
             .await
             .map_err(said)?;
         channel
-            .queue_bind(queue.into(), "platform.updates".into(), "#".into(), QueueBindOptions::default(), FieldTable::default())
+            .queue_bind(
+                queue.into(),
+                "platform.updates".into(),
+                "#".into(),
+                QueueBindOptions::default(),
+                FieldTable::default(),
+            )
             .await
             .map_err(said)?;
         let mut consumer = channel
-            .basic_consume(queue.into(), "platform".into(), BasicConsumeOptions::default(), FieldTable::default())
+            .basic_consume(
+                queue.into(),
+                "platform".into(),
+                BasicConsumeOptions::default(),
+                FieldTable::default(),
+            )
             .await
             .map_err(said)?;
         let platform = Platform { channel: channel.clone(), heard: Arc::default() };
@@ -103,7 +119,12 @@ impl Platform {
     }
 }
 
-async fn publish(channel: &Channel, key: &str, properties: BasicProperties, body: &[u8]) -> lapin::Result<()> {
+async fn publish(
+    channel: &Channel,
+    key: &str,
+    properties: BasicProperties,
+    body: &[u8],
+) -> lapin::Result<()> {
     let mandatory = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
     channel.basic_publish("platform.events".into(), key.into(), mandatory, body, properties).await?.await?;
     Ok(())
@@ -116,7 +137,11 @@ impl Handle for Platform {
             ("POST", "/remove") => self.remove(request),
             ("GET", "/heard") => {
                 let heard = self.heard.lock().unwrap();
-                Answer::of(200, "text/plain; charset=utf-8", heard.iter().map(|line| format!("{line}\n")).collect::<String>())
+                Answer::of(
+                    200,
+                    "text/plain; charset=utf-8",
+                    heard.iter().map(|line| format!("{line}\n")).collect::<String>(),
+                )
             }
             _ => Answer::empty(404),
         }

@@ -301,6 +301,19 @@ impl<'a> Compiler<'a> {
             let what = "a text that is cut loses something: say in `lossy` why that is right";
             self.problem(Problem::under(Code::OneWayRow, at, "text", what).label("`cut` without `lossy`"));
         }
+        let misplaced = [
+            ("most", keys.most.is_some() && !is_group, "is for rows with `fields`"),
+            ("max_pence", keys.max_pence.is_some() && keys.money.is_none(), "is for rows with `money`"),
+            (
+                "packed_max",
+                keys.packed_max.is_some() && keys.packed.is_none(),
+                "is for groups that are `packed`",
+            ),
+        ];
+        for (key, _, what) in misplaced.iter().filter(|(_, wrong, _)| *wrong) {
+            let problem = Problem::under(Code::ExclusiveKeys, at, key, format!("`{key}` {what}")).on_key();
+            self.problem(problem);
+        }
         if self.problems.len() > before && body.is_none() {
             return None;
         }
@@ -321,6 +334,8 @@ impl<'a> Compiler<'a> {
             personal,
             body: body?,
             sum,
+            most: keys.most,
+            max_pence: keys.max_pence,
         })
     }
     fn event_place(
@@ -462,7 +477,9 @@ impl<'a> Compiler<'a> {
                 self.problem(Problem::under(Code::WrongType, at, "packed", "the separator is empty"));
                 None
             }
-            Some(separator) => Some(Body::Packed { separator: separator.clone(), rows }),
+            Some(separator) => {
+                Some(Body::Packed { separator: separator.clone(), max: keys.packed_max, rows })
+            }
         }
     }
 }
