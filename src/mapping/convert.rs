@@ -410,24 +410,7 @@ fn text_out(text: String, keys: &TextKeys) -> Result<Option<String>, Refusal> {
     {
         return refuse(format!("the system refuses the character `{refused}`"));
     }
-    let length = text.chars().count();
-    if let Some(max) = keys.max.filter(|max| length > *max) {
-        match keys.cut {
-            true => text = text.chars().take(max).collect::<String>().trim_end().to_owned(),
-            false => {
-                return Err(Refusal {
-                    code: Code::TextTooLong,
-                    what: format!("the text has {length} characters; the system holds {max}"),
-                });
-            }
-        }
-    }
-    if keys.min.is_some_and(|min| length < min) {
-        return refuse(format!(
-            "the text has {length} characters; the system wants at least {}",
-            keys.min.unwrap_or(0)
-        ));
-    }
+    text = bounded(text, keys)?;
     if let Some(pad) = &keys.pad {
         let missing: String =
             std::iter::repeat_n(pad.with, pad.width.saturating_sub(text.chars().count())).collect();
@@ -437,6 +420,20 @@ fn text_out(text: String, keys: &TextKeys) -> Result<Option<String>, Refusal> {
         };
     }
     Ok(Some(text))
+}
+
+/// A text of the right length, cut to it where that is allowed.
+fn bounded(text: String, keys: &TextKeys) -> Result<String, Refusal> {
+    let length = text.chars().count();
+    let what = |wanted: String| format!("the text has {length} characters; {wanted}");
+    if let Some(min) = keys.min.filter(|min| length < *min) {
+        return refuse(what(format!("at least {min} are wanted")));
+    }
+    match keys.max.filter(|max| length > *max) {
+        None => Ok(text),
+        Some(max) if keys.cut => Ok(text.chars().take(max).collect::<String>().trim_end().to_owned()),
+        Some(max) => Err(Refusal { code: Code::TextTooLong, what: what(format!("at most {max} fit")) }),
+    }
 }
 
 fn text_in(text: &str, keys: &TextKeys) -> Result<Option<Tree>, Refusal> {
@@ -452,6 +449,6 @@ fn text_in(text: &str, keys: &TextKeys) -> Result<Option<Tree>, Refusal> {
     }
     Ok(Some(match &keys.join {
         Some(separator) => Tree::List(text.split(separator.as_str()).map(Tree::text).collect()),
-        None => Tree::text(text),
+        None => Tree::Text(bounded(text.to_owned(), keys)?),
     }))
 }

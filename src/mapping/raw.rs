@@ -153,7 +153,7 @@ pub struct TextKeys {
     pub max: Option<usize>,
     /// At least so many characters.
     pub min: Option<usize>,
-    /// Cut a longer text at `max` when writing the document, instead of refusing it. Say in `lossy` why that is right.
+    /// Cut a longer text at `max`, instead of refusing it. Say in `lossy` why that is right.
     #[serde(default)]
     pub cut: bool,
     /// Take white space off both ends when reading the document.

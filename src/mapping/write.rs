@@ -247,6 +247,10 @@ impl<'a> Writer<'a> {
     /// A constant of the event: what the event says must be that.
     fn demand(&mut self, row: &Row, value: &str, item: &Tree) {
         let Some(EventPlace::Data(path)) = &row.event else { return };
+        // A constant that stands under a condition on the document is one of several: another row may be for the others.
+        if row.when.iter().any(|condition| condition.on == Direction::ToEvent) {
+            return;
+        }
         let given = path.find(item);
         if given.and_then(Tree::to_plain_text).is_some_and(|text| text != value) {
             let what = format!("the mapping is for `{value}` only");
