@@ -68,7 +68,8 @@ pub fn of_document(mapping: &Mapping, document: &Tree, context: Context<'_>) -> 
     // Two spellings that are read as the same value are no loss: `05` and `5`, with and without zeros behind the point.
     let same = |conversion: &Conversion, a: &Tree, b: &Tree| {
         let read = |tree: &Tree| conversion.to_event(tree, Kind::Any, None);
-        conversion.same(a, b) || matches!((read(a), read(b)), (Ok(Some(a)), Ok(Some(b))) if conversion.same(&a, &b))
+        conversion.same(a, b)
+            || matches!((read(a), read(b)), (Ok(Some(a)), Ok(Some(b))) if conversion.same(&a, &b))
     };
     compare(mapping, &out, &back, failures, |step| &step.document_value, same)
 }

@@ -53,7 +53,6 @@ pub struct Vhost {
 /// A message as another client sees it.
 #[derive(Debug, Clone)]
 pub struct Seen {
-    pub exchange: String,
     pub routing_key: String,
     pub properties: Value,
     pub body: Vec<u8>,
@@ -91,11 +90,6 @@ impl Vhost {
         let address = setting("BROKER_ADDRESS");
         let (host, _) = address.rsplit_once('/').unwrap();
         format!("{host}/{}", self.name)
-    }
-
-    pub fn port(&self) -> u16 {
-        let address = setting("BROKER_ADDRESS");
-        address.rsplit_once('/').unwrap().0.rsplit_once(':').unwrap().1.parse().unwrap()
     }
 
     async fn request(&self, method: &str, url: &str, body: Value) -> Option<Value> {
@@ -186,7 +180,6 @@ impl Vhost {
         messages
             .iter()
             .map(|message| Seen {
-                exchange: text(&message["exchange"]),
                 routing_key: text(&message["routing_key"]),
                 properties: message["properties"].clone(),
                 body: STANDARD.decode(text(&message["payload"])).unwrap(),

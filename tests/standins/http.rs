@@ -6,7 +6,6 @@
 use std::{
     collections::VecDeque,
     io,
-    net::SocketAddr,
     str::FromStr,
     sync::{Arc, Mutex},
     time::Duration,
@@ -153,7 +152,6 @@ struct Planned {
 /// A server that runs.
 #[derive(Clone)]
 pub struct Server {
-    pub address: SocketAddr,
     /// `http://127.0.0.1:1234`, or `https://localhost:1234`.
     pub url: String,
     faults: Arc<Mutex<VecDeque<Planned>>>,
@@ -178,7 +176,7 @@ impl Server {
             None => format!("http://{address}"),
             Some(_) => format!("https://localhost:{}", address.port()),
         };
-        let server = Server { address, url, faults: Arc::default(), log: watch::Sender::new(Vec::new()) };
+        let server = Server { url, faults: Arc::default(), log: watch::Sender::new(Vec::new()) };
         let this = server.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -203,11 +201,6 @@ impl Server {
     pub fn misbehave(&self, method: &str, path: &str, fault: Fault, times: u32) {
         let planned = Planned { method: method.to_owned(), path: path.to_owned(), fault, times };
         self.faults.lock().unwrap().push_back(planned);
-    }
-
-    /// Behaves again.
-    pub fn behave(&self) {
-        self.faults.lock().unwrap().clear();
     }
 
     /// Every request of this method whose path begins so, in order.

@@ -5,10 +5,12 @@
 //! Prints where each of them is, as shell variables, and runs until it is ended.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, dead_code)]
 
+mod platform;
 #[path = "mod.rs"]
 mod standins;
 
-use standins::{http::Server, ims::Ims, pay::Pay, platform::Platform, scp::Scp};
+use platform::Platform;
+use standins::{http::Server, ims::Ims, pay::Pay, scp::Scp};
 use std::sync::Arc;
 
 #[tokio::main]

@@ -5,5 +5,4 @@
 pub mod http;
 pub mod ims;
 pub mod pay;
-pub mod platform;
 pub mod scp;

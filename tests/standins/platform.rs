@@ -4,7 +4,7 @@
 //! `POST /say?type=…&id=…` with an event's data says an event; `GET /heard` lists what was heard, an event a line;
 //! `POST /remove?queue=…` or `?exchange=…` removes what a demonstration has declared in a broker that was there before.
 
-use super::http::{Answer, Handle, Request, Server};
+use crate::standins::http::{Answer, Handle, Request, Server};
 use futures_util::StreamExt as _;
 use lapin::{
     BasicProperties, Channel, Connection, ConnectionProperties, ExchangeKind,
