@@ -86,6 +86,7 @@ impl Bridge {
         }
         let asking = numbers(&config, &store).await?;
         let names = Names::new(&config.prefix);
+        let missing = Arc::new(Notify::new());
         let mut called = Vec::new();
         for route in &config.collect {
             let Some(system) = systems.get(&route.instance.name) else { continue };
@@ -127,6 +128,7 @@ impl Bridge {
                 council: config.council.clone(),
                 metrics: metrics.clone(),
                 stop: stop.clone(),
+                missing: missing.clone(),
                 one_per: Arc::default(),
             })
             .start(&routes);
@@ -142,6 +144,7 @@ impl Bridge {
                 Some(listen_at(settings.listen, tls, router, &stop, &routes).await?)
             }
         };
+        links.spawn(mend(config.clone(), consume.clone(), missing, end.clone()));
         let view = console::View {
             links: vec![("consume".to_owned(), consume), ("publish".to_owned(), publish)],
             metrics: metrics.clone(),
@@ -225,6 +228,29 @@ async fn verify(config: &Config, link: &Link) -> Result<(), CannotStart> {
                 wrong.join("\n")
             ),
         )),
+    }
+}
+
+/// Declares again what somebody has deleted while the bridge runs, whenever a route finds it missing; also what could not
+/// be declared at the start because the broker was away.
+async fn mend(config: Config, link: Link, missing: Arc<Notify>, end: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = end.cancelled() => return,
+            () = missing.notified() => {}
+        }
+        match Topology::of(&config).apply(&link, config.declare, config.declare_platform).await {
+            Ok(findings) => {
+                for finding in findings {
+                    if let Some(error) = &finding.error {
+                        error!(code = %error.code, "{} is not as it must be: {}", finding.subject, error.what);
+                    }
+                }
+            }
+            Err(error) => warn!(code = %error.code, "the topology cannot be looked at: {}", error.what),
+        }
+        // Not more often than a person could delete something.
+        tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }
 

@@ -30,6 +30,7 @@ use std::{
     sync::{Arc, Mutex},
     time::Duration,
 };
+use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, warn};
 
@@ -57,6 +58,8 @@ pub struct Deliverer {
     pub metrics: Metrics,
     /// Ends the route.
     pub stop: CancellationToken,
+    /// Rung when a queue or exchange is found to be missing.
+    pub missing: Arc<Notify>,
     /// What is being sent at this moment of which there may be only one.
     pub one_per: Arc<Mutex<HashSet<String>>>,
 }
@@ -103,6 +106,7 @@ impl Deliverer {
                     self.work(lane).await;
                 }
                 Err(error) => {
+                    self.if_missing(error.code);
                     warn!(route = self.route.id, code = %error.code, "cannot consume: {}", error.what)
                 }
             }
@@ -110,6 +114,12 @@ impl Deliverer {
                 () = self.stop.cancelled() => return,
                 () = tokio::time::sleep(delays.delay()) => {}
             }
+        }
+    }
+
+    fn if_missing(&self, code: Code) {
+        if code == Code::TopologyMissing {
+            self.missing.notify_one();
         }
     }
 
@@ -426,6 +436,7 @@ impl Deliverer {
                 Published::Refused(error) => (error.code, error.what.clone()),
                 Published::Confirmed | Published::Nacked | Published::Unknown(_) => continue,
             };
+            self.if_missing(code);
             error!(route = self.route.id, code = %code, exchange = message.exchange, routing_key = message.routing_key,
                    "a message cannot be put where it belongs and is given back to its queue: {what}");
         }

@@ -101,7 +101,8 @@ impl Problem {
     /// With "did you mean", if one of the known names is close to what was written.
     #[must_use]
     pub fn did_you_mean<'a>(mut self, written: &str, known: impl IntoIterator<Item = &'a str>) -> Problem {
-        let known: Vec<&str> = known.into_iter().collect();
+        let mut known: Vec<&str> = known.into_iter().collect();
+        known.sort_unstable();
         match closest(written, known.iter().copied()) {
             Some(name) => self.instead = Some(name.to_owned()),
             None if !known.is_empty() && known.len() <= 12 && self.help.is_none() => {

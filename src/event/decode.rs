@@ -327,6 +327,10 @@ fn binary(
     found.complete(event)
 }
 
+/// How many bytes an attribute that identifies an event may have: a property or header of AMQP holds no more in one piece
+/// (short string, AMQP 0-9-1 s.4.2.5.3).
+const LONGEST: usize = 255;
+
 /// The core attributes. Their values are texts in every format.
 const CORE: [&str; 8] =
     ["specversion", "id", "source", "type", "subject", "time", "dataschema", "datacontenttype"];
@@ -387,6 +391,10 @@ impl Found {
                     name,
                     format!("the event has no `{name}`, or an empty one"),
                 );
+            }
+            if value.len() > LONGEST || value.contains(char::is_control) {
+                let what = format!("the `{name}` has control characters or more than {LONGEST} bytes");
+                return bad(Code::BadEventAttribute, name, what);
             }
         }
         Ok(event)

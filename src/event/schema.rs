@@ -177,6 +177,7 @@ impl EventSchema {
                 })
                 .collect();
         }
+        control_characters(data, "", &mut found);
         for (total, parts) in &self.sums {
             let amount = |tree: &Tree| {
                 if let Tree::Number(digits) = tree { digits.parse::<i128>().ok() } else { None }
@@ -320,5 +321,28 @@ fn field_of(name: &str, schema: &Value, root: &Value, required: bool, depth: usi
         fields: fields.unwrap_or_default(),
         items,
         description: text("description").unwrap_or_default(),
+    }
+}
+
+/// Texts of an event are one line without control characters, as the contract says of all of them.
+fn control_characters(tree: &Tree, path: &str, found: &mut Vec<Breach>) {
+    match tree {
+        Tree::Text(text) if text.contains(char::is_control) => {
+            let what = "the text holds a control character".to_owned();
+            found.push(Breach { field: path.to_owned(), what });
+        }
+        Tree::Record(record) => {
+            for (name, inner) in record.entries() {
+                let path =
+                    if path.is_empty() { name.local.clone() } else { format!("{path}.{}", name.local) };
+                control_characters(inner, &path, found);
+            }
+        }
+        Tree::List(items) => {
+            for (index, inner) in items.iter().enumerate() {
+                control_characters(inner, &format!("{path}.{index}"), found);
+            }
+        }
+        Tree::Null | Tree::Bool(_) | Tree::Number(_) | Tree::Text(_) => {}
     }
 }

@@ -481,11 +481,13 @@ fn caused_by<E: std::error::Error + 'static>(error: &reqwest::Error) -> Option<&
         if let Some(found) = cause.downcast_ref::<E>() {
             return Some(found);
         }
-        // An io::Error may wrap the cause that is looked for.
-        if let Some(inner) = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref)
-            && let Some(found) = inner.downcast_ref::<E>()
-        {
-            return Some(found);
+        // An io::Error may wrap the cause that is looked for, and another one may wrap that; their `source` passes over both.
+        let mut wrapper = cause.downcast_ref::<std::io::Error>();
+        while let Some(inner) = wrapper.and_then(std::io::Error::get_ref) {
+            if let Some(found) = inner.downcast_ref::<E>() {
+                return Some(found);
+            }
+            wrapper = inner.downcast_ref::<std::io::Error>();
         }
         source = cause.source();
     }

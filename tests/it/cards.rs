@@ -190,7 +190,7 @@ async fn the_words_of_a_webhook_are_not_trusted_for_how_a_payment_ended() {
 #[tokio::test]
 async fn while_the_api_is_away_a_notice_waits_in_the_spool() {
     let world = pay_site(&[]).await;
-    world.server.misbehave("GET", "/v1/payments/", Fault::Status(503, None), 2);
+    world.server.misbehave("GET", "/v1/payments/", Fault::Status(503, None), 1);
     let bridge = world.site.start().await;
     let id = world.made_elsewhere();
     world.pay.payer(&id, "success");

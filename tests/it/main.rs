@@ -4,11 +4,13 @@
 #[path = "../standins/mod.rs"]
 mod standins;
 
+mod broker;
 mod cards;
 mod docs;
 mod events;
 mod formats;
 mod judges;
 mod payments;
+mod refusals;
 mod support;
 mod tidy;

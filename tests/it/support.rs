@@ -12,7 +12,7 @@ use std::{
 };
 
 /// Long enough for a busy machine; a test that waits so long has failed.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 pub fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -44,9 +44,92 @@ pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T
     }
 }
 
+/// A broker, as `scripts/broker` prints where it is.
+#[derive(Debug, Clone)]
+pub struct Broker {
+    /// `amqp://127.0.0.1:port`
+    pub address: String,
+    pub management: String,
+    pub user: String,
+    pub password: String,
+}
+
+impl Broker {
+    /// The one that `scripts/test` started for all tests.
+    pub fn shared() -> Broker {
+        let address = setting("BROKER_ADDRESS");
+        Broker {
+            address: address.rsplit_once('/').unwrap().0.to_owned(),
+            management: setting("BROKER_MANAGEMENT"),
+            user: setting("BROKER_USER"),
+            password: setting("BROKER_PASSWORD"),
+        }
+    }
+}
+
+/// A broker of a test's own, to be killed, blocked and started again.
+pub struct Node {
+    folder: Folder,
+    pub broker: Broker,
+}
+
+impl Node {
+    pub async fn start() -> Node {
+        let folder = Folder::new();
+        let path = folder.0.join("broker");
+        let out = script(&["start", path.to_str().unwrap(), "rabbitmq_management"]).await;
+        let setting = |name: &str| {
+            let line = out.lines().find_map(|line| line.strip_prefix(&format!("{name}='")));
+            line.unwrap_or_else(|| panic!("no {name} in {out}")).trim_end_matches('\'').to_owned()
+        };
+        let broker = Broker {
+            address: setting("BROKER_ADDRESS").rsplit_once('/').unwrap().0.to_owned(),
+            management: setting("BROKER_MANAGEMENT"),
+            user: setting("BROKER_USER"),
+            password: setting("BROKER_PASSWORD"),
+        };
+        Node { folder, broker }
+    }
+
+    async fn on(&self, command: &str, more: &[&str]) -> String {
+        let path = self.folder.0.join("broker");
+        script(&[&[command, path.to_str().unwrap()], more].concat()).await
+    }
+
+    /// `kill -9`.
+    pub async fn kill(&self) {
+        self.on("kill", &[]).await;
+    }
+
+    pub async fn again(&self) {
+        self.on("again", &[]).await;
+    }
+
+    pub async fn ctl(&self, arguments: &[&str]) -> String {
+        self.on("ctl", arguments).await
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let path = self.folder.0.join("broker");
+        let _ = std::process::Command::new(root().join("scripts/broker")).arg("stop").arg(path).status();
+    }
+}
+
+/// Runs `scripts/broker`; what it prints.
+async fn script(arguments: &[&str]) -> String {
+    let mut command = tokio::process::Command::new(root().join("scripts/broker"));
+    let output = command.args(arguments).stdin(Stdio::null()).output().await.unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(output.status.success(), "scripts/broker {arguments:?}: {}", text(&output.stderr));
+    text(&output.stdout)
+}
+
 /// A vhost of a test's own, gone when the test is over.
 pub struct Vhost {
     pub name: String,
+    broker: Broker,
     http: reqwest::Client,
 }
 
@@ -72,14 +155,14 @@ impl Seen {
 }
 
 impl Vhost {
-    pub async fn new() -> Vhost {
+    pub async fn new(broker: Broker) -> Vhost {
         crypto();
         static NUMBER: AtomicU32 = AtomicU32::new(1);
         let name = format!("test-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
-        let vhost = Vhost { name, http: reqwest::Client::new() };
+        let vhost = Vhost { name, broker, http: reqwest::Client::new() };
         vhost.call("PUT", "", json!({})).await;
-        let user = setting("BROKER_USER");
-        let permissions = format!("{}/api/permissions/{}/{user}", setting("BROKER_MANAGEMENT"), vhost.name);
+        let (management, user) = (&vhost.broker.management, &vhost.broker.user);
+        let permissions = format!("{management}/api/permissions/{}/{user}", vhost.name);
         let all = json!({ "configure": ".*", "write": ".*", "read": ".*" });
         vhost.request("PUT", &permissions, all).await;
         vhost
@@ -87,16 +170,14 @@ impl Vhost {
 
     /// `amqp://127.0.0.1:port/vhost`, without user and password.
     pub fn address(&self) -> String {
-        let address = setting("BROKER_ADDRESS");
-        let (host, _) = address.rsplit_once('/').unwrap();
-        format!("{host}/{}", self.name)
+        format!("{}/{}", self.broker.address, self.name)
     }
 
     async fn request(&self, method: &str, url: &str, body: Value) -> Option<Value> {
         let request = self
             .http
             .request(method.parse().unwrap(), url)
-            .basic_auth(setting("BROKER_USER"), Some(setting("BROKER_PASSWORD")))
+            .basic_auth(&self.broker.user, Some(&self.broker.password))
             .header("content-type", "application/json")
             .body(if body.is_null() { String::new() } else { body.to_string() });
         let answer = request.send().await.unwrap_or_else(|error| panic!("{method} {url}: {error}"));
@@ -111,7 +192,7 @@ impl Vhost {
 
     /// A call to the management interface about something in this vhost: `queues/…`; `""` is the vhost itself.
     pub async fn call(&self, method: &str, path: &str, body: Value) -> Option<Value> {
-        let management = setting("BROKER_MANAGEMENT");
+        let management = &self.broker.management;
         let url = match path.split_once('/') {
             None if path.is_empty() => format!("{management}/api/vhosts/{}", self.name),
             None => format!("{management}/api/{path}/{}", self.name),
@@ -199,11 +280,8 @@ impl Vhost {
     /// How many messages are ready in a queue: asked of the queue itself, since the management's counters lag.
     pub async fn depth(&self, queue: &str) -> u64 {
         use lapin::{Connection, ConnectionProperties, options::QueueDeclareOptions, types::FieldTable};
-        let address = self.address().replacen(
-            "://",
-            &format!("://{}:{}@", setting("BROKER_USER"), setting("BROKER_PASSWORD")),
-            1,
-        );
+        let login = format!("://{}:{}@", self.broker.user, self.broker.password);
+        let address = self.address().replacen("://", &login, 1);
         let connection = Connection::connect(&address, ConnectionProperties::default()).await.unwrap();
         let channel = connection.create_channel().await.unwrap();
         let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
@@ -215,7 +293,7 @@ impl Vhost {
 
     /// Cuts every connection to this vhost, as a fault of the network does.
     pub async fn cut(&self) {
-        let management = setting("BROKER_MANAGEMENT");
+        let management = &self.broker.management;
         let list = format!("{management}/api/vhosts/{}/connections", self.name);
         let names = until("the broker shows a connection", async || {
             let found = self.request("GET", &list, Value::Null).await.unwrap_or_default();
@@ -244,14 +322,13 @@ impl Vhost {
 impl Drop for Vhost {
     fn drop(&mut self) {
         // In a thread of its own, with a connection of its own: the test's runtime is held up until it is done.
-        let name = self.name.clone();
+        let (name, broker) = (self.name.clone(), self.broker.clone());
         let _ = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
-                let url = format!("{}/api/vhosts/{name}", setting("BROKER_MANAGEMENT"));
-                let request = reqwest::Client::new()
-                    .delete(url)
-                    .basic_auth(setting("BROKER_USER"), Some(setting("BROKER_PASSWORD")));
+                let url = format!("{}/api/vhosts/{name}", broker.management);
+                let request =
+                    reqwest::Client::new().delete(url).basic_auth(broker.user, Some(broker.password));
                 let _ = request.timeout(Duration::from_secs(20)).send().await;
             });
         })
@@ -307,7 +384,12 @@ pub struct Site {
 impl Site {
     /// A project for a vhost of its own; `more` is the rest of its `packhorse.toml`, from `[adapters…]` on.
     pub async fn new(more: &str) -> Site {
-        let vhost = Vhost::new().await;
+        Site::on(Broker::shared(), more).await
+    }
+
+    /// The same on a broker of the test's own.
+    pub async fn on(broker: Broker, more: &str) -> Site {
+        let vhost = Vhost::new(broker).await;
         vhost.platform().await;
         let folder = Folder::new();
         copy(&root().join("adapters"), &folder.0.join("adapters"));
@@ -324,12 +406,12 @@ impl Site {
             use std::os::unix::fs::PermissionsExt as _;
             std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
         };
-        secret("secrets/broker", &setting("BROKER_PASSWORD"));
+        secret("secrets/broker", &self.vhost.broker.password);
         secret("secrets/pay-key", crate::standins::pay::API_KEY);
         secret("secrets/pay-signing", crate::standins::pay::SIGNING_SECRET);
         secret("secrets/scp-key", crate::standins::scp::KEY);
         let folder = self.folder.0.display();
-        let user = setting("BROKER_USER");
+        let user = &self.vhost.broker.user;
         let text = format!(
             "version = 1\ncouncil = \"example\"\n\n[broker]\naddresses = [\"{broker}\"]\nusername = \"{user}\"\npassword = \"file:{folder}/secrets/broker\"\n\n\
              [admin]\nlisten = \"127.0.0.1:0\"\n\n{}",

@@ -95,13 +95,14 @@ impl Compiler<'_> {
                 None
             }
         });
+        // What is wrong with it does not keep the rest of the route from being looked at.
         let action = match (&keys.request, &keys.publish) {
-            (Some(request), None) => Action::Request(self.request(request, &under(&at, &["request"]))?),
-            (None, Some(publish)) => Action::Publish(self.publish(publish, &under(&at, &["publish"]))?),
+            (Some(request), None) => self.request(request, &under(&at, &["request"])).map(Action::Request),
+            (None, Some(publish)) => self.publish(publish, &under(&at, &["publish"])).map(Action::Publish),
             _ => {
                 let what = "a deliver route sends exactly one of `request` (HTTP) and `publish` (AMQP)";
                 self.problem(Problem::under(Code::ExclusiveKeys, &at, "", what).on_key());
-                return None;
+                None
             }
         };
         let before = keys.before.as_ref().and_then(|before| self.before(before, &under(&at, &["before"])));
@@ -121,7 +122,7 @@ impl Compiler<'_> {
         let probe = keys.probe.as_ref().and_then(|probe| self.probe(probe, &under(&at, &["probe"])));
         let repeat = self.repeat(keys, &at, &answers, probe.is_some());
         let retry = self.retry(&keys.retry, &under(&at, &["retry"]));
-        let amqp = matches!(action, Action::Publish(_));
+        let amqp = keys.publish.is_some();
         if amqp {
             // Nothing answers there: what looks into an answer, or asks, has nothing to look into.
             let given = [
@@ -146,7 +147,7 @@ impl Compiler<'_> {
             mapping,
             makes: keys.makes,
             repeat,
-            action,
+            action: action?,
             before,
             answers,
             answer_format: keys.answer_format,

@@ -5,22 +5,26 @@ use super::*;
 
 impl Compiler<'_> {
     /// Two rows without conditions that fill the same field in the same direction.
+    /// Two rows that fill the same place whatever is mapped: which of them counts would be chance.
     pub(super) fn twice(&mut self, earlier: &[Row], row: &Row, at: &[String]) {
-        let (Some(EventPlace::Data(path)), true) = (&row.event, row.when.is_empty()) else { return };
         let group = matches!(row.body, Body::Group(_) | Body::Packed { .. });
-        let same = earlier.iter().find(|other| {
-            matches!(&other.event, Some(EventPlace::Data(p)) if p == path)
-                && other.when.is_empty()
-                && row.goes(Direction::ToEvent)
-                && other.goes(Direction::ToEvent)
-                && !(path.is_repeated() && group)
-        });
-        if let Some(other) = same.filter(|_| self.file.only != Some(Direction::ToDocument)) {
-            let what = format!("the field `{path}` is filled twice");
-            let problem = Problem::under(Code::RowTwice, at, "event", what)
-                .label(format!("line {} fills it already", other.line))
-                .help("give each row a condition, or let one of them go in one direction only");
-            self.problem(problem);
+        for (key, direction) in [("event", Direction::ToEvent), ("document", Direction::ToDocument)] {
+            let place = |row: &Row| match direction {
+                Direction::ToEvent => row.event.as_ref().and_then(EventPlace::path).cloned(),
+                Direction::ToDocument => row.document.clone(),
+            };
+            let Some(path) = place(row).filter(|path| !(path.is_repeated() && group)) else { continue };
+            let fills = |row: &Row| row.when.is_empty() && row.goes(direction);
+            let same = earlier.iter().find(|other| fills(other) && place(other).as_ref() == Some(&path));
+            if let Some(other) =
+                same.filter(|_| fills(row) && self.file.only.is_none_or(|only| only == direction))
+            {
+                let what = format!("`{path}` is filled twice");
+                let problem = Problem::under(Code::RowTwice, at, key, what)
+                    .label(format!("line {} fills it already", other.line))
+                    .help("give each row a condition, or let one of them go in one direction only");
+                self.problem(problem);
+            }
         }
     }
     pub(super) fn value(
