@@ -246,9 +246,12 @@ impl Desk {
     }
 
     fn deliver_route(&self, letter: &DeadLetter, delivery: &Delivery) -> Option<Arc<DeliverRoute>> {
+        // A letter that the broker itself put there has no mark of ours: the queue it died in, or was on its way to.
         let by_queue = delivery.properties.broker_death().map(|(queue, _)| queue);
         let fits = |route: &&Arc<DeliverRoute>| {
-            route.id == letter.route || by_queue.as_deref() == Some(&route.queue)
+            route.id == letter.route
+                || letter.route.is_empty()
+                    && (by_queue.as_deref() == Some(&route.queue) || delivery.routing_key == route.queue)
         };
         self.config.deliver.iter().find(fits).cloned()
     }

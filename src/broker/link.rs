@@ -198,6 +198,8 @@ async fn watch_over(
                     info!("the broker takes messages again");
                     let _ = blocked.send(false);
                 }
+                // A channel's own error (a queue that is missing, or is not as it must be) leaves the connection as it is.
+                Some(Event::Error(error)) if is_of_a_channel(&error) => {}
                 Some(Event::Error(error)) => break BrokerError::of("the connection", &error),
                 Some(_) => {}
                 None => break BrokerError::new(Code::BrokerUnreachable, "the connection has ended"),
@@ -355,4 +357,10 @@ fn explain(address: &Address, error: &lapin::Error) -> BrokerError {
         return BrokerError::new(Code::TlsFailed, format!("{address}: TLS failed: {text}"));
     }
     BrokerError::new(Code::BrokerUnreachable, format!("{address}: {text}"))
+}
+
+/// Whether an error closes a channel only: AMQP 0-9-1 calls those soft (s.1.1 of the specification's constants).
+fn is_of_a_channel(error: &lapin::Error) -> bool {
+    matches!(error.kind(), lapin::ErrorKind::ProtocolError(error)
+        if matches!(error.kind(), lapin::protocol::AMQPErrorKind::Soft(_)))
 }

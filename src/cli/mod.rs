@@ -98,7 +98,9 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     // A command says itself what went wrong; the log is the bridge's.
     let usual = if matches!(cli.command, Command::Run) { "warn,packhorse=info" } else { "error" };
-    telemetry::logging(cli.log, usual);
+    // What these libraries log, we say in our own words.
+    let usual = format!("{usual},lapin=off,rustls_platform_verifier=off");
+    telemetry::logging(cli.log, &usual);
     crate::tls::install();
     let code = match &cli.command {
         Command::Run => run::run(&cli.config),

@@ -118,7 +118,7 @@ async fn a_broker_that_blocks_publishers_is_waited_for() {
     until("the metric says blocked", async || {
         let text = reqwest::get(&metrics).await.ok()?.text().await.ok()?;
         text.lines()
-            .any(|line| line.starts_with("packhorse_link_blocked") && line.ends_with(" 1"))
+            .any(|line| line.starts_with("packhorse_broker_blocked") && line.ends_with(" 1"))
             .then_some(())
     })
     .await;

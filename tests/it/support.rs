@@ -103,6 +103,12 @@ impl Node {
 
     pub async fn again(&self) {
         self.on("again", &[]).await;
+        let (management, user) = (format!("{}/api/overview", self.broker.management), &self.broker.user);
+        until("the management interface", async || {
+            let request = reqwest::Client::new().get(&management).basic_auth(user, Some(&self.broker.password));
+            request.send().await.ok().filter(|answer| answer.status().is_success()).map(|_| ())
+        })
+        .await;
     }
 
     pub async fn ctl(&self, arguments: &[&str]) -> String {
@@ -159,7 +165,9 @@ impl Vhost {
         crypto();
         static NUMBER: AtomicU32 = AtomicU32::new(1);
         let name = format!("test-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
-        let vhost = Vhost { name, broker, http: reqwest::Client::new() };
+        // A connection for each call: one that was kept would be dead after the broker was killed.
+        let http = reqwest::Client::builder().pool_max_idle_per_host(0).build().unwrap();
+        let vhost = Vhost { name, broker, http };
         vhost.call("PUT", "", json!({})).await;
         let (management, user) = (&vhost.broker.management, &vhost.broker.user);
         let permissions = format!("{management}/api/permissions/{}/{user}", vhost.name);
