@@ -1,11 +1,20 @@
 //! Judges that nobody here wrote. They run when `scripts/test` has installed them and named their folder in
 //! `PACKHORSE_JUDGES`; without it they say that they were left out.
 
+use crate::{
+    standins::{http::Server, ims::Ims},
+    support::{Site, example, root},
+};
 use packhorse::{
     format::{Format, Limits},
     tree::{Record, Tree},
 };
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::Arc,
+};
+use tokio::io::AsyncWriteExt as _;
 
 /// The folder with the judges, or a line that says they are left out.
 fn judges(name: &str) -> Option<PathBuf> {
@@ -77,4 +86,73 @@ fn the_w3c_suite_finds_no_malformed_document_accepted_and_no_plain_one_refused()
     }
     assert!(wrong.is_empty(), "{} of {refused}+{read}:\n{}", wrong.len(), wrong.join("\n"));
     println!("W3C XML suite: {refused} refused, {read} read");
+}
+
+#[tokio::test]
+async fn another_client_and_the_cloudevents_sdk_write_what_the_bridge_reads_and_read_what_it_writes() {
+    let Some(folder) = judges("pika and the CloudEvents SDK for Python") else { return };
+    let ims = Arc::new(Ims::default());
+    let server = Server::start(ims.clone(), 0).await.unwrap();
+    let settings = format!("[adapters.localgov-ims]\nsettings = {{ base_url = \"{}\" }}\n", server.url);
+    let site = Site::new(&settings).await;
+    let bridge = site.start().await;
+    let mut sample = example("payment.succeeded.v1");
+    sample["lines"] = serde_json::json!([sample["lines"][0]]);
+    sample["amount"] = serde_json::json!(6250);
+    sample["total_amount"] = serde_json::json!(6250);
+    let input = serde_json::json!({ "type": "payment.succeeded.v1", "data": sample }).to_string();
+    let mut child = tokio::process::Command::new(folder.join("python/bin/python"))
+        .arg(root().join("tests/judges/other_client.py"))
+        .args([&site.vhost.address_with_login(), "platform", "4"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(input.as_bytes()).await.unwrap();
+    drop(stdin);
+    let output = child.wait_with_output().await.unwrap();
+    assert!(output.status.success());
+    let lines = String::from_utf8(output.stdout).unwrap();
+    let read: Vec<serde_json::Value> =
+        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let caused: std::collections::BTreeSet<&str> =
+        read.iter().map(|event| event["attributes"]["causationid"].as_str().unwrap()).collect();
+    assert_eq!(caused, ["judge-0", "judge-1", "judge-2", "judge-3"].into());
+    for event in &read {
+        assert_eq!(event["attributes"]["type"], "payment.posted.v1");
+        assert_eq!(event["message_id"], event["attributes"]["id"]);
+        assert_eq!(
+            (&event["delivery_mode"], &event["data"]["amount"]),
+            (&serde_json::json!(2), &serde_json::json!(6250))
+        );
+    }
+    assert_eq!(ims.rows().len(), 4);
+    assert!(bridge.stop().await);
+}
+
+#[test]
+fn others_read_the_schemas_and_the_asyncapi_document_as_they_are_meant() {
+    let Some(folder) = judges("ajv and the AsyncAPI parser") else { return };
+    let document = std::process::Command::new(env!("CARGO_BIN_EXE_packhorse"))
+        .current_dir(root())
+        .arg("asyncapi")
+        .output()
+        .unwrap();
+    assert!(document.status.success());
+    let mut child = std::process::Command::new("node")
+        .arg(root().join("tests/judges/schemas.mjs"))
+        .arg(&folder)
+        .arg(root().join("mappings/events"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), &document.stdout).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    println!("{}", text(&output.stdout));
 }

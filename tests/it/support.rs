@@ -184,6 +184,12 @@ impl Vhost {
         format!("{}/{}", self.broker.address, self.name)
     }
 
+    /// The same with user and password, as other clients want it.
+    pub fn address_with_login(&self) -> String {
+        let login = format!("://{}:{}@", self.broker.user, self.broker.password);
+        self.address().replacen("://", &login, 1)
+    }
+
     async fn request(&self, method: &str, url: &str, body: Value) -> Option<Value> {
         let request = self
             .http
@@ -291,8 +297,7 @@ impl Vhost {
     /// How many messages are ready in a queue: asked of the queue itself, since the management's counters lag.
     pub async fn depth(&self, queue: &str) -> u64 {
         use lapin::{Connection, ConnectionProperties, options::QueueDeclareOptions, types::FieldTable};
-        let login = format!("://{}:{}@", self.broker.user, self.broker.password);
-        let address = self.address().replacen("://", &login, 1);
+        let address = self.address_with_login();
         let connection = Connection::connect(&address, ConnectionProperties::default()).await.unwrap();
         let channel = connection.create_channel().await.unwrap();
         let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
