@@ -197,6 +197,26 @@ impl Collector {
 
     /// Those of the events that were not published before, the keys of all new ones, and how many are known.
     async fn unpublished(&self, events: Vec<Outgoing>) -> Result<(Vec<Outgoing>, Vec<Key>, usize), Stopped> {
+        let mut here = Vec::with_capacity(events.len());
+        for event in events {
+            let open = match event
+                .unless_open
+                .as_ref()
+                .and_then(|(route, key)| Some((self.asking.get(route)?, key)))
+            {
+                None => false,
+                Some(((route, _), key)) => {
+                    self.store.is_open(*route, key.clone()).await.map_err(|error| {
+                        error!(route = self.route.id, code = %error.code, "the store failed: {}", error.what);
+                        Stopped::Store
+                    })?
+                }
+            };
+            if !open {
+                here.push(event);
+            }
+        }
+        let events = here;
         let keys: Vec<Key> = events.iter().map(|event| event.key).collect();
         let before = self.store.published_before(keys).await.map_err(|error| {
             error!(route = self.route.id, code = %error.code, "the store failed: {}", error.what);

@@ -43,6 +43,8 @@ pub struct Ground<'a> {
 /// An event that is ready to be published.
 #[derive(Debug, Clone)]
 pub struct Outgoing {
+    /// Not to be published while this is open: a route that asks, and the key it asks by.
+    pub unless_open: Option<(String, String)>,
     /// What makes it the same as another.
     pub key: Key,
     /// Its type.
@@ -131,12 +133,13 @@ pub fn emit(rules: &[Emit], ground: Ground<'_>) -> Result<Emitted, Failure> {
                             .collect(),
                         data: new.data,
                     };
-                    emitted.events.push(outgoing(
-                        &event,
-                        ground.council,
-                        &ground.instance.name,
-                        ground.trace,
-                    ));
+                    let mut outgoing = outgoing(&event, ground.council, &ground.instance.name, ground.trace);
+                    outgoing.unless_open = rule
+                        .unless_open
+                        .as_ref()
+                        .map(|(route, key)| open_elsewhere(route, key, part, &ground))
+                        .transpose()?;
+                    emitted.events.push(outgoing);
                 }
             }
         }
@@ -175,6 +178,7 @@ pub fn outgoing(event: &Event, council: &str, app: &str, trace: Option<&str>) ->
         properties = properties.with_text("traceparent", trace);
     }
     Outgoing {
+        unless_open: None,
         key: event.key(),
         event_type: event.event_type.clone(),
         message: Message {
@@ -184,6 +188,25 @@ pub fn outgoing(event: &Event, council: &str, app: &str, trace: Option<&str>) ->
             body: Bytes::from(event.to_json()),
         },
     }
+}
+
+/// The route and key under which a part of a document may be open already.
+fn open_elsewhere(
+    route: &str,
+    key: &Template,
+    part: &Tree,
+    ground: &Ground<'_>,
+) -> Result<(String, String), Failure> {
+    let scope = Scope {
+        document: Some(part),
+        settings: Some(&ground.instance.settings),
+        now: ground.now,
+        ..Scope::default()
+    };
+    let key = key
+        .render(&scope)
+        .map_err(|failed| Failure::refused(Code::TemplateFailed, "unless_open", failed.0))?;
+    Ok((format!("{}.{route}", ground.instance.name), key))
 }
 
 /// What is to be remembered as open.

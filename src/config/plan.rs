@@ -304,6 +304,8 @@ pub struct Emit {
     pub each: Option<Path>,
     /// Only those parts for which this holds.
     pub each_when: Vec<Condition>,
+    /// Not for what is open on this route under this key.
+    pub unless_open: Option<(String, Template)>,
     /// What is remembered as open.
     pub opens: Option<Opens>,
     /// Whether the rules after it count as well.

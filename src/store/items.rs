@@ -189,6 +189,20 @@ impl Store {
         .await
     }
 
+    /// Whether an item is open.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn is_open(&self, route: RouteNumber, key: String) -> Result<bool, StoreError> {
+        self.write("looking for an open item", move |tx| {
+            tx.prepare_cached(
+                "SELECT count(*) FROM item WHERE route = ?1 AND key = ?2 AND settled_at IS NULL",
+            )?
+            .query_row(params![route.0, key], |row| row.get(0))
+        })
+        .await
+    }
+
     /// How many items are open on a route.
     ///
     /// # Errors

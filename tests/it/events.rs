@@ -256,9 +256,12 @@ fn identity_is_the_pair_and_stays_the_same_for_what_cannot_be_read() {
     assert_ne!(Key::of("a", "bc"), Key::of("ab", "c"));
     assert_ne!(Key::of("a", "1"), Key::of("b", "1"));
     let long = "x".repeat(10_000);
-    let event =
-        structured(&format!(r#"{{"specversion":"1.0","id":"{long}","source":"s","type":"t"}}"#)).unwrap();
-    assert_eq!(event.key(), Key::of("s", &long));
+    let with =
+        |id: &str| structured(&format!(r#"{{"specversion":"1.0","id":"{id}","source":"s","type":"t"}}"#));
+    assert_eq!(with("x").unwrap().key(), Key::of("s", "x"));
+    // More than a property of a message holds is refused, not cut: two long ids must not become one.
+    assert!(with(&"x".repeat(255)).is_ok());
+    assert_eq!(with(&long).unwrap_err(), (Code::BadEventAttribute, "id"));
     assert_eq!(Key::of_bytes(None, b"junk"), Key::of_bytes(None, b"junk"));
     assert_ne!(Key::of_bytes(None, b"junk"), Key::of_bytes(Some("id"), b"junk"));
 }

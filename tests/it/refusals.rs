@@ -243,7 +243,7 @@ async fn a_certificate_that_expired_or_is_not_trusted_stops_nothing_but_its_rout
     {
         let (authority, tls) = certificate(from, until_year);
         let ims = Arc::new(Ims::default());
-        let server = Server::start_with(ims.clone(), 0, Some(tls)).await.unwrap();
+        let server = Server::start_at(ims.clone(), ([127, 0, 0, 1], 0).into(), Some(tls)).await.unwrap();
         let site = site_for(&server.url, "").await;
         let path = site.folder.write("authority.pem", authority);
         if trusted {

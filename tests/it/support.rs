@@ -75,9 +75,13 @@ pub struct Node {
 
 impl Node {
     pub async fn start() -> Node {
+        Node::with(&["rabbitmq_management"]).await
+    }
+
+    pub async fn with(plugins: &[&str]) -> Node {
         let folder = Folder::new();
         let path = folder.0.join("broker");
-        let out = script(&["start", path.to_str().unwrap(), "rabbitmq_management"]).await;
+        let out = script(&[&["start", path.to_str().unwrap()], plugins].concat()).await;
         let setting = |name: &str| {
             let line = out.lines().find_map(|line| line.strip_prefix(&format!("{name}='")));
             line.unwrap_or_else(|| panic!("no {name} in {out}")).trim_end_matches('\'').to_owned()
@@ -216,6 +220,13 @@ impl Vhost {
             Some((kind, rest)) => format!("{management}/api/{kind}/{}/{rest}", self.name),
         };
         self.request(method, &url, body).await
+    }
+
+    /// Makes or removes RabbitMQ's own Shovel, for the benchmarks.
+    #[allow(dead_code)]
+    pub async fn shovel(&self, method: &str, value: Value) {
+        let url = format!("{}/api/parameters/shovel/{}/bench", self.broker.management, self.name);
+        self.request(method, &url, value).await;
     }
 
     /// A queue that everything of the platform's updates goes to: the platform itself.

@@ -6,6 +6,7 @@
 use std::{
     collections::VecDeque,
     io,
+    net::{Ipv4Addr, SocketAddr},
     str::FromStr,
     sync::{Arc, Mutex},
     time::Duration,
@@ -159,18 +160,18 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts a server on a port of the kernel's choice, or on this one.
+    /// Starts a server on the loopback, on this port or one of the kernel's choice.
     pub async fn start(handler: Arc<dyn Handle>, port: u16) -> io::Result<Server> {
-        Server::start_with(handler, port, None).await
+        Server::start_at(handler, (Ipv4Addr::LOCALHOST, port).into(), None).await
     }
 
-    /// Starts a server, over TLS if there is a configuration.
-    pub async fn start_with(
+    /// Starts a server at an address, over TLS if there is a configuration.
+    pub async fn start_at(
         handler: Arc<dyn Handle>,
-        port: u16,
+        address: SocketAddr,
         tls: Option<Arc<rustls::ServerConfig>>,
     ) -> io::Result<Server> {
-        let listener = TcpListener::bind(("127.0.0.1", port)).await?;
+        let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
         let url = match tls {
             None => format!("http://{address}"),

@@ -14,7 +14,10 @@ use lapin::{
     },
     types::FieldTable,
 };
-use std::sync::{Arc, Mutex};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+};
 
 pub struct Platform {
     channel: Channel,
@@ -23,7 +26,7 @@ pub struct Platform {
 
 impl Platform {
     /// Connects, declares the two exchanges and listens; refuses a vhost that has a platform already.
-    pub async fn start(url: &str, port: u16) -> Result<Server, String> {
+    pub async fn start(url: &str, at: SocketAddr) -> Result<Server, String> {
         let said = |error: lapin::Error| error.to_string();
         let connection = Connection::connect(url, ConnectionProperties::default()).await.map_err(said)?;
         let passive = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
@@ -83,7 +86,7 @@ impl Platform {
                 let _ = delivery.ack(BasicAckOptions::default()).await;
             }
         });
-        Server::start(Arc::new(platform), port).await.map_err(|error| error.to_string())
+        Server::start_at(Arc::new(platform), at, None).await.map_err(|error| error.to_string())
     }
 
     fn say(&self, request: &Request) -> Answer {

@@ -185,12 +185,19 @@ impl Compiler<'_> {
                 let what = "`each_when` chooses among the parts that `each` names";
                 self.problem(Problem::under(Code::ExclusiveKeys, &at, "each_when", what).on_key());
             }
-            emits.push(Emit { when, action, each, each_when, opens, also: keys.also });
+            let unless_open = keys.unless_open.as_ref().and_then(|keys| {
+                let at = under(&at, &["unless_open"]);
+                self.asks(&keys.route, &at);
+                let key = self.template(&keys.key, Escape::None, &under(&at, &["key"]))?;
+                Some((keys.route.clone(), key))
+            });
+            emits.push(Emit { when, action, each, each_when, unless_open, opens, also: keys.also });
         }
         emits
     }
-    pub(super) fn opens(&mut self, keys: &OpensKeys, at: At<'_>) -> Option<Opens> {
-        if self.file.collect.get(&keys.route).is_none_or(|route| route.ask.is_none()) {
+    /// The adapter must have a route of this name that asks.
+    fn asks(&mut self, route_name: &str, at: At<'_>) {
+        if self.file.collect.get(route_name).is_none_or(|route| route.ask.is_none()) {
             let known: Vec<&str> = self
                 .file
                 .collect
@@ -198,11 +205,14 @@ impl Compiler<'_> {
                 .filter(|(_, route)| route.ask.is_some())
                 .map(|(name, _)| name.as_str())
                 .collect();
-            let what = format!("the adapter has no `collect` route `{}` that asks", keys.route);
+            let what = format!("the adapter has no `collect` route `{}` that asks", route_name);
             let problem =
-                Problem::under(Code::UnknownName, at, "route", what).did_you_mean(&keys.route, known);
+                Problem::under(Code::UnknownName, at, "route", what).did_you_mean(route_name, known);
             self.problem(problem);
         }
+    }
+    pub(super) fn opens(&mut self, keys: &OpensKeys, at: At<'_>) -> Option<Opens> {
+        self.asks(&keys.route, at);
         let one_per = keys
             .one_per
             .as_ref()

@@ -469,6 +469,8 @@ pub struct EmitKeys {
     /// Only those of the parts for which this holds; the others ask for no event. Conditions on the part.
     #[serde(default)]
     pub each_when: Vec<ConditionKeys>,
+    /// No event for what is open on a route of this adapter that asks: that route tells its end, and knows more of it.
+    pub unless_open: Option<UnlessOpenKeys>,
     /// Nothing is published, and why that is right.
     pub ignore: Option<String>,
     /// Nothing is published yet: ask again (`ask` only).
@@ -481,6 +483,16 @@ pub struct EmitKeys {
     /// Look on: the rules after this one count as well.
     #[serde(default)]
     pub also: bool,
+}
+
+/// Something that may be open already.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UnlessOpenKeys {
+    /// The `collect` route of this adapter that asks.
+    pub route: String,
+    /// What it would be asked by: a template of `document`, which is the part that `each` names.
+    pub key: String,
 }
 
 /// Something that is open in the system and has to be asked about until it is settled.
