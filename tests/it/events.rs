@@ -261,7 +261,7 @@ fn identity_is_the_pair_and_stays_the_same_for_what_cannot_be_read() {
     assert_eq!(with("x").unwrap().key(), Key::of("s", "x"));
     // More than a property of a message holds is refused, not cut: two long ids must not become one.
     assert!(with(&"x".repeat(255)).is_ok());
-    assert_eq!(with(&long).unwrap_err(), (Code::BadEventAttribute, "id"));
+    assert_eq!(with(&long).unwrap_err(), (Code::BadEventAttribute, "id".to_owned()));
     assert_eq!(Key::of_bytes(None, b"junk"), Key::of_bytes(None, b"junk"));
     assert_ne!(Key::of_bytes(None, b"junk"), Key::of_bytes(Some("id"), b"junk"));
 }
