@@ -164,7 +164,7 @@ event = "payment.succeeded.v1"
 mapping = "bench/row"
 makes = "record"
 repeat = "key"
-publish = { routing_key = "{{ settings.out }}" }
+publish = { exchange = "", routing_key = "{{ settings.out }}" }
 "#;
 
 const MAPPING: &str = r#"
@@ -279,7 +279,7 @@ async fn http(count: usize) {
             )
             .replace("[amqp]\naddresses = \"\"", "[http]\nbase_url = \"{{ settings.url }}\"")
             .replace(
-                "publish = { routing_key = \"{{ settings.out }}\" }",
+                "publish = { exchange = \"\", routing_key = \"{{ settings.out }}\" }",
                 "request = { method = \"POST\", path = \"/bridge\" }\nconcurrency = 8",
             );
         site.folder.write("adapters/bench.toml", adapter);

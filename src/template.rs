@@ -42,9 +42,9 @@ pub struct Scope<'a> {
     pub nonce: &'a str,
     /// Further names, such as `cursor` and `page`.
     pub more: Vec<(&'static str, Tree)>,
-    /// The scope as minijinja sees it, made at the first use. Leave it to `Default`.
+    /// What minijinja sees of each of [`NAMES`], made at its first use. Leave it to `Default`.
     #[doc(hidden)]
-    pub built: OnceLock<Value>,
+    pub built: [OnceLock<Value>; NAMES.len()],
 }
 
 /// The names a template may use at its top.
@@ -65,6 +65,8 @@ pub enum Escape {
 pub struct Template {
     source: String,
     compiled: Option<Arc<Environment<'static>>>,
+    /// Which of [`NAMES`] it uses: nothing else is made ready for it.
+    uses: Vec<usize>,
 }
 
 /// Why a template cannot be compiled.
@@ -93,7 +95,7 @@ impl Template {
     /// Syntax, and names that no scope has.
     pub fn compile(source: &str, escape: Escape) -> Result<Template, BadTemplate> {
         if !source.contains("{{") && !source.contains("{%") && !source.contains("{#") {
-            return Ok(Template { source: source.to_owned(), compiled: None });
+            return Ok(Template { source: source.to_owned(), compiled: None, uses: Vec::new() });
         }
         let mut environment = environment(escape);
         let bad = |error: &minijinja::Error| BadTemplate {
@@ -109,7 +111,10 @@ impl Template {
             let part = source.find(unknown.as_str()).map(|at| at..at + unknown.len());
             return Err(BadTemplate { what: format!("a template knows no `{unknown}`"), part });
         }
-        Ok(Template { source: source.to_owned(), compiled: Some(Arc::new(environment)) })
+        // By the text, not by what the parser says of it, which passes over names in slices: one too many costs little.
+        let uses =
+            (0..NAMES.len()).filter(|at| NAMES.get(*at).is_some_and(|name| source.contains(*name))).collect();
+        Ok(Template { source: source.to_owned(), compiled: Some(Arc::new(environment)), uses })
     }
 
     /// The text as written.
@@ -140,7 +145,7 @@ impl Template {
         };
         let text = environment
             .get_template("t")
-            .and_then(|template| template.render(scope.value()))
+            .and_then(|template| template.render(scope.value(&self.uses)))
             .map_err(failed)?;
         match text.len() <= LONGEST {
             true => Ok(text),
@@ -155,34 +160,38 @@ impl<'a> Scope<'a> {
     where
         'a: 'b,
     {
-        Scope { values: Some(values), more: self.more.clone(), built: OnceLock::new(), ..*self }
+        Scope { values: Some(values), more: self.more.clone(), built: Default::default(), ..*self }
     }
 
-    fn value(&self) -> Value {
-        self.built
-            .get_or_init(|| {
-                let mut names: BTreeMap<&'static str, Value> = BTreeMap::new();
-                names.extend(self.event.map(|event| ("event", event_value(event))));
-                let trees = [("document", self.document), ("cause", self.cause), ("item", self.item)];
-                for (name, tree) in trees {
-                    names.extend(tree.map(|tree| (name, to_value(tree))));
-                }
-                for (name, texts) in [("settings", self.settings), ("values", self.values)] {
-                    names.extend(texts.map(|texts| {
-                        (
-                            name,
-                            Value::from_pairs(
-                                texts.iter().map(|(name, text)| (name.as_str(), Value::from(text.as_str()))),
-                            ),
-                        )
-                    }));
-                }
-                names.insert("now", Value::from(self.now.to_string()));
-                names.insert("nonce", Value::from(self.nonce));
-                names.extend(self.more.iter().map(|(name, tree)| (*name, to_value(tree))));
-                Value::from_pairs(names)
-            })
-            .clone()
+    /// The names of these numbers that there are, as minijinja sees them.
+    fn value(&self, uses: &[usize]) -> Value {
+        let named = uses.iter().filter_map(|at| {
+            let (name, built) = (NAMES.get(*at)?, self.built.get(*at)?);
+            let value = built.get_or_init(|| self.named(name));
+            (!value.is_undefined()).then(|| (*name, value.clone()))
+        });
+        Value::from_pairs(named)
+    }
+
+    fn named(&self, name: &str) -> Value {
+        let tree = |tree: Option<&Tree>| tree.map_or(Value::UNDEFINED, to_value);
+        let texts = |texts: Option<&Texts>| match texts {
+            None => Value::UNDEFINED,
+            Some(texts) => Value::from_pairs(
+                texts.iter().map(|(name, text)| (name.as_str(), Value::from(text.as_str()))),
+            ),
+        };
+        match name {
+            "event" => self.event.map_or(Value::UNDEFINED, event_value),
+            "document" => tree(self.document),
+            "cause" => tree(self.cause),
+            "item" => tree(self.item),
+            "settings" => texts(self.settings),
+            "values" => texts(self.values),
+            "now" => Value::from(self.now.to_string()),
+            "nonce" => Value::from(self.nonce),
+            more => tree(self.more.iter().find(|(name, _)| *name == more).map(|(_, tree)| tree)),
+        }
     }
 }
 

@@ -81,6 +81,11 @@ impl Record {
         &self.entries
     }
 
+    /// The entries in order, by value.
+    pub fn into_entries(self) -> Vec<(Name, Tree)> {
+        self.entries
+    }
+
     /// Whether there is no entry.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()

@@ -109,7 +109,10 @@ pub fn judge(
     let unknown = failure.class == Class::Unknown;
     // Refused for good: but if an earlier request may have been carried out, this refusal does not settle that one.
     if failure.class == Class::Refused {
-        let settled = !tried.doubt || matches!(repeat, Repeat::Key | Repeat::Harmless | Repeat::Guard);
+        // Systems have been seen to refuse what they had just stored: where asking is possible, it costs one look.
+        let said_no = repeat == Repeat::Probe && can_ask && failure.code == Code::SystemRefuses;
+        let settled =
+            !said_no && (!tried.doubt || matches!(repeat, Repeat::Key | Repeat::Harmless | Repeat::Guard));
         return match (settled, can_ask) {
             (true, _) => Verdict::Dead(failure.code),
             (false, true) => Verdict::Ask,
@@ -191,8 +194,10 @@ mod tests {
     fn a_refusal_after_a_doubtful_request_does_not_settle_that_request() {
         let refused = Failure::refused(Code::SystemRefuses, "", "400");
         let doubt = Tried { doubt: true, ..tried(2, 0) };
+        // Where asking is possible even a plain refusal is asked about: it may have been carried out all the same.
+        assert_eq!(judge(&refused, tried(1, 0), &POLICY(), Repeat::Probe, true), Verdict::Ask);
         assert_eq!(
-            judge(&refused, tried(1, 0), &POLICY(), Repeat::Probe, true),
+            judge(&refused, tried(1, 0), &POLICY(), Repeat::Never, false),
             Verdict::Dead(Code::SystemRefuses)
         );
         assert_eq!(judge(&refused, doubt, &POLICY(), Repeat::Probe, true), Verdict::Ask);

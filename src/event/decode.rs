@@ -193,10 +193,10 @@ fn structured(body: &[u8], limits: &Limits) -> Result<Event, BadEvent> {
     };
     let mut event = Event::default();
     let mut found = Found::default();
-    for (name, value) in record.entries() {
+    for (name, value) in record.into_entries() {
         let name = name.local.as_str();
-        match (name, value) {
-            ("data", value) => found.data = Some(value.clone()),
+        match (name, &value) {
+            ("data", _) => found.data = Some(value),
             // A null member means that the attribute is absent (JSON format s.2.2).
             (_, Tree::Null) => {}
             ("data_base64", Tree::Text(text)) => found.base64 = Some(text.clone()),

@@ -177,7 +177,9 @@ impl EventSchema {
                 })
                 .collect();
         }
-        control_characters(data, "", &mut found);
+        if holds_control_characters(data) {
+            control_characters(data, "", &mut found);
+        }
         for (total, parts) in &self.sums {
             let amount = |tree: &Tree| {
                 if let Tree::Number(digits) = tree { digits.parse::<i128>().ok() } else { None }
@@ -321,6 +323,19 @@ fn field_of(name: &str, schema: &Value, root: &Value, required: bool, depth: usi
         fields: fields.unwrap_or_default(),
         items,
         description: text("description").unwrap_or_default(),
+    }
+}
+
+fn holds_control_characters(tree: &Tree) -> bool {
+    match tree {
+        // Bytes below the blank and DEL are control characters; those above U+007F begin with 0xC2 in UTF-8.
+        Tree::Text(text) => {
+            text.bytes().any(|byte| byte < 0x20 || byte == 0x7F || byte == 0xC2)
+                && text.contains(char::is_control)
+        }
+        Tree::Record(record) => record.entries().iter().any(|(_, inner)| holds_control_characters(inner)),
+        Tree::List(items) => items.iter().any(holds_control_characters),
+        Tree::Null | Tree::Bool(_) | Tree::Number(_) => false,
     }
 }
 

@@ -142,6 +142,21 @@ impl Path {
         }
     }
 
+    /// The name that occurs several times on the way to the value, where the path means one: which of them counts nobody
+    /// has said. In JSON it cannot be; in XML an element may be repeated.
+    pub fn repeated(&self, tree: &Tree) -> Option<&Name> {
+        let mut tree = tree;
+        for step in &self.steps {
+            if let (Which::One, Tree::Record(record)) = (step.which, tree)
+                && record.entries().iter().filter(|(name, _)| *name == step.name).nth(1).is_some()
+            {
+                return Some(&step.name);
+            }
+            tree = step.first(tree)?;
+        }
+        None
+    }
+
     /// All the values at this path, in order: the path may mean several at any step.
     pub fn find_all<'t>(&self, tree: &'t Tree) -> Vec<&'t Tree> {
         let mut found = vec![tree];

@@ -171,6 +171,13 @@ impl<'a> Reader<'a> {
     fn value(&mut self, row: &Row, item: &Tree, out: &mut Tree, scope: &Scope<'_>) {
         let Body::Value { conversion, kind, fund } = &row.body else { return };
         let Some(place) = &row.event else { return };
+        if let (Input::Other, Some(name)) =
+            (&row.input, row.document.as_ref().and_then(|path| path.repeated(item)))
+        {
+            let what = format!("`{}` occurs several times, and the row is for one", name.local);
+            self.failures.push(row.failure(Code::WrongShape, what, None));
+            return;
+        }
         let given = match &row.input {
             Input::Other => row.document.as_ref().and_then(|path| path.find(item)).cloned(),
             Input::Constant(value) => Some(Tree::text(value)),

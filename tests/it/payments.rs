@@ -149,6 +149,28 @@ async fn a_400_without_a_word_is_no_refusal_whether_the_row_was_stored_or_not() 
 }
 
 #[tokio::test]
+async fn a_refusal_with_a_sentence_is_asked_about_before_it_is_believed() {
+    let ledger = ledger().await;
+    *ledger.ims.store_and_refuse.lock().unwrap() = 1;
+    let bridge = ledger.site.start().await;
+    ledger.one_row("event-1").await;
+    assert_eq!(ledger.sent(), 1);
+    assert!(ledger.site.vhost.peek("packhorse.dead").await.is_empty());
+    // One that is really refused is not there, and goes before a person.
+    let mut data = paid();
+    data["lines"][0]["fund"] = json!("business-rates");
+    data["lines"][0]["account"] = json!("561234564");
+    ledger.site.edit("mappings/codes/fund.csv", "business-rates,24,,", "business-rates,99,,");
+    assert!(bridge.stop().await);
+    let bridge = ledger.site.start().await;
+    ledger.site.vhost.say("payment.succeeded.v1", "event-2", &data).await;
+    let dead = ledger.site.dead(1).await;
+    let what = (dead[0].header("packhorse_code"), dead[0].header("packhorse_what"));
+    assert!(what.0 == "PH2002" && what.1.contains("LocalGovIMS refuses the row"), "{what:?}");
+    assert!(bridge.stop().await);
+}
+
+#[tokio::test]
 async fn while_the_system_cannot_be_asked_nothing_is_sent_blindly() {
     let ledger = ledger().await;
     ledger.server.misbehave("POST", PATH, Fault::CutAfter, 1);

@@ -13,6 +13,8 @@ pub struct Ims {
     rows: Mutex<Vec<Map<String, Value>>>,
     /// The next rows are stored, and the answer is a 400 without a word.
     pub store_and_fail: Mutex<u32>,
+    /// The next rows are stored, and the answer is a 400 with the sentence of an exception.
+    pub store_and_refuse: Mutex<u32>,
     /// The rule engine puts rows of this fund under that one.
     pub reroute: Mutex<Option<(String, String)>>,
 }
@@ -67,6 +69,13 @@ impl Ims {
             *fail -= 1;
             return Answer::empty(400);
         }
+        let mut refuse = self.store_and_refuse.lock().unwrap();
+        if *refuse > 0 {
+            *refuse -= 1;
+            return refused("Object reference not set to an instance of an object.");
+        }
+        // The answer to a POST has the machine's own clock, with its offset; what is read back from the database has none.
+        row.insert("EntryDate".to_owned(), json!("2026-11-23T10:15:02.1171234+00:00"));
         Answer::json(201, &Value::Object(row))
             .with("Location", &format!("/api/ProcessedTransactions/{reference}"))
     }

@@ -155,7 +155,7 @@ impl Compiler<'_> {
             opens,
             probe,
             retry,
-            concurrency: keys.concurrency.unwrap_or(if amqp { 2 } else { 1 }).max(1),
+            concurrency: keys.concurrency.unwrap_or(if amqp { 4 } else { 1 }).max(1),
             window: keys.window.unwrap_or(if amqp { 256 } else { 1 }).clamp(1, 4096),
             accept: Accept {
                 bare_headers: keys.accept.contains(&AcceptForm::BareHeaders),

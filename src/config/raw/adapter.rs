@@ -293,7 +293,7 @@ pub struct DeliverKeys {
     #[serde(default)]
     pub retry: RetryKeys,
     /// How many messages may be under way at once. Default: 1 over HTTP, since most systems want to be spared; over AMQP
-    /// messages go in windows.
+    /// 4 windows.
     pub concurrency: Option<u32>,
     /// How many messages a window holds (AMQP). Default: 256.
     pub window: Option<u32>,
@@ -335,7 +335,7 @@ pub enum Repeat {
     Key,
     /// The system's own lock refuses a second try, with an answer that a rule calls `guarded`.
     Guard,
-    /// Ask first, by the probe.
+    /// Ask first, by the probe; also before a refusal is believed, since systems have been seen to refuse what they had stored.
     Probe,
     /// A repeat has no effect until something else happens.
     Harmless,
