@@ -65,8 +65,8 @@ pub enum Escape {
 pub struct Template {
     source: String,
     compiled: Option<Arc<Environment<'static>>>,
-    /// Which of [`NAMES`] it uses: nothing else is made ready for it.
-    uses: Vec<usize>,
+    /// Which of [`NAMES`] it uses, a bit each: nothing else is made ready for it.
+    uses: u16,
 }
 
 /// Why a template cannot be compiled.
@@ -95,7 +95,7 @@ impl Template {
     /// Syntax, and names that no scope has.
     pub fn compile(source: &str, escape: Escape) -> Result<Template, BadTemplate> {
         if !source.contains("{{") && !source.contains("{%") && !source.contains("{#") {
-            return Ok(Template { source: source.to_owned(), compiled: None, uses: Vec::new() });
+            return Ok(Template { source: source.to_owned(), compiled: None, uses: 0 });
         }
         let mut environment = environment(escape);
         let bad = |error: &minijinja::Error| BadTemplate {
@@ -112,8 +112,8 @@ impl Template {
             return Err(BadTemplate { what: format!("a template knows no `{unknown}`"), part });
         }
         // By the text, not by what the parser says of it, which passes over names in slices: one too many costs little.
-        let uses =
-            (0..NAMES.len()).filter(|at| NAMES.get(*at).is_some_and(|name| source.contains(*name))).collect();
+        let uses = NAMES.iter().enumerate().filter(|(_, name)| source.contains(*name));
+        let uses = uses.fold(0, |uses, (at, _)| uses | 1 << at);
         Ok(Template { source: source.to_owned(), compiled: Some(Arc::new(environment)), uses })
     }
 
@@ -145,7 +145,7 @@ impl Template {
         };
         let text = environment
             .get_template("t")
-            .and_then(|template| template.render(scope.value(&self.uses)))
+            .and_then(|template| template.render(scope.value(self.uses)))
             .map_err(failed)?;
         match text.len() <= LONGEST {
             true => Ok(text),
@@ -163,11 +163,10 @@ impl<'a> Scope<'a> {
         Scope { values: Some(values), more: self.more.clone(), built: Default::default(), ..*self }
     }
 
-    /// The names of these numbers that there are, as minijinja sees them.
-    fn value(&self, uses: &[usize]) -> Value {
-        let named = uses.iter().filter_map(|at| {
-            let (name, built) = (NAMES.get(*at)?, self.built.get(*at)?);
-            let value = built.get_or_init(|| self.named(name));
+    /// Those of the names that are used and there, as minijinja sees them.
+    fn value(&self, uses: u16) -> Value {
+        let named = NAMES.iter().zip(&self.built).enumerate().filter_map(|(at, (name, built))| {
+            let value = (uses & 1 << at != 0).then(|| built.get_or_init(|| self.named(name)))?;
             (!value.is_undefined()).then(|| (*name, value.clone()))
         });
         Value::from_pairs(named)

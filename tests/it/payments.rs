@@ -158,6 +158,7 @@ async fn a_refusal_with_a_sentence_is_asked_about_before_it_is_believed() {
     assert!(ledger.site.vhost.peek("packhorse.dead").await.is_empty());
     // One that is really refused is not there, and goes before a person.
     let mut data = paid();
+    data["provider_reference"] = json!("another-reference");
     data["lines"][0]["fund"] = json!("business-rates");
     data["lines"][0]["account"] = json!("561234564");
     ledger.site.edit("mappings/codes/fund.csv", "business-rates,24,,", "business-rates,99,,");
