@@ -44,7 +44,7 @@ pub struct Adapter {
 #[derive(Debug)]
 pub enum SystemPlan {
     /// Over HTTP.
-    Http(Http),
+    Http(Box<Http>),
     /// It is a broker.
     Amqp(Amqp),
 }

@@ -83,7 +83,7 @@ impl<'a> Compiler<'a> {
     fn adapter(&mut self, name: &str) -> Option<plan::Adapter> {
         let file = self.file;
         let system = match (&file.http, &file.amqp) {
-            (Some(http), None) => SystemPlan::Http(self.http(http)?),
+            (Some(http), None) => SystemPlan::Http(Box::new(self.http(http)?)),
             (None, Some(amqp)) => SystemPlan::Amqp(self.amqp(amqp)?),
             (None, None) => {
                 let what = "nothing says how the system is reached";
