@@ -46,7 +46,7 @@ pub enum SystemPlan {
     /// Over HTTP.
     Http(Box<Http>),
     /// It is a broker.
-    Amqp(Amqp),
+    Amqp(Box<Amqp>),
 }
 
 /// A system over HTTP.

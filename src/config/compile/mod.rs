@@ -84,7 +84,7 @@ impl<'a> Compiler<'a> {
         let file = self.file;
         let system = match (&file.http, &file.amqp) {
             (Some(http), None) => SystemPlan::Http(Box::new(self.http(http)?)),
-            (None, Some(amqp)) => SystemPlan::Amqp(self.amqp(amqp)?),
+            (None, Some(amqp)) => SystemPlan::Amqp(Box::new(self.amqp(amqp)?)),
             (None, None) => {
                 let what = "nothing says how the system is reached";
                 self.problem(
