@@ -50,6 +50,7 @@ pub struct Project {
     codes: HashMap<String, Arc<CodeList>>,
     broken: BTreeSet<String>,
     digests: HashMap<PathBuf, String>,
+    codes_digests: BTreeMap<String, String>,
 }
 
 impl Project {
@@ -71,6 +72,7 @@ impl Project {
             codes: HashMap::new(),
             broken: BTreeSet::new(),
             digests: HashMap::new(),
+            codes_digests: BTreeMap::new(),
         };
         let name = PathBuf::from(settings.file_name().unwrap_or_default());
         let bridge: Option<BridgeFile> = match settings.exists() {
@@ -271,7 +273,7 @@ impl Project {
         for path in self.files_in(folder, ".csv") {
             let Some(text) = self.text(&path) else { continue };
             let name = file_name(&path, ".csv");
-            let parsed = CodeList::parse(&name, &text);
+            let (list, bad) = CodeList::parse(&name, &text);
             let starts: Vec<usize> = text
                 .split_inclusive('\n')
                 .scan(0, |at, line| {
@@ -281,20 +283,16 @@ impl Project {
                 })
                 .collect();
             self.files.insert(path.clone(), SourceFile::plain(path.clone(), text));
-            match parsed {
-                Ok(list) => {
-                    self.codes.insert(name, Arc::new(list));
-                }
-                Err(bad) => {
-                    let problems = bad.into_iter().map(|bad| {
-                        let mut problem = Problem::error(Code::BadCodeList, &[], bad.what);
-                        problem.part = starts.get(bad.line.saturating_sub(1)).map(|start| *start..*start + 1);
-                        problem
-                    });
-                    let problems = problems.collect();
-                    self.tell(&path, problems);
-                }
-            }
+            let problems = bad.into_iter().map(|bad| {
+                let mut problem = Problem::error(Code::BadCodeList, &[], bad.what);
+                problem.part = starts.get(bad.line.saturating_sub(1)).map(|start| *start..*start + 1);
+                problem
+            });
+            let problems = problems.collect();
+            self.tell(&path, problems);
+            let digest = self.digests.get(&path).cloned().unwrap_or_default();
+            self.codes_digests.insert(name.clone(), digest);
+            self.codes.insert(name, Arc::new(list));
         }
     }
 
@@ -366,12 +364,8 @@ impl Project {
         let mut digest = ring::digest::Context::new(&ring::digest::SHA256);
         digest.update(self.digests.get(path).map(String::as_bytes).unwrap_or_default());
         digest.update(schema.document.to_string().as_bytes());
-        let mut lists: Vec<&Arc<CodeList>> = self.codes.values().collect();
-        lists.sort_by(|a, b| a.name.cmp(&b.name));
-        for list in lists {
-            digest.update(format!("{:?}", list.rows.len()).as_bytes());
-            digest.update(list.name.as_bytes());
-        }
+        // Whatever a list says may decide what a mapping makes.
+        self.codes_digests.values().for_each(|list| digest.update(list.as_bytes()));
         let source = self.files.get(path).cloned();
         let line_of = |at: &[String]| source.as_ref().map_or(0, |source| source.line_of(at));
         let with = mapping::With {

@@ -29,9 +29,9 @@ impl CodeList {
     /// Reads a code list. The first line names the columns: `platform`, `system`, and perhaps `only` (`to-document` or
     /// `to-event`) and `note`. Where a word stands in several rows the first counts; a later one must say `only`.
     ///
-    /// # Errors
-    /// Every contradiction, with its line.
-    pub fn parse(name: &str, text: &str) -> Result<CodeList, Vec<BadCodeList>> {
+    /// Beside the list comes every contradiction with its line: what can be read of it is there all the same, so that
+    /// a mistake in one row is told once and not again by every mapping that uses the list.
+    pub fn parse(name: &str, text: &str) -> (CodeList, Vec<BadCodeList>) {
         let mut list = CodeList { name: name.to_owned(), ..CodeList::default() };
         let mut problems = Vec::new();
         let mut reader = csv::ReaderBuilder::new()
@@ -41,7 +41,7 @@ impl CodeList {
             .from_reader(text.strip_prefix('\u{feff}').unwrap_or(text).as_bytes());
         let columns: Vec<String> = match reader.headers() {
             Ok(head) => head.iter().map(str::to_owned).collect(),
-            Err(error) => return Err(vec![BadCodeList { line: 1, what: error.to_string() }]),
+            Err(error) => return (list, vec![BadCodeList { line: 1, what: error.to_string() }]),
         };
         for record in reader.records() {
             let record = match record {
@@ -89,10 +89,7 @@ impl CodeList {
             }
             list.rows.push(row);
         }
-        match problems.is_empty() {
-            true => Ok(list),
-            false => Err(problems),
-        }
+        (list, problems)
     }
 
     /// Whether this is a list of words and codes (and not one of rules).
