@@ -250,6 +250,7 @@ impl Builder<'_> {
             secrets,
             source: format!("{prefix}:{name}"),
         });
+        self.unencrypted(name, keys, &instance);
         for route in keys.routes.keys() {
             let known: Vec<&str> = adapter
                 .deliver
@@ -304,6 +305,32 @@ impl Builder<'_> {
             }));
         }
         config.instances.push(instance);
+    }
+
+    /// No key or password goes to another machine unencrypted, unless that is said.
+    fn unencrypted(&mut self, name: &str, keys: &AdapterUse, instance: &Instance) {
+        let plan::SystemPlan::Http(http) = &instance.adapter.system else { return };
+        let Some(login) = &http.login else { return };
+        let used = login.when_set.as_ref().is_none_or(|setting| instance.secrets.contains_key(setting));
+        let Ok(address) = instance.render(&http.base_url) else { return };
+        let Some(rest) = address.strip_prefix("http://").filter(|_| used && !keys.allow_unencrypted_login)
+        else {
+            return;
+        };
+        let authority = rest.split('/').next().unwrap_or_default();
+        let host = match authority.strip_prefix('[') {
+            Some(six) => six.split(']').next().unwrap_or_default(),
+            None => authority.split(':').next().unwrap_or_default(),
+        };
+        let local = host == "localhost"
+            || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
+        if !local {
+            let what = format!("the login would go to {host} unencrypted");
+            let at: &[&str] = &["adapters", name, "settings"];
+            let help =
+                "use `https://`; or, if the network is trusted, say it twice: allow_unencrypted_login = true";
+            self.error(Code::PlainCredentials, at, what, help);
+        }
     }
 
     /// The pace of a route that polls or asks: the bridge's own, or the adapter's.

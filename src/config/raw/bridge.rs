@@ -125,6 +125,10 @@ pub struct AdapterUse {
     #[serde(default)]
     #[schemars(schema_with = "setting_values")]
     pub settings: BTreeMap<String, toml::Value>,
+    /// Send keys and passwords to the system over `http://` to another machine. Say it twice, here and by the address, or
+    /// it is refused.
+    #[serde(default)]
+    pub allow_unencrypted_login: bool,
     /// What this bridge does otherwise with single routes.
     #[serde(default)]
     pub routes: BTreeMap<String, RouteUse>,
