@@ -483,12 +483,8 @@ impl<'a> Attempt<'a> {
         // A fault must not be taken for an answer, nor an answer that no rule knows for a yes: only the rules count.
         let said =
             classify(&heard, &probe.answers, Some(probe.format), system.error_code(), &parts.scope(self))?;
-        let known = probe.answers.iter().any(|rule| {
-            rule.statuses.is_empty()
-                || rule.statuses.iter().any(|(from, to)| (*from..=*to).contains(&heard.status))
-        });
         match said.meaning {
-            Meaning::Delivered | Meaning::Absent if known => Ok(said),
+            Meaning::Delivered | Meaning::Absent if said.ruled => Ok(said),
             _ => Err(Failure::not_done(
                 Code::ProbeUnclear,
                 format!("the system answered {} to the question, which no rule explains", heard.status),

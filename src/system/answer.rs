@@ -35,6 +35,8 @@ pub struct Heard {
 pub struct Said {
     /// What it means.
     pub meaning: Meaning,
+    /// Whether a rule of the adapter says so, and not only the status.
+    pub ruled: bool,
     /// The document, where there is one in the route's format: the whole, or the entry that a rule with `any` found.
     pub document: Option<Tree>,
 }
@@ -63,7 +65,7 @@ pub fn classify(
     if let Some((rule, entry)) = rule {
         let document = entry.or(document);
         if matches!(rule.then, Meaning::Delivered | Meaning::Absent) {
-            return Ok(Said { meaning: rule.then, document });
+            return Ok(Said { meaning: rule.then, ruled: true, document });
         }
         let mut failure = of_rule(rule, heard);
         failure.what = with_code(failure.what, document.as_ref(), error_code);
@@ -83,7 +85,7 @@ pub fn classify(
             (None, None) if page && !heard.body.is_empty() => {
                 Err(unclear(heard, format!("{} with an HTML page instead of an answer", heard.status)))
             }
-            (None, None) => Ok(Said { meaning: Meaning::Delivered, document }),
+            (None, None) => Ok(Said { meaning: Meaning::Delivered, ruled: false, document }),
         };
     }
     let mut failure = match document.as_ref().and_then(format::fault) {

@@ -257,6 +257,39 @@ async fn a_refund_whose_answer_is_cut_is_not_made_twice() {
 }
 
 #[tokio::test]
+async fn what_the_question_does_not_settle_is_neither_done_nor_sent_again() {
+    let world = pay_site(&[]).await;
+    let bridge = world.site.start().await;
+    let id = world.made_elsewhere();
+    world.pay.payer(&id, "success");
+    world.server.misbehave("POST", "/v1/payments/", Fault::Status(503, None), 1);
+    world.server.misbehave("POST", "/v1/payments/", Fault::CutBefore, 1);
+    let mut data = example("refund.requested.v1");
+    data["provider_reference"] = json!(id);
+    data["amount"] = json!(2000);
+    // While ours is in doubt, somebody refunds another amount at Pay's own page.
+    world.site.vhost.say("refund.requested.v1", "event-1", &data).await;
+    world.server.until("POST", "/v1/payments/", 1).await;
+    let staff = pay::Refund {
+        id: "staff".to_owned(),
+        amount: 1000,
+        status: "submitted".to_owned(),
+        created: String::new(),
+    };
+    world.pay.change(&id, |payment| payment.refunds.push(staff));
+    crate::support::until("it waits, in doubt", async || {
+        (world.site.vhost.depth("packhorse.retry.5s").await == 1).then_some(())
+    })
+    .await;
+    assert!(bridge.stop().await);
+    let account = world.site.account("govuk-pay.refund").await;
+    assert_eq!((&account["waiting"], &account["delivered"]), (&json!(1), &json!(0)));
+    let posts = world.server.requests("POST", "/v1/payments/");
+    assert!(posts.iter().all(|post| post.json()["refund_amount_available"] == 6250));
+    assert_eq!(world.pay.payments()[0].refunds.len(), 1, "only what the staff did");
+}
+
+#[tokio::test]
 async fn a_refund_is_followed_until_it_is_settled() {
     let world = pay_site(&["refund-status"]).await;
     let bridge = world.site.start().await;
