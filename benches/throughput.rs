@@ -16,6 +16,10 @@ mod standins;
 #[path = "../tests/it/support.rs"]
 mod support;
 
+/// The program's own allocator: src/main.rs.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 use futures_util::{FutureExt as _, StreamExt as _, future::join_all};
 use lapin::{
     BasicProperties, Channel, Connection, ConnectionProperties,

@@ -199,12 +199,13 @@ impl Deliverer {
             .and_then(|text| Trace::parse(&text))
             .map(|trace| trace.next_hop());
         let event = event::decode(&arrived, self.route.plan.accept, &Limits::default())
-            .map_err(|bad| Failure::refused(bad.code, bad.field, bad.what))
-            .and_then(|event| self.check(event));
+            .map_err(|bad| Failure::refused(bad.code, bad.field, bad.what));
+        // What breaks its schema is the same event all the same: also when the schema has been mended.
         let key = match &event {
             Ok(event) => event.key(),
             Err(_) => Key::of_bytes(delivery.properties.message_id(), &delivery.body),
         };
+        let event = event.and_then(|event| self.check(event));
         Letter { past, key, trace, event, delivery }
     }
 
@@ -276,10 +277,10 @@ impl Deliverer {
             },
             (Place::Reply { answer, kept }, Ok(event)) => {
                 match self.reply_again(letter, event, &answer, kept.as_deref(), 0).await {
-                    Ok(()) => Outcome {
+                    Ok(opens) => Outcome {
                         at,
                         publish: None,
-                        record: Some(Record::Delivered { opens: None }),
+                        record: Some(Record::Delivered { opens }),
                         settle: Settle::Ack,
                     },
                     Err(End::GiveBack) => {
@@ -312,7 +313,7 @@ impl Deliverer {
                 Some(Place::Go(went)) => self.part(letter, &part, went).await,
                 Some(Place::Reply { answer, kept }) => {
                     match self.reply_again(letter, &part.event, &answer, kept.as_deref(), part.number).await {
-                        Ok(()) => self.record(letter, part.number, Record::Delivered { opens: None }).await,
+                        Ok(opens) => self.record(letter, part.number, Record::Delivered { opens }).await,
                         Err(end) => Err(end),
                     }
                 }
@@ -374,15 +375,26 @@ impl Deliverer {
     /// The system has done it: first that is recorded, with the answer, so that it is never done again; then the reply
     /// made of the answer is published and confirmed.
     async fn delivered(&self, letter: &Letter, part: u32, done: Done) -> Result<(), End> {
-        let opens = done.opens.map(|opened| self.item(opened)).transpose()?;
-        if opens.is_none() && done.reply.as_ref().is_ok_and(Vec::is_empty) {
+        let opens = match done.opens {
+            Ok(opened) => opened.map(|opened| self.item(opened)).transpose(),
+            Err(failure) => Err(End::Dead { stage: Stage::Reply, code: failure.code, failure, doubt: false }),
+        };
+        if matches!(opens, Ok(None)) && done.reply.as_ref().is_ok_and(Vec::is_empty) {
             return Ok(());
         }
+        // Whatever is wrong with what follows: it is on record that the system has done it.
+        let (opens, wrong) = match opens {
+            Ok(item) => (item, None),
+            Err(end) => (None, Some(end)),
+        };
         self.record(letter, part, Record::Answered { answer: done.answer, opens }).await?;
+        if let Some(end) = wrong {
+            return Err(end);
+        }
         self.reply(done.reply).await
     }
 
-    /// Publishes a reply whose answer is on record, after a crash or a replay.
+    /// Publishes a reply whose answer is on record, after a crash or a replay; what is open from there on.
     async fn reply_again(
         &self,
         letter: &Letter,
@@ -390,8 +402,13 @@ impl Deliverer {
         answer: &Answer,
         kept: Option<&str>,
         part: u32,
-    ) -> Result<(), End> {
-        self.reply(attempt::reply_of(self, event, letter.trace.as_deref(), answer, kept, part)).await
+    ) -> Result<Option<NewItem>, End> {
+        let dead =
+            |failure: Failure| End::Dead { stage: Stage::Reply, code: failure.code, failure, doubt: false };
+        let (events, opened) =
+            attempt::reply_of(self, event, letter.trace.as_deref(), answer, kept, part).map_err(dead)?;
+        let item = opened.map(|opened| self.item(opened)).transpose()?;
+        self.reply(Ok(events)).await.map(|()| item)
     }
 
     async fn reply(&self, reply: Result<Vec<Outgoing>, Failure>) -> Result<(), End> {
@@ -629,7 +646,15 @@ fn claim(letter: &Letter) -> Claim {
         Ok(event) => (event.source.clone(), event.id.clone()),
         Err(_) => (String::new(), letter.delivery.properties.message_id().unwrap_or_default().to_owned()),
     };
-    Claim { key: letter.key, part: 0, source, id, attempt: letter.past.attempt, replay: letter.past.replay }
+    Claim {
+        key: letter.key,
+        part: 0,
+        source,
+        id,
+        attempt: letter.past.attempt,
+        replay: letter.past.replay,
+        settled: letter.past.settled,
+    }
 }
 
 fn first_failed(letter: &Letter) -> Timestamp {

@@ -210,6 +210,10 @@ impl Desk {
                 let route = self.store.route(&letter.route).await?;
                 self.store.record(route, now, None, vec![(key, 0, Record::Discarded)]).await?;
             }
+            if !letter.item.is_empty() {
+                let route = self.store.route(&letter.route).await?;
+                self.store.let_go(route, letter.item.clone()).await?;
+            }
             let about = if letter.key.is_empty() { &letter.sha256 } else { &letter.key };
             self.store.audit(now, &actor.who, "discard", &actor.reason, about).await?;
             browser.settle(delivery, Settle::Ack).await?;

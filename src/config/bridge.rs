@@ -271,6 +271,20 @@ impl Builder<'_> {
             if over.is_some_and(|over| over.enabled == Some(false)) {
                 continue;
             }
+            if let Some(opens) = plan.opens.as_ref().map(|opens| opens.route.as_str())
+                && keys.routes.get(opens).is_some_and(|over| over.enabled == Some(false))
+            {
+                let what = format!(
+                    "the route `{}` leaves it to `{opens}` to ask how it ends, which is not enabled",
+                    plan.name
+                );
+                self.error(
+                    Code::ExclusiveKeys,
+                    &["adapters", name, "routes", opens, "enabled"],
+                    what,
+                    "enable both, or neither",
+                );
+            }
             let at = ["adapters", name, "routes", &plan.name, "select"].map(str::to_owned);
             let (more, problems) = select(over.map_or(&[], |over| &over.select), &plan.event, &at);
             self.problems.extend(problems);

@@ -14,7 +14,7 @@ use crate::{
     letter::Stage,
     mapping::{Context, Mapping, path::Path},
     retry::Delays,
-    store::{Answer, Open, StoreError, Went},
+    store::{Answer, BEFORE_A_PERSON, Open, StoreError, Went},
     system::{Body, HttpSystem, Said, System, classify, sign},
     template::{Scope, Texts},
     tree::{Name, Record, Tree},
@@ -30,8 +30,8 @@ pub struct Done {
     pub answer: Answer,
     /// The events made of it; a reply that cannot be made does not undo what the system has done.
     pub reply: Result<Vec<Outgoing>, Failure>,
-    /// What is open from here on.
-    pub opens: Option<Opened>,
+    /// What is open from here on; that it cannot be said does not undo it either.
+    pub opens: Result<Option<Opened>, Failure>,
 }
 
 /// How an attempt ended otherwise.
@@ -106,14 +106,13 @@ pub async fn send(
     part: u32,
     went: Went,
 ) -> Result<Done, End> {
-    let settled_by_person = letter.past.settled;
     let mut attempt = Attempt {
         deliverer,
         letter,
         event,
         part,
         cause: cause(event, read_kept(went.kept.as_deref())),
-        doubt: went.doubt && !settled_by_person,
+        doubt: went.doubt,
         sent_at: went.sent_at,
         first_failed: went
             .failed_at
@@ -186,6 +185,9 @@ impl<'a> Attempt<'a> {
             Some(Open::Since(_)) => {
                 Err(waits("an earlier one of the same is still open in the system; it is being asked about"))
             }
+            Some(Open::Settled(outcome)) if outcome == BEFORE_A_PERSON => Err(waits(
+                "what became of an earlier one of the same is before a person: its dead letter must be replayed or discarded first",
+            )),
             Some(Open::Settled(outcome)) if opens.not_after.contains(&outcome) => {
                 let what =
                     format!("an earlier one of the same has ended in {outcome}: a second would do it twice");
@@ -274,7 +276,7 @@ impl<'a> Attempt<'a> {
                     });
                 }
                 Verdict::Dead(code) => {
-                    let doubt = self.doubt && code != failure.code || code == Code::OutcomeUnknown;
+                    let doubt = self.doubt || code == Code::OutcomeUnknown;
                     return Err(End::Dead { stage: Stage::Sending, code, failure, doubt });
                 }
             }
@@ -510,10 +512,8 @@ impl<'a> Attempt<'a> {
             false => emit::emit(&plan.reply, ground.on()).map(|emitted| emitted.events),
         };
         let opens = match &plan.opens {
-            None => None,
-            Some(opens) => {
-                Some(emit::open(opens, &ground.on()).map_err(|failure| End::dead(Stage::Reply, failure))?)
-            }
+            None => Ok(None),
+            Some(opens) => emit::open(opens, &ground.on()).map(Some),
         };
         Ok(Done { answer, reply, opens })
     }
@@ -585,7 +585,7 @@ impl OwnGround<'_> {
     }
 }
 
-/// The events of a reply, made from an answer that was recorded.
+/// The events of a reply and what is open, made from an answer that was recorded.
 ///
 /// # Errors
 /// The answer cannot be read, or no mapping fits it.
@@ -596,7 +596,7 @@ pub fn reply_of(
     answer: &Answer,
     kept: Option<&str>,
     part: u32,
-) -> Result<Vec<Outgoing>, Failure> {
+) -> Result<(Vec<Outgoing>, Option<Opened>), Failure> {
     let plan = &deliverer.route.plan;
     let format = plan.answer_format.unwrap_or(Format::Json);
     let charset = answer.content_type.as_deref().and_then(crate::system::answer::charset_of);
@@ -607,11 +607,13 @@ pub fn reply_of(
             .map_err(|error| Failure::refused(error.code, "answer", error.to_string()))?,
     };
     let cause = cause(event, read_kept(kept));
-    if plan.reply.is_empty() {
-        return Ok(Vec::new());
-    }
-    emit::emit(&plan.reply, ground(deliverer, event, &document, &cause, trace, part).on())
-        .map(|emitted| emitted.events)
+    let ground = ground(deliverer, event, &document, &cause, trace, part);
+    let events = match plan.reply.is_empty() {
+        true => Vec::new(),
+        false => emit::emit(&plan.reply, ground.on())?.events,
+    };
+    let opened = plan.opens.as_ref().map(|opens| emit::open(opens, &ground.on())).transpose()?;
+    Ok((events, opened))
 }
 
 /// The message for a broker: the mapped document, or the event itself.

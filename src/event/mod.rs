@@ -53,9 +53,11 @@ impl Key {
 
     /// The key of a message that cannot be read as an event: the same again when the same bytes come again.
     pub fn of_bytes(message_id: Option<&str>, body: &[u8]) -> Key {
+        // Two different messages under one id are two: neither may pass for a copy of the other.
+        let digest = hex(ring::digest::digest(&ring::digest::SHA256, body).as_ref());
         match message_id {
-            Some(id) => Key::of("message", id),
-            None => Key::of("body", &hex(ring::digest::digest(&ring::digest::SHA256, body).as_ref())),
+            Some(id) => Key::of("message", &format!("{digest} {id}")),
+            None => Key::of("body", &digest),
         }
     }
 }

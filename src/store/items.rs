@@ -59,6 +59,9 @@ pub struct Settled {
     pub code: Option<&'static str>,
 }
 
+/// The outcome of an item that went before a person, until that person has decided.
+pub const BEFORE_A_PERSON: &str = "before a person";
+
 /// How an earlier item of the same stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Open {
@@ -185,6 +188,18 @@ impl Store {
                 params![route.0, key, now],
             )?;
             Ok(found > 0)
+        })
+        .await
+    }
+
+    /// A person has discarded the letter of an item that went before a person: what waits for it goes on.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn let_go(&self, route: RouteNumber, key: String) -> Result<(), StoreError> {
+        self.write("letting an item go", move |tx| {
+            tx.execute("UPDATE item SET outcome = '' WHERE route = ?1 AND key = ?2", params![route.0, key])?;
+            Ok(())
         })
         .await
     }

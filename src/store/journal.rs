@@ -71,6 +71,8 @@ pub struct Claim {
     pub attempt: u32,
     /// How often people have replayed it.
     pub replay: u32,
+    /// Whether a person has said, with this replay, that the request in doubt was not carried out.
+    pub settled: bool,
 }
 
 /// What a system answered, as far as a reply is made of it.
@@ -305,6 +307,12 @@ fn place(
             })
         })?;
     let replayed = claim.replay > row.replay;
+    // A person's replay begins anew; what that person has said counts for this claim only, not for what happens later.
+    let mut row = row;
+    if replayed {
+        row.went.failed_at = None;
+        row.went.doubt &= !claim.settled;
+    }
     let place = match row.state {
         Some(State::Claimed) if row.run == run && run != 0 => Place::Busy,
         // An earlier run was cut here: whether its request went out, nobody knows.
@@ -323,10 +331,10 @@ fn place(
         Place::Go(went) => {
             tx.prepare_cached(
                 "UPDATE journal SET state = 1, attempt = ?4, replay = max(replay, ?5), run = ?6, doubt = ?7, due_at = NULL,
-                   sent_at = CASE WHEN ?7 THEN sent_at ELSE ?8 END
+                   sent_at = CASE WHEN ?7 THEN sent_at ELSE ?8 END, failed_at = ?9
                  WHERE route = ?1 AND key = ?2 AND part = ?3",
             )?
-            .execute(params![route.0, claim.key.0, claim.part, claim.attempt, claim.replay, run, went.doubt, now])?;
+            .execute(params![route.0, claim.key.0, claim.part, claim.attempt, claim.replay, run, went.doubt, now, went.failed_at])?;
         }
         Place::Reply { .. } => {
             tx.prepare_cached(

@@ -10,7 +10,7 @@ mod spool;
 mod writer;
 
 pub use account::{Account, RouteAccount};
-pub use items::{Item, NewItem, Open, Settled};
+pub use items::{BEFORE_A_PERSON, Item, NewItem, Open, Settled};
 pub use journal::{Answer, Claim, Place, Record, State, Went};
 pub use spool::{Finish, Intake, Taken, Waiting};
 

@@ -284,6 +284,33 @@ async fn a_refusal_is_a_dead_letter_with_its_reason_and_after_the_code_list_is_m
 }
 
 #[tokio::test]
+async fn what_a_person_says_of_a_request_in_doubt_counts_for_that_request_only() {
+    let ledger = ledger().await;
+    ledger.site.edit("adapters/localgov-ims.toml", "repeat = \"probe\"", "repeat = \"never\"");
+    ledger.server.misbehave("POST", PATH, Fault::CutBefore, 1);
+    ledger.server.misbehave("POST", PATH, Fault::Status(503, None), 3);
+    ledger.server.misbehave("POST", PATH, Fault::CutAfter, 1);
+    let bridge = ledger.site.start().await;
+    ledger.site.vhost.say("payment.succeeded.v1", "event-1", &paid()).await;
+    let dead = ledger.site.dead(1).await;
+    assert_eq!(dead[0].header("packhorse_code"), "PH2006");
+    let replay = ["dead-letters", "replay", "--code", "PH2006", "--by", "tester", "--reason", "looked"];
+    let (_, out, err) = ledger.site.command(&replay).await;
+    assert!(format!("{out}{err}").contains("PH5002"), "{out}{err}");
+    assert_eq!(ledger.sent(), 1, "nothing is sent while it is in doubt");
+    // The person has looked: it was not received. It is busy for a while, then sent, and that answer is cut as well.
+    ledger.site.good(&[&replay[..], &["--not-received"]].concat()).await;
+    ledger.server.until("POST", PATH, 5).await;
+    let dead = ledger.site.dead(1).await;
+    assert_eq!(
+        (dead[0].header("packhorse_code"), dead[0].header("packhorse_in_doubt")),
+        ("PH2006".to_owned(), "yes".to_owned())
+    );
+    assert!(bridge.stop().await);
+    assert_eq!((ledger.sent(), ledger.ims.rows().len()), (5, 1), "the second doubt is not taken for settled");
+}
+
+#[tokio::test]
 async fn a_line_that_is_refused_does_not_hold_up_the_others_and_its_replay_posts_only_that_line() {
     let ledger = ledger().await;
     let bridge = ledger.site.start().await;
