@@ -232,7 +232,7 @@ impl Tree {
         }
     }
 
-    /// The tree as a JSON value, for the schema validator and for templates. Repeated names become a list; namespaces
+    /// The tree as a JSON value, for schemas and documents about them. Repeated names become a list; namespaces
     /// are left out; a number too large for 64 bits becomes the nearest float, which is good enough to check a schema
     /// but not to pass money on: mappings never come this way.
     pub fn to_json(&self) -> serde_json::Value {

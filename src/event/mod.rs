@@ -4,6 +4,7 @@
 //! which they leave: structured JSON. What an event is about, and what makes two of them the same, is decided here.
 
 mod decode;
+mod instance;
 pub mod schema;
 
 pub use decode::{Accept, Arrived, BadEvent, HeaderValue, decode};

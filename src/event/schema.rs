@@ -4,6 +4,7 @@
 //! event's subject repeats, the first that is there), `x-sum` and `x-unique` (rules JSON Schema has no word for),
 //! `x-personal-data`, `x-secret`. Schemas stand in `mappings/events/` and are the contract with the platform.
 
+use super::instance::Trees;
 use crate::{mapping::path::Path, tree::Tree};
 use serde_json::Value;
 use std::collections::HashSet;
@@ -23,7 +24,7 @@ pub struct EventSchema {
     pub subject: Vec<Path>,
     sums: Vec<(Path, Path)>,
     unique: Vec<Path>,
-    validator: jsonschema::Validator,
+    validator: jsonschema::Validator<Trees>,
 }
 
 /// What the schema says of one field.
@@ -110,14 +111,16 @@ impl EventSchema {
             })
         };
         let (event_type, id) = (need("x-event-type"), need("$id"));
-        let validator =
-            match jsonschema::draft202012::options().should_validate_formats(true).build(&document) {
-                Ok(validator) => Some(validator),
-                Err(error) => {
-                    problems.push(bad(&error.instance_path().to_string(), error.masked().to_string()));
-                    None
-                }
-            };
+        let options = jsonschema::options_for::<Trees>()
+            .with_draft(jsonschema::Draft::Draft202012)
+            .should_validate_formats(true);
+        let validator = match options.build(&document) {
+            Ok(validator) => Some(validator),
+            Err(error) => {
+                problems.push(bad(&error.instance_path().to_string(), error.masked().to_string()));
+                None
+            }
+        };
         let mut paths =
             |key: &str, list: &mut dyn FnMut(&Value) -> Vec<(String, String)>| -> Vec<(Path, Path)> {
                 let pairs = document.get(key).map(list).unwrap_or_default();
@@ -164,12 +167,11 @@ impl EventSchema {
 
     /// Everything in which data breaks the schema; nothing if it keeps it.
     pub fn breaches(&self, data: &Tree) -> Vec<Breach> {
-        let json = data.to_json();
         let mut found: Vec<Breach> = Vec::new();
-        if !self.validator.is_valid(&json) {
+        if !self.validator.is_valid(data) {
             found = self
                 .validator
-                .iter_errors(&json)
+                .iter_errors(data)
                 .take(20)
                 .map(|error| Breach {
                     field: error.instance_path().as_str().trim_start_matches('/').replace('/', "."),
