@@ -130,6 +130,7 @@ impl Bridge {
                 stop: stop.clone(),
                 missing: missing.clone(),
                 one_per: Arc::default(),
+                under_way: Default::default(),
             })
             .start(&routes);
         }

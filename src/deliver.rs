@@ -12,13 +12,13 @@ mod attempt;
 use crate::{
     broker::{Delivery, Lane, Link, Message, Properties, Published, Publisher, Settle, topology::Names},
     code::Code,
-    config::{DeliverRoute, plan::Action},
+    config::{DeliverRoute, plan::Action, raw::adapter::Repeat},
     emit::Outgoing,
     event::{self, Event, Key},
     format::Limits,
     letter::{self, Past, Reason, Stage},
     retry::Delays,
-    store::{Answer, Claim, NewItem, Place, Record, RouteNumber, Store, Went},
+    store::{Answer, Claim, NewItem, Place, Record, RouteNumber, Store, StoreError, Went},
     system::System,
     telemetry::{Metrics, Trace},
     verdict::Failure,
@@ -62,6 +62,8 @@ pub struct Deliverer {
     pub missing: Arc<Notify>,
     /// What is being sent at this moment of which there may be only one.
     pub one_per: Arc<Mutex<HashSet<String>>>,
+    /// What is under way without a claim on disk.
+    pub under_way: Mutex<HashSet<Key>>,
 }
 
 /// A delivery that has been read.
@@ -152,7 +154,8 @@ impl Deliverer {
         let mine: Vec<bool> = letters.iter().map(|letter| self.is_mine(letter)).collect();
         let claims =
             letters.iter().zip(&mine).filter(|(_, mine)| **mine).map(|(letter, _)| claim(letter)).collect();
-        let places = match self.store.claim(self.number, now(), claims).await {
+        let mut under_way = UnderWay { of: &self.under_way, keys: Vec::new() };
+        let places = match self.places(claims, &mut under_way).await {
             Ok(places) => places,
             Err(error) => {
                 error!(route = self.route.id, code = %error.code, "nothing can be claimed, messages are given back: {}", error.what);
@@ -187,6 +190,41 @@ impl Deliverer {
         outcomes.sort_by_key(|outcome| outcome.at);
         let settles = self.close(&letters, outcomes).await;
         letters.into_iter().zip(settles).map(|(letter, settle)| (letter.delivery, settle)).collect()
+    }
+
+    /// Whether a repeat does no harm, and nothing stands between the message and its one sending: then the claim is not
+    /// committed before it, but together with its outcome. After a crash the message is sent again.
+    fn may_repeat(&self) -> bool {
+        let plan = &self.route.plan;
+        matches!(plan.action, Action::Publish(_)) && matches!(plan.repeat, Repeat::Key | Repeat::Harmless)
+    }
+
+    /// How each message stands, in order. Where a repeat does harm, it is claimed for good.
+    async fn places(
+        &self,
+        claims: Vec<Claim>,
+        under_way: &mut UnderWay<'_>,
+    ) -> Result<Vec<Place>, StoreError> {
+        if !self.may_repeat() {
+            return self.store.claim(self.number, now(), claims).await;
+        }
+        // First that it is under way, then the look: what another lane has just finished is seen in one or the other.
+        let free: Vec<bool> = claims.iter().map(|claim| under_way.enter(claim.key)).collect();
+        let mut places = self.store.look(self.number, claims.clone()).await?;
+        for (place, _) in places.iter_mut().zip(free).filter(|(_, free)| !free) {
+            *place = Place::Busy;
+        }
+        let is_copy = |place: &Place| matches!(place, Place::Done | Place::Buried | Place::Stale);
+        let copies: Vec<Claim> = claims
+            .into_iter()
+            .zip(&places)
+            .filter(|(_, place)| is_copy(place))
+            .map(|(claim, _)| claim)
+            .collect();
+        if !copies.is_empty() {
+            self.store.claim(self.number, now(), copies).await?;
+        }
+        Ok(places)
     }
 
     /// Reads a delivery: its own past, and the event in it.
@@ -619,13 +657,29 @@ impl Deliverer {
             .iter()
             .filter(|outcome| matches!(outcome.record, Some(Record::Delivered { .. })))
             .count();
-        let records: Vec<(Key, u32, Record)> = outcomes
-            .iter()
-            .filter_map(|outcome| Some((letters.get(outcome.at)?.key, 0, outcome.record.clone()?)))
-            .collect();
-        if !records.is_empty()
-            && let Err(error) = self.store.record(self.number, now(), self.digest(), records).await
-        {
+        let records =
+            outcomes.iter().filter_map(|outcome| Some((letters.get(outcome.at)?, outcome.record.clone()?)));
+        let recorded = match self.may_repeat() {
+            true => {
+                let records: Vec<(Claim, Record)> = records
+                    .filter(|(_, record)| !matches!(record, Record::GivenBack))
+                    .map(|(letter, record)| (claim(letter), record))
+                    .collect();
+                match records.is_empty() {
+                    true => Ok(()),
+                    false => self.store.claim_and_record(self.number, now(), self.digest(), records).await,
+                }
+            }
+            false => {
+                let records: Vec<(Key, u32, Record)> =
+                    records.map(|(letter, record)| (letter.key, 0, record)).collect();
+                match records.is_empty() {
+                    true => Ok(()),
+                    false => self.store.record(self.number, now(), self.digest(), records).await,
+                }
+            }
+        };
+        if let Err(error) = recorded {
             error!(route = self.route.id, code = %error.code, "outcomes cannot be recorded, messages are given back: {}", error.what);
             tokio::time::sleep(Duration::from_secs(1)).await;
             return letters.iter().map(|_| Settle::GiveBack).collect();
@@ -638,6 +692,33 @@ impl Deliverer {
 
     fn digest(&self) -> Option<String> {
         self.route.plan.mapping.as_ref().map(|mapping| mapping.digest.chars().take(16).collect())
+    }
+}
+
+/// Keys that are under way in one window, until it is closed.
+struct UnderWay<'a> {
+    of: &'a Mutex<HashSet<Key>>,
+    keys: Vec<Key>,
+}
+
+impl UnderWay<'_> {
+    /// Whether nobody else has it under way.
+    fn enter(&mut self, key: Key) -> bool {
+        let free = self.of.lock().is_ok_and(|mut under_way| under_way.insert(key));
+        if free {
+            self.keys.push(key);
+        }
+        free
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        if let Ok(mut under_way) = self.of.lock() {
+            for key in &self.keys {
+                under_way.remove(key);
+            }
+        }
     }
 }
 

@@ -145,12 +145,54 @@ impl Store {
         let run = self.inner.run;
         self.write("claiming messages", move |tx| {
             let mut taken = 0;
-            let places = claims.iter().map(|claim| place(tx, route, run, now, claim, &mut taken)).collect();
-            if taken > 0 {
-                tx.prepare_cached("UPDATE route SET taken = taken + ?2 WHERE n = ?1")?
-                    .execute(params![route.0, taken])?;
-            }
+            let places: rusqlite::Result<Vec<Place>> =
+                claims.iter().map(|claim| place(tx, route, run, now, claim, &mut taken)).collect();
+            count_taken(tx, route, taken)?;
             places
+        })
+        .await
+    }
+
+    /// Looks how messages of a route stand, and claims nothing: for those that may be sent again without harm, whose one
+    /// commit is [`Store::claim_and_record`].
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn look(&self, route: RouteNumber, claims: Vec<Claim>) -> Result<Vec<Place>, StoreError> {
+        let run = self.inner.run;
+        self.write("looking messages up", move |tx| {
+            claims
+                .iter()
+                .map(|claim| {
+                    let row = row_of(tx, route, claim)?;
+                    Ok(row.map_or_else(|| Place::Go(Went::default()), |row| row.place(claim, run)))
+                })
+                .collect()
+        })
+        .await
+    }
+
+    /// Claims messages that were only looked up, and records what became of them, all in one commit.
+    ///
+    /// # Errors
+    /// The store failed; nothing was recorded.
+    pub async fn claim_and_record(
+        &self,
+        route: RouteNumber,
+        now: i64,
+        mapping: Option<String>,
+        records: Vec<(Claim, Record)>,
+    ) -> Result<(), StoreError> {
+        let run = self.inner.run;
+        self.write("recording outcomes", move |tx| {
+            let mut taken = 0;
+            for (claim, record) in &records {
+                // Else somebody has settled it in the meantime.
+                if let Place::Go(_) | Place::Reply { .. } = place(tx, route, run, now, claim, &mut taken)? {
+                    write(tx, route, now, mapping.as_deref(), claim.key, claim.part, record)?;
+                }
+            }
+            count_taken(tx, route, taken)
         })
         .await
     }
@@ -268,6 +310,65 @@ struct Row {
     answer: Option<Vec<u8>>,
 }
 
+impl Row {
+    /// What the journal says to a claim of a message that it knows.
+    fn place(mut self, claim: &Claim, run: i64) -> Place {
+        let replayed = claim.replay > self.replay;
+        // A person's replay begins anew; what that person has said counts for this claim only, not for what happens later.
+        if replayed {
+            self.went.failed_at = None;
+            self.went.doubt &= !claim.settled;
+        }
+        match self.state {
+            Some(State::Claimed) if self.run == run && run != 0 => Place::Busy,
+            // An earlier run was cut here: whether its request went out, nobody knows.
+            Some(State::Claimed) => Place::Go(Went { doubt: true, ..self.went }),
+            Some(State::Waiting) if replayed || claim.attempt >= self.attempt => Place::Go(self.went),
+            Some(State::Waiting) => Place::Stale,
+            Some(State::Answered) => reply(self),
+            Some(State::Dead) if replayed => match self.answer {
+                Some(_) => reply(self),
+                None => Place::Go(self.went),
+            },
+            Some(State::Dead) => Place::Buried,
+            Some(State::Delivered | State::Discarded | State::Duplicate | State::Nothing) | None => {
+                Place::Done
+            }
+        }
+    }
+}
+
+fn count_taken(tx: &Transaction<'_>, route: RouteNumber, taken: i64) -> rusqlite::Result<()> {
+    if taken > 0 {
+        tx.prepare_cached("UPDATE route SET taken = taken + ?2 WHERE n = ?1")?
+            .execute(params![route.0, taken])?;
+    }
+    Ok(())
+}
+
+fn row_of(tx: &Transaction<'_>, route: RouteNumber, claim: &Claim) -> rusqlite::Result<Option<Row>> {
+    tx.prepare_cached(
+        "SELECT state, attempt, replay, run, doubt, sent_at, failed_at, kept, answer
+         FROM journal WHERE route = ?1 AND key = ?2 AND part = ?3",
+    )?
+    .query_row(params![route.0, claim.key.0, claim.part], |row| {
+        Ok(Row {
+            state: State::of(row.get(0)?),
+            attempt: row.get(1)?,
+            replay: row.get(2)?,
+            run: row.get(3)?,
+            went: Went {
+                doubt: row.get(4)?,
+                sent_at: row.get(5)?,
+                failed_at: row.get(6)?,
+                kept: row.get(7)?,
+            },
+            answer: row.get(8)?,
+        })
+    })
+    .optional()
+}
+
 fn place(
     tx: &Transaction<'_>,
     route: RouteNumber,
@@ -286,47 +387,8 @@ fn place(
         *taken += i64::from(claim.part == 0);
         return Ok(Place::Go(Went::default()));
     }
-    let row = tx
-        .prepare_cached(
-            "SELECT state, attempt, replay, run, doubt, sent_at, failed_at, kept, answer
-             FROM journal WHERE route = ?1 AND key = ?2 AND part = ?3",
-        )?
-        .query_row(params![route.0, claim.key.0, claim.part], |row| {
-            Ok(Row {
-                state: State::of(row.get(0)?),
-                attempt: row.get(1)?,
-                replay: row.get(2)?,
-                run: row.get(3)?,
-                went: Went {
-                    doubt: row.get(4)?,
-                    sent_at: row.get(5)?,
-                    failed_at: row.get(6)?,
-                    kept: row.get(7)?,
-                },
-                answer: row.get(8)?,
-            })
-        })?;
-    let replayed = claim.replay > row.replay;
-    // A person's replay begins anew; what that person has said counts for this claim only, not for what happens later.
-    let mut row = row;
-    if replayed {
-        row.went.failed_at = None;
-        row.went.doubt &= !claim.settled;
-    }
-    let place = match row.state {
-        Some(State::Claimed) if row.run == run && run != 0 => Place::Busy,
-        // An earlier run was cut here: whether its request went out, nobody knows.
-        Some(State::Claimed) => Place::Go(Went { doubt: true, ..row.went }),
-        Some(State::Waiting) if replayed || claim.attempt >= row.attempt => Place::Go(row.went),
-        Some(State::Waiting) => Place::Stale,
-        Some(State::Answered) => reply(row),
-        Some(State::Dead) if replayed => match row.answer {
-            Some(_) => reply(row),
-            None => Place::Go(row.went),
-        },
-        Some(State::Dead) => Place::Buried,
-        Some(State::Delivered | State::Discarded | State::Duplicate | State::Nothing) | None => Place::Done,
-    };
+    let Some(row) = row_of(tx, route, claim)? else { return Ok(Place::Done) };
+    let place = row.place(claim, run);
     match &place {
         Place::Go(went) => {
             tx.prepare_cached(
