@@ -187,6 +187,12 @@ impl Store {
         self.write("recording outcomes", move |tx| {
             let mut taken = 0;
             for (claim, record) in &records {
+                if let (Record::Delivered { opens: None }, 0) = (record, claim.part)
+                    && insert_delivered(tx, route, run, now, mapping.as_deref(), claim)?
+                {
+                    taken += 1;
+                    continue;
+                }
                 // Else somebody has settled it in the meantime.
                 if let Place::Go(_) | Place::Reply { .. } = place(tx, route, run, now, claim, &mut taken)? {
                     write(tx, route, now, mapping.as_deref(), claim.key, claim.part, record)?;
@@ -367,6 +373,24 @@ fn row_of(tx: &Transaction<'_>, route: RouteNumber, claim: &Claim) -> rusqlite::
         })
     })
     .optional()
+}
+
+/// Writes the row of a message that is new and already delivered; whether it was new.
+fn insert_delivered(
+    tx: &Transaction<'_>,
+    route: RouteNumber,
+    run: i64,
+    now: i64,
+    mapping: Option<&str>,
+    claim: &Claim,
+) -> rusqlite::Result<bool> {
+    let inserted = tx
+        .prepare_cached(
+            "INSERT INTO journal (route, key, part, state, attempt, replay, doubt, run, source, id, taken_at, sent_at, done_at, mapping)
+             VALUES (?1, ?2, 0, 4, ?3, ?4, 0, ?5, ?6, ?7, ?8, ?8, ?8, ?9) ON CONFLICT DO NOTHING",
+        )?
+        .execute(params![route.0, claim.key.0, claim.attempt, claim.replay, run, claim.source, claim.id, now, mapping])?;
+    Ok(inserted == 1)
 }
 
 fn place(

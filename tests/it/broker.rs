@@ -282,3 +282,47 @@ async fn events_cross_between_two_brokers_both_ways_once_each() {
         (&json!(4), &json!(1), &json!(1), &json!(2))
     );
 }
+
+/// What may be sent again is not claimed on disk before it is sent: a crash may repeat the last windows, under their ids.
+#[tokio::test]
+async fn a_crash_in_the_middle_of_a_stream_between_brokers_loses_nothing_and_the_account_closes() {
+    const COUNT: usize = 3_000;
+    let council = crate::support::Vhost::new(Broker::shared()).await;
+    council.queue("payments.succeeded").await;
+    council.queue("platform.outbox").await;
+    let user = Broker::shared().user;
+    let site = Site::new(&format!(
+        "[adapters.council-broker]\nsettings = {{ addresses = \"{}\", username = \"{user}\", password = \"file:$FOLDER/secrets/broker\", payments_queue = \"payments.succeeded\", updates_queue = \"platform.outbox\" }}\n",
+        council.address()
+    ))
+    .await;
+    site.good(&["topology", "apply"]).await;
+    let queue = "packhorse.council-broker.payments";
+    let bodies: Vec<(String, Vec<u8>)> = (0..COUNT)
+        .map(|number| {
+            let id = format!("event-{number}");
+            let event = json!({ "specversion": "1.0", "id": id, "source": "urn:platform:payments", "type": "payment.succeeded.v1", "data": paid(number as u32) });
+            (id, event.to_string().into_bytes())
+        })
+        .collect();
+    site.vhost.publish_many(queue, &bodies).await;
+    let running = site.run().await;
+    until("some have crossed", async || (council.depth("payments.succeeded").await > 200).then_some(()))
+        .await;
+    running.kill().await;
+    let crossed = council.depth("payments.succeeded").await;
+    assert!(crossed < COUNT as u64, "the crash came too late to show anything");
+    let bridge = site.start().await;
+    until("all are recorded", async || {
+        (site.account("council-broker.payments").await["delivered"] == COUNT).then_some(())
+    })
+    .await;
+    assert!(bridge.stop().await);
+    let there = council.everything("payments.succeeded").await;
+    let ids: BTreeSet<&str> = there.iter().map(String::as_str).collect();
+    assert_eq!(ids.len(), COUNT);
+    // At most what was under way: four lanes with a window each.
+    assert!(there.len() - COUNT <= 4 * 256, "{} were sent again", there.len() - COUNT);
+    let account = site.account("council-broker.payments").await;
+    assert_eq!((&account["delivered"], &account["waiting"]), (&json!(COUNT), &json!(0)), "{account}");
+}

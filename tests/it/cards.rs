@@ -378,6 +378,57 @@ async fn what_no_webhook_told_of_is_found_by_the_sweep_page_by_page_and_told_onc
 }
 
 #[tokio::test]
+async fn a_delayed_capture_that_never_came_goes_before_a_person_and_one_that_came_is_told() {
+    let world = pay_site(&["sweep-delayed"]).await;
+    let before = Timestamp::now() - SignedDuration::from_hours(122);
+    let taken = |delayed: bool| {
+        let asked = json!({ "amount": 6250, "reference": format!("GW-{delayed}"), "description": "Garden waste", "delayed_capture": delayed,
+                            "return_url": "https://x.example", "metadata": { "fund_code": "21", "account": "H4410-R2010" } });
+        let id = world.pay.taken(asked, before);
+        world.pay.payer(&id, "success");
+        id
+    };
+    let (never, came) = (taken(true), taken(false));
+    let bridge = world.site.start().await;
+    let told = world.told(1).await;
+    assert_eq!(told[0].json()["data"]["provider_reference"], json!(came));
+    let dead = world.site.dead(1).await;
+    assert_eq!(dead[0].json()["payment_id"], json!(never));
+    assert!(dead[0].header("packhorse_what").contains("121 hours"), "{:?}", dead[0].properties);
+    // The next looks see both again, and add nothing.
+    let looks = world.server.requests("GET", "/v1/payments").len();
+    world.server.until("GET", "/v1/payments", looks + 3).await;
+    assert!(bridge.stop().await);
+    assert_eq!((world.told(1).await.len(), world.site.dead(1).await.len()), (1, 1));
+}
+
+#[tokio::test]
+async fn a_payment_that_was_paid_out_becomes_one_line_to_reconcile() {
+    let world = pay_site(&["settlements"]).await;
+    let ids: Vec<String> = (0..3).map(|_| world.made_elsewhere()).collect();
+    for id in &ids {
+        world.pay.payer(id, "success");
+    }
+    let today = Timestamp::now().strftime("%Y-%m-%d").to_string();
+    // The third is not paid out yet.
+    for id in &ids[..2] {
+        world.pay.change(id, |payment| payment.settled = Some(today.clone()));
+    }
+    let bridge = world.site.start().await;
+    let told = world.told(2).await;
+    let looks = world.server.requests("GET", "/v1/payments").len();
+    world.server.until("GET", "/v1/payments", looks + 3).await;
+    assert!(bridge.stop().await);
+    assert_eq!(types(&told), ["reconciliation.line.v1.example"; 2]);
+    let data = &told[0].json()["data"];
+    assert_eq!(
+        (&data["gross"], &data["fee"], &data["net"], &data["settled_on"]),
+        (&json!(6250), &json!(25), &json!(6225), &json!(today))
+    );
+    assert_eq!(world.told(2).await.len(), 2);
+}
+
+#[tokio::test]
 async fn a_payment_taken_on_pay_ends_once_as_a_posting_in_the_councils_income_system() {
     let world = pay_site(&[]).await;
     let ims = Arc::new(Ims::default());

@@ -331,7 +331,11 @@ impl Pay {
                     || payment
                         .settled
                         .as_deref()
-                        .is_some_and(|date| within(date, "from_settled_date", "to_settled_date")))
+                        // Both ends are inclusive here, as Pay's description of its API says.
+                        .is_some_and(|date| {
+                            request.query("from_settled_date").is_none_or(|from| date >= from)
+                                && request.query("to_settled_date").is_none_or(|to| date <= to)
+                        }))
                 && request
                     .query("reference")
                     .is_none_or(|own| payment.asked.get("reference").and_then(Value::as_str) == Some(own))
