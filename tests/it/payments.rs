@@ -12,25 +12,25 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// A council with LocalGovIMS, and a bridge that posts to it.
-struct Ledger {
-    ims: Arc<Ims>,
-    server: Server,
-    site: Site,
+pub struct Ledger {
+    pub ims: Arc<Ims>,
+    pub server: Server,
+    pub site: Site,
 }
 
-async fn ledger() -> Ledger {
+pub async fn ledger() -> Ledger {
     let ims = Arc::new(Ims::default());
     let server = Server::start(ims.clone(), 0).await.unwrap();
     let settings = format!("[adapters.localgov-ims]\nsettings = {{ base_url = \"{}\" }}\n", server.url);
     Ledger { ims, server, site: Site::new(&settings).await }
 }
 
-const ROUTE: &str = "localgov-ims.post";
-const QUEUE: &str = "packhorse.localgov-ims.post";
-const PATH: &str = "/api/ProcessedTransactions";
+pub const ROUTE: &str = "localgov-ims.post";
+pub const QUEUE: &str = "packhorse.localgov-ims.post";
+pub const PATH: &str = "/api/ProcessedTransactions";
 
 /// A payment of one line that succeeded.
-fn paid() -> Value {
+pub fn paid() -> Value {
     let mut data = example("payment.succeeded.v1");
     data["amount"] = json!(6250);
     data["total_amount"] = json!(6250);
@@ -49,7 +49,7 @@ impl Ledger {
     }
 
     /// So many postings were told to the platform, and nothing is left to do.
-    async fn told(&self, count: usize) -> Vec<Seen> {
+    pub async fn told(&self, count: usize) -> Vec<Seen> {
         let told = self.site.vhost.until("platform", count).await;
         self.site.vhost.drained(QUEUE).await;
         assert_eq!(told.len(), count);
@@ -57,7 +57,7 @@ impl Ledger {
         told
     }
 
-    fn sent(&self) -> usize {
+    pub fn sent(&self) -> usize {
         self.server.requests("POST", PATH).len()
     }
 }
