@@ -57,6 +57,12 @@ impl Ledger {
         told
     }
 
+    /// Where the bridge keeps its journal.
+    pub fn store(&self) -> std::path::PathBuf {
+        let path = self.site.project().config.unwrap().store.path;
+        self.site.folder.0.join(path)
+    }
+
     pub fn sent(&self) -> usize {
         self.server.requests("POST", PATH).len()
     }
@@ -412,4 +418,20 @@ async fn a_cut_connection_to_the_broker_posts_nothing_twice_and_loses_nothing() 
     assert!(bridge.stop().await);
     let account = ledger.site.account(ROUTE).await;
     assert_eq!(account["delivered"], 30);
+}
+
+#[tokio::test]
+async fn a_store_of_the_version_before_is_taken_over_with_all_it_knows() {
+    let ledger = ledger().await;
+    let bridge = ledger.site.start().await;
+    ledger.one_row("event-1").await;
+    assert!(bridge.stop().await);
+    let store = rusqlite::Connection::open(ledger.store()).unwrap();
+    store.execute_batch("ALTER TABLE journal DROP COLUMN why; PRAGMA user_version = 1;").unwrap();
+    drop(store);
+    let bridge = ledger.site.start().await;
+    ledger.site.vhost.say("payment.succeeded.v1", "event-1", &paid()).await;
+    ledger.site.vhost.drained(QUEUE).await;
+    assert!(bridge.stop().await);
+    assert_eq!((ledger.sent(), &ledger.site.account(ROUTE).await["duplicate"]), (1, &json!(1)));
 }

@@ -31,13 +31,16 @@ async fn left_behind(site: &Site, letter: &Seen) {
     );
 }
 
-impl Ledger {
-    /// Where the bridge keeps its journal.
-    fn store(&self) -> std::path::PathBuf {
-        let path = self.site.project().config.unwrap().store.path;
-        self.site.folder.0.join(path)
-    }
+/// Waits until a message waits for its next attempt, its first or its second.
+async fn held(site: &Site) {
+    until("a message waits", async || {
+        let depth = async |tier: &str| site.vhost.depth(&format!("packhorse.retry.{tier}")).await;
+        (depth("5s").await + depth("30s").await == 1).then_some(())
+    })
+    .await;
+}
 
+impl Ledger {
     /// Goes another way to the broker.
     fn settings(&self, broker: &str) {
         let more = format!("[adapters.localgov-ims]\nsettings = {{ base_url = \"{}\" }}\n", self.server.url);
@@ -147,10 +150,7 @@ async fn a_sale_before_a_person_holds_the_next_one_until_its_letter_is_discarded
     let dead = world.site.dead(1).await;
     assert_eq!(dead[0].header("packhorse_route"), "capita-scp.sales");
     world.site.vhost.say("payment.requested.v1", "event-2", &wish()).await;
-    until("the second one waits", async || {
-        (world.site.vhost.depth("packhorse.retry.5s").await == 1).then_some(())
-    })
-    .await;
+    held(&world.site).await;
     assert!(world.scp.sales.lock().unwrap().is_empty(), "nothing is opened meanwhile");
     act(&world.site, &["discard", "--route", "capita-scp.sales"]).await;
     let told = world.site.vhost.until("platform", 2).await;
@@ -170,10 +170,7 @@ async fn a_sale_before_a_person_is_asked_about_again_by_a_replay_and_its_end_the
     let sales = std::mem::take(&mut *world.scp.sales.lock().unwrap());
     let letter = world.site.dead(1).await[0].clone();
     world.site.vhost.say("payment.requested.v1", "event-2", &wish()).await;
-    until("the second one waits", async || {
-        (world.site.vhost.depth("packhorse.retry.5s").await == 1).then_some(())
-    })
-    .await;
+    held(&world.site).await;
     // The portal knows it again, and it was paid.
     let reference = sales.keys().next().unwrap().clone();
     *world.scp.sales.lock().unwrap() = sales;
@@ -282,15 +279,15 @@ async fn what_is_discarded_is_discarded_by_a_named_person_for_a_reason_and_the_a
 }
 
 /// A way to the broker with a gate in it: how often somebody has come, and what opens the gate.
-async fn gate(to: String) -> (String, mpsc::UnboundedReceiver<()>, watch::Sender<bool>) {
+async fn gate(to: String) -> (String, mpsc::Receiver<()>, watch::Sender<bool>) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    let (came, seen) = mpsc::unbounded_channel();
+    let (came, seen) = mpsc::channel(8);
     let open = watch::Sender::new(false);
     let mut gate = open.subscribe();
     tokio::spawn(async move {
         while let Ok((mut here, _)) = listener.accept().await {
-            let _ = came.send(());
+            let _ = came.send(()).await;
             let _ = gate.wait_for(|open| *open).await;
             let mut there = tokio::net::TcpStream::connect(&to).await.unwrap();
             tokio::spawn(async move { tokio::io::copy_bidirectional(&mut here, &mut there).await });
