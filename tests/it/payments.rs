@@ -435,3 +435,13 @@ async fn a_store_of_the_version_before_is_taken_over_with_all_it_knows() {
     assert!(bridge.stop().await);
     assert_eq!((ledger.sent(), &ledger.site.account(ROUTE).await["duplicate"]), (1, &json!(1)));
 }
+
+#[tokio::test]
+async fn a_bridge_that_waits_for_its_broker_stops_when_it_is_told_to() {
+    let ledger = ledger().await;
+    // Nobody listens there: its lanes wait until somebody does.
+    let more = format!("[adapters.localgov-ims]\nsettings = {{ base_url = \"{}\" }}\n", ledger.server.url);
+    ledger.site.settings("amqp://127.0.0.1:1/nowhere", &more);
+    let bridge = ledger.site.start().await;
+    assert!(bridge.stop().await, "what waits is not taken for something under way");
+}
