@@ -71,6 +71,7 @@ codes! {
     LawBroken = "PH0309", "a mapping does not give back what it was given";
     CaseFailed = "PH0310", "a case does not come out as expected";
     NoCases = "PH0311", "a mapping without cases";
+    MostlyRefused = "PH0312", "most generated events are refused";
     // 04: schemas and code lists
     BadSchema = "PH0401", "not a JSON Schema";
     BadExample = "PH0402", "an example that its schema refuses";

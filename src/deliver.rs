@@ -18,7 +18,7 @@ use crate::{
     format::Limits,
     letter::{self, Past, Reason, Stage},
     retry::Delays,
-    store::{Answer, Claim, NewItem, Place, Record, RouteNumber, Store, StoreError, Went},
+    store::{Answer, Claim, GivenUp, NewItem, Place, Record, RouteNumber, Store, StoreError, Went, Why},
     system::System,
     telemetry::{Metrics, Trace},
     verdict::Failure,
@@ -81,6 +81,56 @@ impl Letter {
     }
 }
 
+/// A part that was given up: the message's letter tells of it when its other parts have come to their ends.
+struct LostPart {
+    stage: Stage,
+    code: Code,
+    failure: Failure,
+    doubt: bool,
+}
+
+impl LostPart {
+    fn new(part: &Part, stage: Stage, code: Code, failure: Failure, doubt: bool) -> LostPart {
+        let field = match failure.field.is_empty() {
+            true => part.name.clone(),
+            false => format!("{}: {}", part.name, failure.field),
+        };
+        LostPart { stage, code, failure: Failure { field, ..failure }, doubt }
+    }
+
+    /// As an earlier attempt recorded it.
+    fn again(part: &Part, before: GivenUp) -> LostPart {
+        let code = before.code.unwrap_or(Code::SystemRefuses);
+        let (stage, field, what) = match before.why {
+            Some(why) => (Stage::parse(&why.stage), why.field, why.what),
+            None => {
+                (None, part.name.clone(), "it was given up before; the log of that time tells why".to_owned())
+            }
+        };
+        let failure = Failure::refused(code, field, what);
+        LostPart { stage: stage.unwrap_or(Stage::Sending), code, failure, doubt: before.doubt }
+    }
+
+    fn record(&self) -> Record {
+        let (stage, field) = (self.stage.as_str().to_owned(), self.failure.field.clone());
+        let what = letter::what_of(self.code, &self.failure);
+        Record::Dead { code: self.code.as_str(), doubt: self.doubt, why: Some(Why { stage, field, what }) }
+    }
+
+    /// The end of the message: the first part in doubt, since it wants the most care, or else the first, speaks for all.
+    fn end(mut lost: Vec<LostPart>) -> Option<End> {
+        let others = lost.len().checked_sub(1)?;
+        let speaks = lost.iter().position(|part| part.doubt).unwrap_or(0);
+        let LostPart { stage, code, mut failure, doubt } = lost.swap_remove(speaks);
+        if others > 0 {
+            let fields: Vec<String> =
+                lost.iter().map(|part| format!("{} {}", part.code, part.failure.field)).collect();
+            failure.what = format!("{} (given up as well: {})", failure.what, fields.join(", "));
+        }
+        Some(End::Dead { stage, code, failure, doubt })
+    }
+}
+
 /// What is to be published, recorded and settled for one message.
 struct Outcome {
     at: usize,
@@ -101,7 +151,12 @@ impl Deliverer {
         let tag = format!("{}#{number}", self.route.id);
         let mut delays = Delays::new(Duration::from_millis(200), Duration::from_secs(15));
         while !self.stop.is_cancelled() {
-            match Lane::open(&self.link, &self.route.queue, self.route.plan.window as usize, &tag).await {
+            // While the broker is away this waits for it, which must not hold up a stop.
+            let opened = tokio::select! {
+                () = self.stop.cancelled() => return,
+                opened = Lane::open(&self.link, &self.route.queue, self.route.plan.window as usize, &tag) => opened,
+            };
+            match opened {
                 Ok(None) => return,
                 Ok(Some(lane)) => {
                     delays.reset();
@@ -214,7 +269,7 @@ impl Deliverer {
         for (place, _) in places.iter_mut().zip(free).filter(|(_, free)| !free) {
             *place = Place::Busy;
         }
-        let is_copy = |place: &Place| matches!(place, Place::Done | Place::Buried | Place::Stale);
+        let is_copy = |place: &Place| matches!(place, Place::Done | Place::Buried(_) | Place::Stale);
         let copies: Vec<Claim> = claims
             .into_iter()
             .zip(&places)
@@ -288,7 +343,7 @@ impl Deliverer {
             Outcome { at, publish: None, record: None, settle: Settle::Ack }
         };
         match (place, &letter.event) {
-            (Place::Done | Place::Buried | Place::Stale, _) => acked("duplicate"),
+            (Place::Done | Place::Buried(_) | Place::Stale, _) => acked("duplicate"),
             // Another copy is under way in this very process: this one looks again in a while.
             (Place::Busy, _) => Outcome {
                 at,
@@ -339,7 +394,7 @@ impl Deliverer {
             let done = attempt::send(self, letter, event, 0, went).await?;
             return self.delivered(letter, 0, done).await;
         };
-        let mut buried = None;
+        let mut given_up: Vec<LostPart> = Vec::new();
         for part in attempt::parts(event, each) {
             let claim = Claim { part: part.number, ..claim(letter) };
             let place = self
@@ -355,10 +410,10 @@ impl Deliverer {
                         Err(end) => Err(end),
                     }
                 }
-                Some(Place::Buried) => {
-                    let what = format!("part {} was given up before; a replay tries it again", part.number);
-                    let failure = Failure::refused(Code::SystemRefuses, part.name.clone(), what);
-                    Err(End::Dead { stage: Stage::Sending, code: failure.code, failure, doubt: false })
+                // An earlier attempt gave it up, and another part kept the message from being a dead letter until now.
+                Some(Place::Buried(before)) => {
+                    given_up.push(LostPart::again(&part, before));
+                    Ok(())
                 }
                 Some(Place::Done | Place::Stale) => Ok(()),
                 Some(Place::Busy) | None => Err(End::GiveBack),
@@ -367,19 +422,9 @@ impl Deliverer {
                 Ok(()) => {}
                 // One part that is refused for good does not hold up the others.
                 Err(End::Dead { stage, code, failure, doubt }) => {
-                    let dead = Record::Dead { code: code.as_str(), doubt };
-                    self.record(letter, part.number, dead).await?;
-                    let field = if failure.field.is_empty() {
-                        part.name.clone()
-                    } else {
-                        format!("{}: {}", part.name, failure.field)
-                    };
-                    buried.get_or_insert(End::Dead {
-                        stage,
-                        code,
-                        failure: Failure { field, ..failure },
-                        doubt,
-                    });
+                    let lost = LostPart::new(&part, stage, code, failure, doubt);
+                    self.record(letter, part.number, lost.record()).await?;
+                    given_up.push(lost);
                 }
                 Err(end) => {
                     if let End::Later { failure: _, wait, doubt, first_failed } = &end {
@@ -395,7 +440,7 @@ impl Deliverer {
                 }
             }
         }
-        buried.map_or(Ok(()), Err)
+        LostPart::end(given_up).map_or(Ok(()), Err)
     }
 
     async fn part(&self, letter: &Letter, part: &Part, went: Went) -> Result<(), End> {
@@ -611,7 +656,7 @@ impl Deliverer {
                 properties: letter::for_dead(again, letter.origin(), &letter.delivery.body, &reason),
                 body: letter.delivery.body.clone(),
             }),
-            record: Some(Record::Dead { code: code.as_str(), doubt }),
+            record: Some(Record::Dead { code: code.as_str(), doubt, why: None }),
             settle: Settle::Ack,
         }
     }

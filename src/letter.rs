@@ -77,6 +77,15 @@ pub enum Stage {
 }
 
 impl Stage {
+    /// All of them.
+    pub const ALL: [Stage; 6] =
+        [Stage::Event, Stage::Mapping, Stage::Sending, Stage::Asking, Stage::Reply, Stage::Collecting];
+
+    /// The one printed like this.
+    pub fn parse(text: &str) -> Option<Stage> {
+        Stage::ALL.into_iter().find(|stage| stage.as_str() == text)
+    }
+
     /// As printed.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -142,6 +151,14 @@ pub struct Reason<'a> {
     pub now: Timestamp,
 }
 
+/// What happened, where the code under which something is given up says more than the failure's own.
+pub fn what_of(code: Code, failure: &Failure) -> String {
+    match code == failure.code {
+        true => failure.what.clone(),
+        false => format!("{}; last: {} {}", code.title(), failure.code, failure.what),
+    }
+}
+
 /// Marks a message as a dead letter, with the reason that a person reads.
 pub fn for_dead(
     properties: Properties,
@@ -150,10 +167,7 @@ pub fn for_dead(
     reason: &Reason<'_>,
 ) -> Properties {
     let digest = crate::event::hex(ring::digest::digest(&ring::digest::SHA256, body).as_ref());
-    let what = match reason.code == reason.failure.code {
-        true => reason.failure.what.clone(),
-        false => format!("{}; last: {} {}", reason.code.title(), reason.failure.code, reason.failure.what),
-    };
+    let what = what_of(reason.code, reason.failure);
     let mut marked = with_origin(properties, origin)
         .without(SETTLED)
         .with_text(ROUTE, reason.route)

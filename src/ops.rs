@@ -321,7 +321,7 @@ impl Desk {
                 true => Ok(()),
                 false => refused(
                     Code::NotReplayable,
-                    "the store no longer knows the item that this letter is about",
+                    "the item that this letter is about is not in the store, or has come to its end meanwhile: discard the letter",
                 ),
             };
         }

@@ -76,6 +76,14 @@ impl Acting {
     }
 }
 
+/// A name or a reason: not blank.
+fn some_text(text: &str) -> Result<String, String> {
+    match text.trim() {
+        "" => Err("it is empty: the account keeps who did it and why".to_owned()),
+        text => Ok(text.to_owned()),
+    }
+}
+
 /// List them.
 #[derive(Debug, Args)]
 pub struct List {
@@ -136,11 +144,11 @@ pub struct Discard {
     /// Do nothing; say which would go.
     #[arg(long)]
     dry_run: bool,
-    /// Your name, for the audit trail. Default: the name you are logged in with.
-    #[arg(long)]
-    by: Option<String>,
+    /// Your name, for the account: what is discarded is gone, so no name is guessed.
+    #[arg(long, value_parser = some_text)]
+    by: String,
     /// Why.
-    #[arg(long)]
+    #[arg(long, value_parser = some_text)]
     reason: String,
     /// Print one JSON object a line.
     #[arg(long)]
@@ -337,8 +345,8 @@ impl Discard {
             super::complain(Code::NoSuchDeadLetter, "say which: names, --code or --route");
             return Ok(2);
         }
-        let acting = Acting { by: self.by.clone(), reason: Some(self.reason.clone()) };
-        let done = desk.discard(&self.selection.which(), self.dry_run, &acting.actor()).await?;
+        let actor = Actor { who: self.by.clone(), reason: self.reason.clone() };
+        let done = desk.discard(&self.selection.which(), self.dry_run, &actor).await?;
         let verb = if self.dry_run { "would be discarded" } else { "discarded" };
         Ok(tell(&done, verb, self.json))
     }

@@ -232,9 +232,25 @@ pub struct Test {
 struct Count {
     cases: u32,
     laws: u32,
+    /// Generated events that got through the mapping, and those that it refused.
+    passed: u32,
     refused: u32,
     reasons: BTreeMap<String, u32>,
     wrong: Vec<String>,
+}
+
+impl Count {
+    fn generated(&self) -> u32 {
+        self.passed + self.refused
+    }
+
+    /// What is said if the laws have hardly been tried.
+    fn warning(&self) -> Option<String> {
+        let hardly = self.passed.saturating_mul(2) < self.generated();
+        hardly.then(|| {
+            "fewer than half of the generated events got through: the laws have hardly been tried".to_owned()
+        })
+    }
 }
 
 impl Test {
@@ -316,7 +332,7 @@ impl Test {
         if !mapping.works(Direction::ToDocument) {
             return;
         }
-        let mut random = generate::Random::new(self.seed);
+        let (mut random, generator) = (generate::Random::new(self.seed), generate::Generator::new(mapping));
         let context = Context {
             settings: &given.settings,
             values: &given.values,
@@ -324,13 +340,12 @@ impl Test {
             now: Timestamp::UNIX_EPOCH,
             trace: None,
         };
-        let mut kept = 0;
         for number in 0..self.generated {
             let event = crate::event::Event {
                 id: format!("generated-{number}"),
                 source: "urn:generated".to_owned(),
                 event_type: mapping.schema.event_type.clone(),
-                data: generate::data(&mapping.schema, &mut random),
+                data: generator.data(&mut random),
                 ..Default::default()
             };
             let breaches = mapping.schema.breaches(&event.data);
@@ -342,7 +357,7 @@ impl Test {
                 return;
             }
             match laws::of_event(mapping, &event, context) {
-                laws::Law::Kept(_) => kept += 1,
+                laws::Law::Kept(_) => count.passed += 1,
                 laws::Law::Refused(failures) => {
                     count.refused += 1;
                     if let Some(first) = failures.first() {
@@ -369,7 +384,7 @@ impl Test {
                 }
             }
         }
-        count.laws += kept;
+        count.laws += count.passed;
     }
 
     fn tell(&self, name: &str, count: &Count) {
@@ -377,14 +392,19 @@ impl Test {
             println!(
                 "{}",
                 json!({ "schema": "packhorse.test/v1", "mapping": name, "cases": count.cases, "laws": count.laws,
-                        "refused": count.refused, "reasons": count.reasons, "wrong": count.wrong })
+                        "generated": count.generated(), "passed": count.passed, "refused": count.refused,
+                        "reasons": count.reasons, "wrong": count.wrong, "warning": count.warning().map(|_| Code::MostlyRefused.as_str()) })
             );
             return;
         }
-        println!(
-            "{name}: {} cases, {} laws, {} generated events refused",
-            count.cases, count.laws, count.refused
-        );
+        let generated = match count.generated() {
+            0 => String::new(),
+            all => format!("; {} of {all} generated events got through", count.passed),
+        };
+        println!("{name}: {} cases, {} laws{generated}", count.cases, count.laws);
+        if let Some(warning) = count.warning() {
+            println!("  warning[{}]: {warning}", Code::MostlyRefused);
+        }
         for (reason, times) in &count.reasons {
             println!("  refused {times} times: {reason}");
         }

@@ -271,20 +271,7 @@ impl Builder<'_> {
             if over.is_some_and(|over| over.enabled == Some(false)) {
                 continue;
             }
-            if let Some(opens) = plan.opens.as_ref().map(|opens| opens.route.as_str())
-                && keys.routes.get(opens).is_some_and(|over| over.enabled == Some(false))
-            {
-                let what = format!(
-                    "the route `{}` leaves it to `{opens}` to ask how it ends, which is not enabled",
-                    plan.name
-                );
-                self.error(
-                    Code::ExclusiveKeys,
-                    &["adapters", name, "routes", opens, "enabled"],
-                    what,
-                    "enable both, or neither",
-                );
-            }
+            self.opened(name, keys, &plan.name, plan.opens.iter().chain(opened_by(&plan.reply)));
             let at = ["adapters", name, "routes", &plan.name, "select"].map(str::to_owned);
             let (more, problems) = select(over.map_or(&[], |over| &over.select), &plan.event, &at);
             self.problems.extend(problems);
@@ -309,6 +296,7 @@ impl Builder<'_> {
                 );
                 self.problems.push(Problem::error(Code::MissingKey, &["adapters", name], what).on_key());
             }
+            self.opened(name, keys, &plan.name, opened_by(&plan.events));
             let pace = self.pace(name, plan, over);
             config.collect.push(Arc::new(CollectRoute {
                 pace,
@@ -319,6 +307,29 @@ impl Builder<'_> {
             }));
         }
         config.instances.push(instance);
+    }
+
+    /// What a route leaves open, another must ask about.
+    fn opened<'o>(
+        &mut self,
+        name: &str,
+        keys: &AdapterUse,
+        route: &str,
+        opens: impl Iterator<Item = &'o plan::Opens>,
+    ) {
+        for opens in opens.map(|opens| opens.route.as_str()) {
+            if keys.routes.get(opens).is_some_and(|over| over.enabled == Some(false)) {
+                let what = format!(
+                    "the route `{route}` leaves it to `{opens}` to ask how it ends, which is not enabled"
+                );
+                self.error(
+                    Code::ExclusiveKeys,
+                    &["adapters", name, "routes", opens, "enabled"],
+                    what,
+                    "enable both, or neither",
+                );
+            }
+        }
     }
 
     /// No key or password goes to another machine unencrypted, unless that is said.
@@ -459,4 +470,9 @@ pub fn receive_path(route: &CollectRoute, receive: &plan::Receive) -> String {
         Some(path) => path.clone(),
         None => format!("/{}/{}", route.instance.name, route.plan.name),
     }
+}
+
+/// What the rules of a route leave open.
+fn opened_by(rules: &[plan::Emit]) -> impl Iterator<Item = &plan::Opens> {
+    rules.iter().filter_map(|rule| rule.opens.as_ref())
 }

@@ -228,7 +228,7 @@ impl Project {
                         .subject
                         .iter()
                         .chain(schema.unique_paths())
-                        .chain(schema.sum_paths().iter().flat_map(|(a, b)| [a, b]))
+                        .chain(schema.sum_paths().iter().chain(schema.part_paths()).flat_map(|(a, b)| [a, b]))
                         .filter(|path| schema.field(path).is_none())
                         .map(|path| {
                             Problem::error(

@@ -353,6 +353,8 @@ pub struct Probe {
     pub format: Format,
     /// How long "absent" is not to be believed.
     pub settle: Duration,
+    /// How long it may stay unclear before a person is told.
+    pub patience: Duration,
 }
 
 /// How attempts are repeated.

@@ -302,6 +302,25 @@ impl<'a> Attempt<'a> {
         End::Later { failure, wait, doubt: self.doubt, first_failed: self.first_failed }
     }
 
+    /// Asking did not settle it: it is asked again, but only for so long. A person's replay begins that time anew.
+    fn unclear(&self, failure: Failure, patience: Duration) -> End {
+        let since = self.sent_at.unwrap_or(0).max(self.first_failed.as_millisecond());
+        let unclear_for = Duration::from_millis(u64::try_from(now() - since).unwrap_or(0));
+        let Some(left) = patience.checked_sub(unclear_for).filter(|left| !left.is_zero()) else {
+            return End::Dead { stage: Stage::Asking, code: failure.code, failure, doubt: true };
+        };
+        let waits = &self.deliverer.route.plan.retry.waits;
+        match self.later(failure) {
+            // The last question falls within the time, as far as there is a wait that is short enough.
+            End::Later { failure, wait, doubt, first_failed } => {
+                let fits = waits.iter().copied().filter(|shorter| *shorter <= wait.min(left)).max();
+                let wait = fits.or(waits.iter().copied().min()).unwrap_or(wait);
+                End::Later { failure, wait, doubt, first_failed }
+            }
+            end @ (End::Dead { .. } | End::GiveBack) => end,
+        }
+    }
+
     /// Makes the document and sends it, once.
     async fn once(&mut self) -> Result<Done, Step> {
         let plan = self.deliverer.route.plan.clone();
@@ -464,7 +483,7 @@ impl<'a> Attempt<'a> {
                     failure.what
                 );
                 let failure = Failure { code: Code::ProbeUnclear, class: Class::Unknown, what, ..failure };
-                Err(self.later(failure))
+                Err(self.unclear(failure, probe.patience))
             }
         }
     }

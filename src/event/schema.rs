@@ -1,11 +1,14 @@
 //! The schema of one type of event: what its data must look like, field by field, and which of it is personal.
 //!
 //! JSON Schema 2020-12 with formats asserted, and annotations of our own: `x-event-type`, `x-subject` (which fields the
-//! event's subject repeats, the first that is there), `x-sum` and `x-unique` (rules JSON Schema has no word for),
+//! event's subject repeats, the first that is there), `x-sum`, `x-part-of` and `x-unique` (rules JSON Schema has no word for),
 //! `x-personal-data`, `x-secret`. Schemas stand in `mappings/events/` and are the contract with the platform.
 
 use super::instance::Trees;
-use crate::{mapping::path::Path, tree::Tree};
+use crate::{
+    mapping::path::{Path, Step},
+    tree::Tree,
+};
 use serde_json::Value;
 use std::collections::HashSet;
 
@@ -23,6 +26,7 @@ pub struct EventSchema {
     /// Which field the event's subject repeats: the first of these that is there.
     pub subject: Vec<Path>,
     sums: Vec<(Path, Path)>,
+    parts: Vec<(Path, Path)>,
     unique: Vec<Path>,
     validator: jsonschema::Validator<Trees>,
 }
@@ -146,6 +150,10 @@ impl EventSchema {
             let pairs = v.as_object().into_iter().flatten();
             pairs.filter_map(|(total, parts)| Some((total.clone(), parts.as_str()?.to_owned()))).collect()
         });
+        let parts = paths("x-part-of", &mut |v| {
+            let pairs = v.as_object().into_iter().flatten();
+            pairs.filter_map(|(part, whole)| Some((part.clone(), whole.as_str()?.to_owned()))).collect()
+        });
         let root = field_of("", &document, &document, true, 0);
         if root.kind != Kind::Record {
             problems.push(bad("/type", "an event's data is an object".to_owned()));
@@ -157,6 +165,7 @@ impl EventSchema {
                 root,
                 subject: subject.into_iter().map(|(path, _)| path).collect(),
                 sums,
+                parts,
                 unique: unique.into_iter().map(|(path, _)| path).collect(),
                 validator,
                 document,
@@ -194,6 +203,12 @@ impl EventSchema {
                 found.push(Breach { field: total.to_string(), what });
             }
         }
+        for (part, whole) in &self.parts {
+            if exceeds(data, part.steps(), whole.steps()) {
+                let what = format!("the amount is more than that at `{whole}`, of which it is a part");
+                found.push(Breach { field: part.to_string(), what });
+            }
+        }
         for path in &self.unique {
             let mut seen = HashSet::new();
             if !path
@@ -214,6 +229,11 @@ impl EventSchema {
     /// The totals and their parts (`x-sum`).
     pub fn sum_paths(&self) -> &[(Path, Path)] {
         &self.sums
+    }
+
+    /// The amounts that are a part of another beside them, and those (`x-part-of`).
+    pub fn part_paths(&self) -> &[(Path, Path)] {
+        &self.parts
     }
 
     /// The fields whose values occur once (`x-unique`).
@@ -326,6 +346,24 @@ fn field_of(name: &str, schema: &Value, root: &Value, required: bool, depth: usi
         items,
         description: text("description").unwrap_or_default(),
     }
+}
+
+/// Whether a part is more than its whole, in any entry of the lists that both paths go through.
+fn exceeds(tree: &Tree, part: &[Step], whole: &[Step]) -> bool {
+    if let (Some((step, part)), Some((same, whole))) = (part.split_first(), whole.split_first())
+        && step == same
+    {
+        return match tree.at(&[&step.name.local]) {
+            Some(Tree::List(entries)) => entries.iter().any(|entry| exceeds(entry, part, whole)),
+            Some(inner) => exceeds(inner, part, whole),
+            None => false,
+        };
+    }
+    let amount = |path: &[Step]| -> Option<i128> {
+        let names: Vec<&str> = path.iter().map(|step| step.name.local.as_str()).collect();
+        tree.at(&names)?.to_plain_text()?.parse().ok()
+    };
+    matches!((amount(part), amount(whole)), (Some(part), Some(whole)) if part > whole)
 }
 
 fn holds_control_characters(tree: &Tree) -> bool {

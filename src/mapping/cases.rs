@@ -5,6 +5,7 @@ use super::{
     raw::{CaseKeys, Direction},
 };
 use crate::{
+    code::Code,
     event::Event,
     format::{Format, Limits, parse_json, write_json_pretty},
     tree::{Name, Record, Tree},
@@ -149,6 +150,11 @@ fn to_document(
         Ok(bytes) => bytes,
         Err(error) => return failed_as(case, error.code.as_str(), &error.to_string()),
     };
+    // The bridge looks at the schema first; here the mapping's own word for it counts before that.
+    if let Some(breach) = mapping.schema.breaches(&event.data).first() {
+        let what = format!("the event breaks its schema: `{}`: {}", breach.field, breach.what);
+        return failed_as(case, Code::EventBreaksSchema.as_str(), &what);
+    }
     if let Some(wanted) = &case.fails {
         return Some(format!("it must fail with {wanted}, and does not"));
     }

@@ -23,8 +23,8 @@ pub enum Conversion {
     Money(Money),
     /// A date by a strftime pattern.
     Date(String),
-    /// A moment by a strftime pattern in a zone; no pattern is RFC 3339.
-    Time { pattern: Option<String>, zone: TimeZone },
+    /// A moment, written like this; the zone is for what does not say its own.
+    Time { form: TimeForm, zone: TimeZone },
     /// Two words.
     Boolean { yes: String, no: String },
     /// A code list.
@@ -35,6 +35,28 @@ pub enum Conversion {
     Account { rules: Arc<CodeList> },
     /// A subtree as it is (kept values, free-form groups).
     AsIs,
+}
+
+/// How a document writes a moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TimeForm {
+    /// RFC 3339: always with an offset.
+    Rfc3339,
+    /// ISO 8601 as `xs:dateTime` has it: with an offset, or without one in the row's zone.
+    Iso8601,
+    /// By a strftime pattern.
+    Pattern(String),
+}
+
+impl TimeForm {
+    /// As a row names it.
+    pub fn of(text: &str) -> TimeForm {
+        match text {
+            "rfc3339" => TimeForm::Rfc3339,
+            "iso8601" => TimeForm::Iso8601,
+            pattern => TimeForm::Pattern(pattern.to_owned()),
+        }
+    }
 }
 
 /// Why a value was refused. Never holds the value itself.
@@ -75,7 +97,7 @@ pub const CONVERSIONS: &[(&str, &str, &str)] = &[
     ),
     (
         "time",
-        "RFC 3339 in UTC in the event; a pattern and a zone in the document",
+        "RFC 3339 in UTC in the event; `rfc3339`, `iso8601` or a pattern, and a zone, in the document",
         "PH1202 not a moment of that pattern, or one that summer time leaves out",
     ),
     ("boolean", "true or false in the event; two words in the document", "PH1202 another word"),
@@ -171,13 +193,17 @@ impl Conversion {
                         .or_else(|_| refuse("the date cannot be written by this pattern"))?,
                 )
             }
-            Conversion::Time { pattern, zone } => {
+            Conversion::Time { form, zone } => {
                 let moment = moment(text_of(value)?)?;
-                Tree::Text(match pattern {
-                    None => moment.to_string(),
-                    Some(pattern) => strtime::format(pattern, &moment.to_zoned(zone.clone()))
+                let pattern = match form {
+                    TimeForm::Rfc3339 => return Ok(Some(Tree::Text(moment.to_string()))),
+                    TimeForm::Iso8601 => "%Y-%m-%dT%H:%M:%S%.f%:z",
+                    TimeForm::Pattern(pattern) => pattern,
+                };
+                Tree::Text(
+                    strtime::format(pattern, &moment.to_zoned(zone.clone()))
                         .or_else(|_| refuse("the moment cannot be written by this pattern"))?,
-                })
+                )
             }
             Conversion::Boolean { yes, no } => match value {
                 Tree::Bool(b) if typed && yes == "true" && no == "false" => Tree::Bool(*b),
@@ -229,9 +255,13 @@ impl Conversion {
                     .or_else(|_| refuse("this is not a date of the row's pattern"))?;
                 Tree::Text(date.to_string())
             }
-            Conversion::Time { pattern, zone } => Tree::Text(match pattern {
-                None => moment(text)?.to_string(),
-                Some(pattern) => read_moment(pattern, zone, text)?.to_string(),
+            Conversion::Time { form, zone } => Tree::Text(match form {
+                TimeForm::Rfc3339 => moment(text)?.to_string(),
+                TimeForm::Iso8601 => match text.parse::<Timestamp>() {
+                    Ok(moment) => moment.to_string(),
+                    Err(_) => read_moment("%Y-%m-%dT%H:%M:%S%.f", zone, text)?.to_string(),
+                },
+                TimeForm::Pattern(pattern) => read_moment(pattern, zone, text)?.to_string(),
             }),
             Conversion::Boolean { yes, no } => match text {
                 text if text == yes => Tree::Bool(true),

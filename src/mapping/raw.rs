@@ -237,6 +237,7 @@ pub enum Money {
 #[serde(deny_unknown_fields)]
 pub struct TimeKeys {
     /// The strftime pattern: `%Y-%m-%dT%H:%M:%S`. `rfc3339` for RFC 3339 with an offset.
+    /// `iso8601` for a moment as `xs:dateTime` has it: by its own offset where it brings one, in `zone` where not.
     pub pattern: String,
     /// The time zone that the pattern is in, if it does not say: `Europe/London`. In the hour that occurs twice in
     /// autumn the first is meant.

@@ -177,28 +177,34 @@ impl Store {
         .await
     }
 
-    /// Makes an open item of a route due at once; whether there is one.
+    /// A person has replayed the letter of an item: it is asked about at once, and its time begins anew. Whether there is
+    /// such an item: one that has come to its end meanwhile, or that a person has let go, is not opened again.
     ///
     /// # Errors
     /// The store failed.
     pub async fn ask_now(&self, route: RouteNumber, key: String, now: i64) -> Result<bool, StoreError> {
         self.write("asking again", move |tx| {
             let found = tx.execute(
-                "UPDATE item SET due_at = ?3, failed = 0, settled_at = NULL WHERE route = ?1 AND key = ?2",
-                params![route.0, key, now],
+                "UPDATE item SET due_at = ?3, opened_at = ?3, asked = 0, failed = 0, settled_at = NULL, outcome = NULL
+                 WHERE route = ?1 AND key = ?2 AND (settled_at IS NULL OR outcome = ?4)",
+                params![route.0, key, now, BEFORE_A_PERSON],
             )?;
             Ok(found > 0)
         })
         .await
     }
 
-    /// A person has discarded the letter of an item that went before a person: what waits for it goes on.
+    /// A person has discarded the letter of an item that went before a person: what waits for it goes on. How an item
+    /// ended that was asked about once more meanwhile stays as it is.
     ///
     /// # Errors
     /// The store failed.
     pub async fn let_go(&self, route: RouteNumber, key: String) -> Result<(), StoreError> {
         self.write("letting an item go", move |tx| {
-            tx.execute("UPDATE item SET outcome = '' WHERE route = ?1 AND key = ?2", params![route.0, key])?;
+            tx.execute(
+                "UPDATE item SET outcome = '' WHERE route = ?1 AND key = ?2 AND outcome = ?3",
+                params![route.0, key, BEFORE_A_PERSON],
+            )?;
             Ok(())
         })
         .await

@@ -1,7 +1,7 @@
 //! The journal: one row per message and route, and the claims that keep a message from being sent twice.
 
 use super::{RouteNumber, Store, StoreError, items::NewItem};
-use crate::event::Key;
+use crate::{code::Code, event::Key};
 use rusqlite::{OptionalExtension as _, Transaction, params};
 
 /// How a message stands on a route.
@@ -92,13 +92,35 @@ pub enum Place {
     /// It has been done or discarded before: a duplicate.
     Done,
     /// It was given up before and lies in the dead-letter queue: a duplicate.
-    Buried,
+    Buried(GivenUp),
     /// A newer copy of it is under way or waits.
     Stale,
     /// Another copy is being handled at this moment.
     Busy,
     /// The system has done it; what is left is to publish the reply made of its answer.
     Reply { answer: Answer, kept: Option<String> },
+}
+
+/// Why something was given up before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GivenUp {
+    /// The code, if this program knows it.
+    pub code: Option<Code>,
+    /// Whether a request may have been carried out.
+    pub doubt: bool,
+    /// The reason of a part; the reason of a whole message stands in its dead letter.
+    pub why: Option<Why>,
+}
+
+/// The reason for which a part was given up, kept until the dead letter of the whole is made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Why {
+    /// The stage, as printed.
+    pub stage: String,
+    /// The field.
+    pub field: String,
+    /// What happened, without values of the message.
+    pub what: String,
 }
 
 /// What went before.
@@ -126,7 +148,7 @@ pub enum Record {
     /// It was not begun and has been given back.
     GivenBack,
     /// It was given up.
-    Dead { code: &'static str, doubt: bool },
+    Dead { code: &'static str, doubt: bool, why: Option<Why> },
     /// It was discarded by a person.
     Discarded,
 }
@@ -314,6 +336,8 @@ struct Row {
     run: i64,
     went: Went,
     answer: Option<Vec<u8>>,
+    code: Option<String>,
+    why: Option<String>,
 }
 
 impl Row {
@@ -336,7 +360,11 @@ impl Row {
                 Some(_) => reply(self),
                 None => Place::Go(self.went),
             },
-            Some(State::Dead) => Place::Buried,
+            Some(State::Dead) => Place::Buried(GivenUp {
+                code: self.code.as_deref().and_then(Code::parse),
+                doubt: self.went.doubt,
+                why: self.why.as_deref().and_then(Why::of_column),
+            }),
             Some(State::Delivered | State::Discarded | State::Duplicate | State::Nothing) | None => {
                 Place::Done
             }
@@ -354,7 +382,7 @@ fn count_taken(tx: &Transaction<'_>, route: RouteNumber, taken: i64) -> rusqlite
 
 fn row_of(tx: &Transaction<'_>, route: RouteNumber, claim: &Claim) -> rusqlite::Result<Option<Row>> {
     tx.prepare_cached(
-        "SELECT state, attempt, replay, run, doubt, sent_at, failed_at, kept, answer
+        "SELECT state, attempt, replay, run, doubt, sent_at, failed_at, kept, answer, code, why
          FROM journal WHERE route = ?1 AND key = ?2 AND part = ?3",
     )?
     .query_row(params![route.0, claim.key.0, claim.part], |row| {
@@ -370,6 +398,8 @@ fn row_of(tx: &Transaction<'_>, route: RouteNumber, claim: &Claim) -> rusqlite::
                 kept: row.get(7)?,
             },
             answer: row.get(8)?,
+            code: row.get(9)?,
+            why: row.get(10)?,
         })
     })
     .optional()
@@ -428,14 +458,14 @@ fn place(
             )?
             .execute(params![route.0, claim.key.0, claim.part, claim.replay])?;
         }
-        Place::Done | Place::Buried | Place::Stale if claim.part == 0 => {
+        Place::Done | Place::Buried(_) | Place::Stale if claim.part == 0 => {
             *taken += 1;
             tx.prepare_cached(
                 "UPDATE journal SET duplicates = duplicates + 1 WHERE route = ?1 AND key = ?2 AND part = 0",
             )?
             .execute(params![route.0, claim.key.0])?;
         }
-        Place::Done | Place::Buried | Place::Stale | Place::Busy => {}
+        Place::Done | Place::Buried(_) | Place::Stale | Place::Busy => {}
     }
     Ok(place)
 }
@@ -447,6 +477,18 @@ fn reply(row: Row) -> Place {
     let content_type = parts.next().map(text).filter(|text| !text.is_empty());
     let answer = Answer { content_type, body: parts.next().unwrap_or_default().to_vec() };
     Place::Reply { answer, kept: row.went.kept }
+}
+
+impl Why {
+    /// As one column, a line each; the last may have several.
+    fn to_column(&self) -> String {
+        format!("{}\n{}\n{}", self.stage, self.field.replace('\n', " "), self.what)
+    }
+
+    fn of_column(text: &str) -> Option<Why> {
+        let mut lines = text.splitn(3, '\n').map(str::to_owned);
+        Some(Why { stage: lines.next()?, field: lines.next()?, what: lines.next()? })
+    }
 }
 
 impl Answer {
@@ -500,15 +542,16 @@ fn write(
             tx.prepare_cached("UPDATE journal SET state = 2, due_at = ?4 WHERE route = ?1 AND key = ?2 AND part = ?3 AND state = 1")?
                 .execute(params![route.0, key, part, now])?;
         }
-        Record::Dead { code, doubt } => {
+        Record::Dead { code, doubt, why } => {
             tx.prepare_cached(
-                "UPDATE journal SET state = 5, code = ?4, doubt = ?5, done_at = ?6, due_at = NULL, mapping = ?7
+                "UPDATE journal SET state = 5, code = ?4, doubt = ?5, done_at = ?6, due_at = NULL, mapping = ?7, why = ?8
                  WHERE route = ?1 AND key = ?2 AND part = ?3",
             )?
-            .execute(params![route.0, key, part, code, doubt, now, mapping])?;
+            .execute(params![route.0, key, part, code, doubt, now, mapping, why.as_ref().map(Why::to_column)])?;
         }
         Record::Discarded => {
-            tx.prepare_cached("UPDATE journal SET state = 6, done_at = ?4, answer = NULL WHERE route = ?1 AND key = ?2 AND part = ?3")?
+            // Only what is given up: the letter may be left from a replay that was cut, and its message done meanwhile.
+            tx.prepare_cached("UPDATE journal SET state = 6, done_at = ?4, answer = NULL WHERE route = ?1 AND key = ?2 AND part = ?3 AND state = 5")?
                 .execute(params![route.0, key, part, now])?;
         }
     }

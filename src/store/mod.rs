@@ -11,7 +11,7 @@ mod writer;
 
 pub use account::{Account, RouteAccount};
 pub use items::{BEFORE_A_PERSON, Item, NewItem, Open, Settled};
-pub use journal::{Answer, Claim, Place, Record, State, Went};
+pub use journal::{Answer, Claim, GivenUp, Place, Record, State, Went, Why};
 pub use spool::{Finish, Intake, Taken, Waiting};
 
 use crate::code::Code;
@@ -30,7 +30,7 @@ use std::{
 use writer::Writer;
 
 /// The version of the tables that this program reads and writes.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
 /// What went wrong with the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -236,6 +236,10 @@ fn prepare(connection: &mut Connection, opener: Opener) -> Result<(i64, u64), Pr
     match version {
         0 => {
             tx.execute_batch(include_str!("schema.sql"))?;
+            tx.pragma_update(None, "user_version", VERSION)?;
+        }
+        1 => {
+            tx.execute_batch("ALTER TABLE journal ADD COLUMN why TEXT")?;
             tx.pragma_update(None, "user_version", VERSION)?;
         }
         VERSION => {}

@@ -46,6 +46,8 @@ CREATE TABLE journal (
     -- The system's answer, until the reply made of it has been published.
     answer    BLOB,
     code      TEXT,
+    -- Why a part was given up, until the dead letter of the whole is made: stage, field, sentence, a line each.
+    why       TEXT,
     -- The digest of the mapping that handled it last.
     mapping   TEXT,
     PRIMARY KEY (route, key, part)

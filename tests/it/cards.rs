@@ -73,7 +73,7 @@ impl PaySite {
     }
 }
 
-fn types(events: &[Seen]) -> Vec<&str> {
+pub fn types(events: &[Seen]) -> Vec<&str> {
     events.iter().map(|event| event.routing_key.as_str()).collect()
 }
 
@@ -459,13 +459,13 @@ async fn a_payment_taken_on_pay_ends_once_as_a_posting_in_the_councils_income_sy
     );
 }
 
-struct ScpSite {
-    scp: Arc<Scp>,
-    server: Server,
-    site: Site,
+pub struct ScpSite {
+    pub scp: Arc<Scp>,
+    pub server: Server,
+    pub site: Site,
 }
 
-async fn scp_site() -> ScpSite {
+pub async fn scp_site() -> ScpSite {
     let portal = Arc::new(Scp::default());
     let server = Server::start(portal.clone(), 0).await.unwrap();
     let settings = format!(
@@ -479,7 +479,7 @@ async fn scp_site() -> ScpSite {
     ScpSite { scp: portal, server, site: Site::new(&settings).await }
 }
 
-fn wish() -> Value {
+pub fn wish() -> Value {
     let mut data = example("payment.requested.v1");
     data["provider"] = json!("capita-scp");
     data["payer"]["name"] = json!("Siân & Co. <Exampleton>");

@@ -370,3 +370,44 @@ fn no_bytes_whatever_make_a_reader_panic() {
         }
     }
 }
+
+/// `packhorse test --json` of a project: what it says of each mapping, and how it ends.
+fn tested(folder: &std::path::Path, more: &[&str]) -> (Vec<serde_json::Value>, Option<i32>) {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_packhorse"))
+        .current_dir(folder)
+        .args([&["test", "--json"], more].concat())
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    (text.lines().map(|line| serde_json::from_str(line).unwrap()).collect(), output.status.code())
+}
+
+#[test]
+fn every_mapping_keeps_its_laws_on_most_events_that_a_seed_makes() {
+    let root = crate::support::root();
+    for seed in ["1", "20261123"] {
+        let (mappings, ended) = tested(&root, &["--seed", seed]);
+        assert_eq!(ended, Some(0), "{mappings:?}");
+        for mapping in mappings {
+            let (generated, passed) = (mapping["generated"].as_u64(), mapping["passed"].as_u64());
+            assert!(passed.unwrap() * 2 >= generated.unwrap(), "{mapping}");
+            assert!(mapping["warning"].is_null(), "{mapping}");
+        }
+    }
+    let again = || tested(&root, &["--seed", "7", "capita-scp/invoke"]).0;
+    assert_eq!(again(), again(), "the same seed makes the same events");
+}
+
+#[test]
+fn a_mapping_that_refuses_most_of_what_is_generated_is_warned_about() {
+    let work = crate::support::Folder::new();
+    for part in ["adapters", "mappings"] {
+        crate::support::copy(&crate::support::root().join(part), &work.0.join(part));
+    }
+    work.write("packhorse.toml", std::fs::read(crate::support::root().join("packhorse.toml")).unwrap());
+    // Without a case nobody says what the adapter would compute.
+    std::fs::remove_file(work.0.join("mappings/localgov-ims/posting.cases.toml")).unwrap();
+    let (mappings, ended) = tested(&work.0, &["localgov-ims/posting"]);
+    assert_eq!((mappings[0]["warning"].as_str(), mappings[0]["passed"].as_u64()), (Some("PH0312"), Some(0)));
+    assert_eq!(ended, Some(0));
+}

@@ -12,5 +12,6 @@ mod formats;
 mod judges;
 mod payments;
 mod refusals;
+mod replays;
 mod support;
 mod tidy;

@@ -12,25 +12,25 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// A council with LocalGovIMS, and a bridge that posts to it.
-struct Ledger {
-    ims: Arc<Ims>,
-    server: Server,
-    site: Site,
+pub struct Ledger {
+    pub ims: Arc<Ims>,
+    pub server: Server,
+    pub site: Site,
 }
 
-async fn ledger() -> Ledger {
+pub async fn ledger() -> Ledger {
     let ims = Arc::new(Ims::default());
     let server = Server::start(ims.clone(), 0).await.unwrap();
     let settings = format!("[adapters.localgov-ims]\nsettings = {{ base_url = \"{}\" }}\n", server.url);
     Ledger { ims, server, site: Site::new(&settings).await }
 }
 
-const ROUTE: &str = "localgov-ims.post";
-const QUEUE: &str = "packhorse.localgov-ims.post";
-const PATH: &str = "/api/ProcessedTransactions";
+pub const ROUTE: &str = "localgov-ims.post";
+pub const QUEUE: &str = "packhorse.localgov-ims.post";
+pub const PATH: &str = "/api/ProcessedTransactions";
 
 /// A payment of one line that succeeded.
-fn paid() -> Value {
+pub fn paid() -> Value {
     let mut data = example("payment.succeeded.v1");
     data["amount"] = json!(6250);
     data["total_amount"] = json!(6250);
@@ -49,7 +49,7 @@ impl Ledger {
     }
 
     /// So many postings were told to the platform, and nothing is left to do.
-    async fn told(&self, count: usize) -> Vec<Seen> {
+    pub async fn told(&self, count: usize) -> Vec<Seen> {
         let told = self.site.vhost.until("platform", count).await;
         self.site.vhost.drained(QUEUE).await;
         assert_eq!(told.len(), count);
@@ -57,7 +57,13 @@ impl Ledger {
         told
     }
 
-    fn sent(&self) -> usize {
+    /// Where the bridge keeps its journal.
+    pub fn store(&self) -> std::path::PathBuf {
+        let path = self.site.project().config.unwrap().store.path;
+        self.site.folder.0.join(path)
+    }
+
+    pub fn sent(&self) -> usize {
         self.server.requests("POST", PATH).len()
     }
 }
@@ -412,4 +418,30 @@ async fn a_cut_connection_to_the_broker_posts_nothing_twice_and_loses_nothing() 
     assert!(bridge.stop().await);
     let account = ledger.site.account(ROUTE).await;
     assert_eq!(account["delivered"], 30);
+}
+
+#[tokio::test]
+async fn a_store_of_the_version_before_is_taken_over_with_all_it_knows() {
+    let ledger = ledger().await;
+    let bridge = ledger.site.start().await;
+    ledger.one_row("event-1").await;
+    assert!(bridge.stop().await);
+    let store = rusqlite::Connection::open(ledger.store()).unwrap();
+    store.execute_batch("ALTER TABLE journal DROP COLUMN why; PRAGMA user_version = 1;").unwrap();
+    drop(store);
+    let bridge = ledger.site.start().await;
+    ledger.site.vhost.say("payment.succeeded.v1", "event-1", &paid()).await;
+    ledger.site.vhost.drained(QUEUE).await;
+    assert!(bridge.stop().await);
+    assert_eq!((ledger.sent(), &ledger.site.account(ROUTE).await["duplicate"]), (1, &json!(1)));
+}
+
+#[tokio::test]
+async fn a_bridge_that_waits_for_its_broker_stops_when_it_is_told_to() {
+    let ledger = ledger().await;
+    // Nobody listens there: its lanes wait until somebody does.
+    let more = format!("[adapters.localgov-ims]\nsettings = {{ base_url = \"{}\" }}\n", ledger.server.url);
+    ledger.site.settings("amqp://127.0.0.1:1/nowhere", &more);
+    let bridge = ledger.site.start().await;
+    assert!(bridge.stop().await, "what waits is not taken for something under way");
 }

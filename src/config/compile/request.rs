@@ -103,14 +103,8 @@ impl Compiler<'_> {
             });
         }
         for (index, rule) in rules.iter().enumerate() {
-            let catches_all = rules.iter().take(index).position(|earlier| {
-                earlier.statuses.is_empty()
-                    && earlier.conditions.is_empty()
-                    && earlier.body.is_none()
-                    && earlier.fault.is_none()
-            });
-            if catches_all.is_some() {
-                let _ = rule;
+            if let Some(earlier) = rules.iter().take(index).position(|earlier| takes_all_of(earlier, rule)) {
+                let label = format!("rule {} fits every answer that this one is for", earlier + 1);
                 self.problem(
                     Problem::under(
                         Code::UnreachableAnswer,
@@ -118,7 +112,7 @@ impl Compiler<'_> {
                         &index.to_string(),
                         "this rule is never reached",
                     )
-                    .label("an earlier rule fits every answer"),
+                    .label(label),
                 );
             }
         }
@@ -255,6 +249,19 @@ impl Compiler<'_> {
             self.problem(Problem::under(Code::NoProbe, at, "answers", what));
         }
         let settle = self.duration(&keys.settle, "0s", &under(at, &["settle"]));
-        Some(Probe { request, answers, format: keys.format, settle })
+        let patience = self.duration(&keys.patience, "1h", &under(at, &["patience"]));
+        Some(Probe { request, answers, format: keys.format, settle, patience })
     }
+}
+
+/// Whether an earlier rule fits every answer that a later one fits: it looks at nothing but the status, and its statuses
+/// hold all of the later one's. A rule with `any` looks for an entry, which may not be there.
+fn takes_all_of(earlier: &Rule, later: &Rule) -> bool {
+    let only_status = earlier.conditions.is_empty()
+        && earlier.any.is_none()
+        && earlier.body.is_none()
+        && earlier.fault.is_none();
+    let within = |(from, to): &(u16, u16)| earlier.statuses.iter().any(|(a, b)| a <= from && to <= b);
+    only_status
+        && (earlier.statuses.is_empty() || !later.statuses.is_empty() && later.statuses.iter().all(within))
 }

@@ -529,6 +529,9 @@ pub struct ProbeKeys {
     pub format: Format,
     /// How long after the attempt "there is no such thing" is not yet to be believed. Default: `0s`.
     pub settle: Option<String>,
+    /// How long asking may fail, or answer what no rule explains, before the message becomes a dead letter in doubt and a
+    /// person looks in the system. Counted from the request in doubt. Default: `1h`.
+    pub patience: Option<String>,
 }
 
 /// How attempts are repeated.

@@ -110,15 +110,15 @@ impl Compiler<'_> {
                         return None;
                     }
                 };
-                if time.pattern != "rfc3339"
-                    && jiff::fmt::strtime::format(&time.pattern, &jiff::Zoned::default()).is_err()
+                let form = TimeForm::of(&time.pattern);
+                if let TimeForm::Pattern(pattern) = &form
+                    && jiff::fmt::strtime::format(pattern, &jiff::Zoned::default()).is_err()
                 {
                     let what = "this is not a strftime pattern";
                     self.problem(Problem::under(Code::WrongConversion, &under, "pattern", what));
                     return None;
                 }
-                let pattern = Some(time.pattern.clone()).filter(|pattern| pattern != "rfc3339");
-                plain(Conversion::Time { pattern, zone })
+                plain(Conversion::Time { form, zone })
             }
             RowKeys { boolean: Some(words), .. } => {
                 plain(Conversion::Boolean { yes: words.yes.clone(), no: words.no.clone() })

@@ -5,7 +5,7 @@ mod check;
 use super::{
     Attribute, Body, EventPlace, Input, Mapping, Row,
     codes::CodeList,
-    convert::Conversion,
+    convert::{Conversion, TimeForm},
     path::{BadPath, Path},
     raw::{ConditionKeys, Direction, MappingFile, RowKeys},
 };
