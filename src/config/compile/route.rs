@@ -108,6 +108,19 @@ impl Compiler<'_> {
         let before = keys.before.as_ref().and_then(|before| self.before(before, &under(&at, &["before"])));
         let answers = self.rules(&keys.answers, &under(&at, &["answers"]));
         let reply = self.emits(&keys.reply, &under(&at, &["reply"]), false);
+        // What is sent leaves something open whatever the answer says: a rule for the answer cannot.
+        for (index, rule) in keys.reply.iter().enumerate() {
+            for (key, given) in [("opens", rule.opens.is_some()), ("unless_open", rule.unless_open.is_some())]
+            {
+                if given {
+                    let what = format!(
+                        "`{key}` is for rules of `collect` routes; what a delivery leaves open stands in `opens` of the route itself"
+                    );
+                    let at = under(&at, &["reply", &index.to_string()]);
+                    self.problem(Problem::under(Code::ExclusiveKeys, &at, key, what).on_key());
+                }
+            }
+        }
         let opens = keys.opens.as_ref().and_then(|opens| self.opens(opens, &under(&at, &["opens"])));
         if keys.answer_format.is_none()
             && (!reply.is_empty()
