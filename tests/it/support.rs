@@ -477,9 +477,15 @@ impl Site {
 
     /// Starts the program, as an operator does; waits until it is ready.
     pub async fn run(&self) -> Running {
+        self.run_with(&[]).await
+    }
+
+    /// The same with these variables in its environment.
+    pub async fn run_with(&self, environment: &[(&str, &str)]) -> Running {
         let mut child = tokio::process::Command::new(env!("CARGO_BIN_EXE_packhorse"))
             .current_dir(&self.folder.0)
             .args(["run", "--log", "text"])
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::from(std::fs::File::create(self.folder.0.join("log")).unwrap()))
