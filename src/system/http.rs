@@ -101,7 +101,15 @@ impl HttpSystem {
             if let Some(tls) = &plan.tls {
                 builder = with_tls(builder, &instance, tls)?;
             }
-            builder.build().map_err(|error| bad(format!("TLS settings: {error}")))
+            builder.build().map_err(|error| match &plan.tls {
+                None => bad(error.to_string()),
+                Some(_) => {
+                    let why = caused_by::<rustls::Error>(&error)
+                        .map_or(error.to_string(), rustls::Error::to_string);
+                    let what = format!("{}: the certificates cannot be used: {why}", instance.name);
+                    Failure::not_done(Code::TlsFailed, what)
+                }
+            })
         };
         let rates = instance
             .adapter

@@ -2,12 +2,16 @@
 //! receiver's logins, AMQP over TLS, several brokers and silent ones; and whether `doctor` tells the truth of them.
 
 use crate::{
-    standins::http::{Answer, Request, Server},
-    support::{Broker, Running, Site, crypto, example, until},
+    standins::{
+        http::{Answer, Request, Server},
+        ims::Ims,
+    },
+    support::{Broker, Node, Running, Site, crypto, example, until},
 };
 use rustls::{RootCertStore, ServerConfig, pki_types::CertificateDer, server::WebPkiClientVerifier};
 use serde_json::json;
 use std::{
+    collections::BTreeSet,
     net::SocketAddr,
     sync::{
         Arc, Mutex,
@@ -18,6 +22,7 @@ use std::{
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
+    sync::watch,
 };
 
 const QUEUE: &str = "packhorse.ledger.post";
@@ -488,4 +493,414 @@ async fn a_rate_is_kept_as_the_system_counts_it() {
     }
     let all = times[15] - times[0];
     assert!(all < Duration::from_secs(20), "slower than it must be: {all:?}");
+}
+
+/// A project whose ledger calls us on three routes, one for each way to log in, over TLS.
+async fn called(authority: &Authority, more: &str) -> Site {
+    let route = |name: &str, login: &str| {
+        format!(
+            "[collect.{name}]\nabout = \"Is called.\"\nreceive = {{ login = {{ {login} }}, limit = \"1 KiB\" }}\n\
+             format = \"json\"\nevents = [{{ ignore = \"nothing is made of it\" }}]\n"
+        )
+    };
+    let routes = [
+        route("basic", "basic = { username = \"caller\", password = \"key\" }"),
+        route("bearer", "bearer = \"key\""),
+        route("header", "header = { name = \"X-Key\", value = \"key\" }"),
+    ];
+    let site = ledger("https://ledger.invalid", "", &routes.concat()).await;
+    let own = authority.issue("localhost");
+    site.folder.write("own.pem", &own.pem);
+    site.folder.write("own.key", &own.key);
+    let receiver = format!(
+        "[receiver]\nlisten = \"127.0.0.1:0\"\n[receiver.tls]\ncertificate = \"own.pem\"\nkey = \"file:own.key\"\n{more}\n[adapters.ledger]"
+    );
+    site.edit("packhorse.toml", "[adapters.ledger]", &receiver);
+    site
+}
+
+fn client(authority: &Authority, own: Option<&Certificate>) -> reqwest::Client {
+    let trusted = reqwest::Certificate::from_pem(authority.pem().as_bytes()).unwrap();
+    let mut builder =
+        reqwest::Client::builder().no_proxy().tls_certs_only([trusted]).pool_max_idle_per_host(0);
+    if let Some(own) = own {
+        let pem = format!("{}\n{}", own.pem, own.key);
+        builder = builder.identity(reqwest::Identity::from_pem(pem.as_bytes()).unwrap());
+    }
+    builder.build().unwrap()
+}
+
+/// A JSON text of so many bytes, another one each time.
+fn document(size: usize) -> Vec<u8> {
+    static NUMBER: AtomicU32 = AtomicU32::new(1);
+    let begin = format!("\"{:08}", NUMBER.fetch_add(1, Ordering::Relaxed));
+    [begin.as_bytes(), &vec![b'x'; size - 10], b"\""].concat()
+}
+
+#[tokio::test]
+async fn only_who_logs_in_rightly_is_received_and_nothing_larger_than_the_limit() {
+    use base64::{Engine as _, engine::general_purpose::STANDARD};
+    let authority = Authority::new();
+    let site = called(&authority, "").await;
+    let bridge = site.start().await;
+    let base = format!("https://localhost:{}/ledger", bridge.receiver.unwrap().port());
+    let client = client(&authority, None);
+    let ask = async |route: &str, (name, value): (&str, &str), body: reqwest::Body| {
+        let request = client.post(format!("{base}/{route}")).header(name, value).body(body);
+        let answer = request.send().await.unwrap_or_else(|error| panic!("{route}: {error:?}"));
+        let challenge =
+            answer.headers().get("www-authenticate").map(|value| value.to_str().unwrap().to_owned());
+        (answer.status().as_u16(), challenge, answer.text().await.unwrap())
+    };
+    let basic = |text: &str| format!("Basic {}", STANDARD.encode(text));
+    let right = [
+        ("basic", "Authorization", basic("caller:the-key-of-the-ledger")),
+        ("bearer", "Authorization", "Bearer the-key-of-the-ledger".to_owned()),
+        ("header", "X-Key", "the-key-of-the-ledger".to_owned()),
+    ];
+    let wrong = [
+        ("X-Other", "the-key-of-the-ledger".to_owned()),
+        ("Authorization", String::new()),
+        ("Authorization", basic("caller:")),
+        ("Authorization", basic("caller:the-key-of-the-ledger2")),
+        ("Authorization", basic("other:the-key-of-the-ledger")),
+        ("Authorization", basic("caller")),
+        ("Authorization", "Bearer the-key-of-the-ledge".to_owned()),
+        ("Authorization", "Bearer".to_owned()),
+        ("Authorization", "the-key-of-the-ledger".to_owned()),
+        ("X-Key", String::new()),
+        ("X-Key", "The-key-of-the-ledger".to_owned()),
+    ];
+    for (route, name, value) in &right {
+        let login = (*name, value.as_str());
+        for size in [10, 1_024] {
+            assert_eq!(ask(route, login, document(size).into()).await.0, 200, "{route}");
+        }
+        for size in [1_025, 8 << 20] {
+            let (status, _, text) = ask(route, login, document(size).into()).await;
+            assert!(status == 413 && text.contains("PH2105"), "{route}: {status} {text}");
+        }
+        // Its length not announced.
+        let chunks = (0..64).map(|_| Ok::<_, std::io::Error>(document(10_000)));
+        let stream = reqwest::Body::wrap_stream(futures_util::stream::iter(chunks));
+        assert_eq!(ask(route, login, stream).await.0, 413, "{route}");
+        for (name, value) in &wrong {
+            let (status, challenge, text) = ask(route, (name, value), document(100).into()).await;
+            assert!(status == 401 && text.contains("PH2104"), "{route} {name}: {value}: {status} {text}");
+            let wanted = match *route {
+                "basic" => Some("Basic realm=\"packhorse\", charset=\"UTF-8\""),
+                "bearer" => Some("Bearer"),
+                _ => None,
+            };
+            assert_eq!(challenge.as_deref(), wanted);
+        }
+        let (status, ..) = ask(route, ("X-Key", "wrong"), document(8 << 20).into()).await;
+        assert_eq!(status, 401, "{route}: also when there is much to send");
+    }
+    assert!(bridge.stop().await);
+    for (route, ..) in right {
+        let account = site.account(&format!("ledger.{route}")).await;
+        assert_eq!(account["taken"], 2, "{account}");
+    }
+}
+
+#[tokio::test]
+async fn a_receiver_that_demands_client_certificates_lets_nobody_else_in() {
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    let site = called(&authority, "ca = \"ca.pem\"").await;
+    site.folder.write("ca.pem", authority.pem());
+    let port = nobody().await.port();
+    site.edit(
+        "packhorse.toml",
+        "listen = \"127.0.0.1:0\"\n[receiver.tls]",
+        &format!("listen = \"127.0.0.1:{port}\"\n[receiver.tls]"),
+    );
+    let running = site.run().await;
+    let url = format!("https://localhost:{port}/ledger/bearer");
+    let (own, foreign) = (authority.issue("caller"), stranger.issue("caller"));
+    for (identity, wanted) in [(Some(&own), true), (Some(&foreign), false), (None, false)] {
+        let request = client(&authority, identity).post(&url).bearer_auth("the-key-of-the-ledger");
+        let answer = request.body(document(100)).send().await;
+        assert_eq!(answer.is_ok_and(|answer| answer.status() == 200), wanted);
+    }
+    logged(&site, &["a connection was refused during the TLS handshake", "127.0.0.1"]).await;
+    assert_eq!(running.terminate().await, 0);
+    assert_eq!(site.account("ledger.bearer").await["taken"], 1);
+}
+
+#[tokio::test]
+async fn a_route_whose_login_depends_on_a_setting_that_is_not_given_is_not_left_open() {
+    let authority = Authority::new();
+    let site = called(&authority, "").await;
+    let adapter = "adapters/ledger.toml";
+    site.edit(
+        adapter,
+        "login = { bearer = \"key\" }",
+        "login = { bearer = \"key\", when_set = \"guarded\" }",
+    );
+    site.edit(
+        adapter,
+        "[settings.key]",
+        "[settings.guarded]\nabout = \"Whether\"\noptional = true\n[settings.key]",
+    );
+    let (code, out, err) = site.command(&["check"]).await;
+    assert!(code == 1 && format!("{out}{err}").contains("PH2104"), "{out}{err}");
+    // Given, and no secret: the login counts.
+    site.edit("packhorse.toml", "settings = {", "settings = { guarded = \"yes\",");
+    let bridge = site.start().await;
+    let url = format!("https://localhost:{}/ledger/bearer", bridge.receiver.unwrap().port());
+    let answer = client(&authority, None).post(&url).body(document(100)).send().await.unwrap();
+    assert_eq!(answer.status(), 401);
+    assert!(bridge.stop().await);
+    assert_eq!(site.account("ledger.bearer").await["taken"], 0);
+}
+
+/// A node of RabbitMQ that speaks TLS, to clients with a certificate of the authority only; and the port.
+async fn node_over_tls(authority: &Authority) -> (Node, u16) {
+    let folder = crate::support::Folder::new();
+    let own = authority.issue("localhost");
+    let port = nobody().await.port();
+    let (ca, certificate, key) = (
+        folder.write("ca.pem", authority.pem()),
+        folder.write("own.pem", &own.pem),
+        folder.write("own.key", &own.key),
+    );
+    let configuration = format!(
+        "listeners.ssl.1 = 127.0.0.1:{port}\nssl_options.cacertfile = {}\nssl_options.certfile = {}\nssl_options.keyfile = {}\n\
+         ssl_options.verify = verify_peer\nssl_options.fail_if_no_peer_cert = true\n\
+         auth_mechanisms.1 = PLAIN\nauth_mechanisms.2 = EXTERNAL\nssl_cert_login_from = common_name\n",
+        ca.display(),
+        certificate.display(),
+        key.display()
+    );
+    let plugins = ["rabbitmq_management", "rabbitmq_auth_mechanism_ssl"];
+    (Node::configured(&plugins, folder, &configuration).await, port)
+}
+
+#[tokio::test]
+async fn the_broker_is_spoken_to_over_tls_and_shown_our_certificate() {
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    let (node, port) = node_over_tls(&authority).await;
+    let server = taking(None).await;
+    let own = authority.issue("bridge");
+    let with = async |host: &str, tls: &str| {
+        let site = ledger_on(node.broker.clone(), &server.url, "", POST).await;
+        let address = site.vhost.address();
+        site.edit("packhorse.toml", &address, &format!("amqps://{host}:{port}/{}", site.vhost.name));
+        site.edit("packhorse.toml", "[admin]", &format!("[broker.tls]\n{tls}\n[admin]"));
+        site.folder.write("ca.pem", authority.pem());
+        site.folder.write("own.pem", &own.pem);
+        site.folder.write("own.key", &own.key);
+        site
+    };
+    const OURS: &str = "certificate = \"own.pem\"\nkey = \"file:own.key\"\n";
+    let whole = format!("ca = \"ca.pem\"\n{OURS}");
+    // With the password.
+    let site = with("localhost", &whole).await;
+    let running = site.run().await;
+    pay(&site, 1).await;
+    server.until("POST", "/payments", 1).await;
+    site.good(&["doctor"]).await;
+    ends_well(&site, running, 1).await;
+    // With the certificate alone.
+    let site = with("localhost", &whole).await;
+    node.ctl(&["add_user", "bridge", "never-used"]).await;
+    node.ctl(&["clear_password", "bridge"]).await;
+    node.ctl(&["set_permissions", "-p", &site.vhost.name, "bridge", ".*", ".*", ".*"]).await;
+    let text = std::fs::read_to_string(site.folder.0.join("packhorse.toml")).unwrap();
+    let kept: Vec<&str> =
+        text.lines().filter(|line| !line.starts_with("username") && !line.starts_with("password")).collect();
+    site.folder.write("packhorse.toml", kept.join("\n"));
+    let running = site.run().await;
+    pay(&site, 2).await;
+    server.until("POST", "/payments", 2).await;
+    ends_well(&site, running, 1).await;
+    // Without what it takes.
+    let foreign = stranger.issue("bridge");
+    let cases = [
+        (with("localhost", OURS).await, None, "UnknownIssuer"),
+        (with("localhost", "ca = \"ca.pem\"").await, None, "certificate"),
+        (with("localhost", &whole).await, Some(foreign), "certificate"),
+        (with("127.0.0.1", &whole).await, None, "not valid for name"),
+    ];
+    let told = cases.iter().map(async |(site, other, wanted)| {
+        if let Some(other) = other {
+            site.folder.write("own.pem", &other.pem);
+            site.folder.write("own.key", &other.key);
+        }
+        let (code, out, err) = site.command(&["run"]).await;
+        assert!(code == 69 && err.contains("PH2008") && err.contains(wanted), "{wanted}: {code} {out}{err}");
+        doctor_tells(site, &["PH2008", wanted]).await;
+    });
+    futures_util::future::join_all(told).await;
+}
+
+/// Something that accepts connections and never says a word.
+async fn silence() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let mut kept = Vec::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            kept.push(stream);
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn an_address_that_is_dead_or_silent_is_passed_over_for_the_next() {
+    let server = taking(None).await;
+    let with = async |first: SocketAddr| {
+        let site = ledger(&server.url, "", POST).await;
+        let name = &site.vhost.name;
+        let both = format!("amqp://{first}/{name}\", \"{}", site.vhost.address());
+        site.settings(&both, &uses_ledger(&server.url));
+        site
+    };
+    let sites = [(with(nobody().await).await, "refused"), (with(silence().await).await, "no answer within")];
+    let tried = sites.iter().map(async |(site, wanted)| {
+        site.good(&["topology", "apply"]).await;
+        let running = site.run().await;
+        pay(site, 1).await;
+        ends_well(site, running, 1).await;
+        doctor_tells(site, &["PH3001", wanted, "ok     broker login"]).await;
+    });
+    futures_util::future::join_all(tried).await;
+}
+
+/// A line to the broker that can fall silent: it then stays open, and nothing comes through.
+async fn line(broker: SocketAddr) -> (SocketAddr, watch::Sender<bool>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, silent) = (listener.local_addr().unwrap(), watch::Sender::new(false));
+    let told = silent.clone();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let mut told = told.subscribe();
+            tokio::spawn(async move {
+                let mut server = TcpStream::connect(broker).await.unwrap();
+                let ended = tokio::select! {
+                    _ = tokio::io::copy_bidirectional(&mut client, &mut server) => true,
+                    _ = told.wait_for(|silent| *silent) => false,
+                };
+                if !ended {
+                    std::future::pending::<()>().await;
+                }
+            });
+        }
+    });
+    (address, silent)
+}
+
+#[tokio::test]
+async fn a_broker_that_falls_silent_is_left_for_the_next_and_nothing_is_lost_or_posted_twice() {
+    let ims = Arc::new(Ims::default());
+    let server = Server::start(ims.clone(), 0).await.unwrap();
+    let settings = format!("[adapters.localgov-ims]\nsettings = {{ base_url = \"{}\" }}\n", server.url);
+    let site = Site::new(&settings).await;
+    let direct = site.vhost.address();
+    let broker: SocketAddr =
+        direct.strip_prefix("amqp://").unwrap().split('/').next().unwrap().parse().unwrap();
+    let (line, silent) = line(broker).await;
+    site.settings(&format!("amqp://{line}/{}\", \"{direct}", site.vhost.name), &settings);
+    site.edit("packhorse.toml", "[broker]", "[broker]\nheartbeat = \"1s\"");
+    let running = site.run().await;
+    let count = 40;
+    for number in 0..count {
+        let mut data = example("payment.succeeded.v1");
+        data["payment_id"] = json!(format!("payment-{number}"));
+        data["provider_reference"] = json!(format!("reference-{number}"));
+        (data["amount"], data["total_amount"]) = (json!(6250), json!(6250));
+        data["lines"] = json!([{ "line_id": "1", "description": "Council tax", "amount": 6250, "fund": "council-tax", "account": "771234561" }]);
+        site.vhost.say("payment.succeeded.v1", &format!("event-{number}"), &data).await;
+        if number == count / 2 {
+            server.until("POST", "/api", 1).await;
+            silent.send_replace(true);
+        }
+    }
+    until("every row", async || (ims.rows().len() >= count).then_some(())).await;
+    until("every event", async || {
+        let told: BTreeSet<String> =
+            site.vhost.peek("platform").await.iter().map(|event| event.json()["id"].to_string()).collect();
+        (told.len() >= count).then_some(())
+    })
+    .await;
+    site.vhost.drained("packhorse.localgov-ims.post").await;
+    assert_eq!(running.terminate().await, 0, "{}", log(&site));
+    let references: BTreeSet<String> = ims.rows().iter().map(|row| row["PspReference"].to_string()).collect();
+    assert_eq!((ims.rows().len(), references.len()), (count, count));
+    assert_eq!(site.account("localgov-ims.post").await["delivered"], json!(count));
+    let log = log(&site);
+    assert!(log.contains("PH3001") && log.contains("silent for two heartbeats"), "{log}");
+}
+
+#[tokio::test]
+async fn doctor_and_a_live_check_tell_what_is_wrong_with_the_broker() {
+    let server = taking(None).await;
+    let site = ledger(&server.url, "", POST).await;
+    let address = site.vhost.address();
+    site.good(&["topology", "apply"]).await;
+    site.good(&["doctor"]).await;
+    site.good(&["check", "--live"]).await;
+    let user = Broker::shared().user;
+    let permit = async |configure: &str, write: &str, read: &str| {
+        let permissions = json!({ "configure": configure, "write": write, "read": read });
+        site.vhost.call("PUT", &format!("permissions/{user}"), permissions).await;
+    };
+    // Least permissions are enough for a bridge that declares nothing, and not for one that does.
+    let own = "^packhorse\\.";
+    permit("^$", &format!("{own}|^platform\\.updates$"), own).await;
+    doctor_tells(&site, &["PH3009", "packhorse.ledger.post"]).await;
+    site.edit("packhorse.toml", "[broker]", "[broker]\ndeclare = false");
+    site.good(&["doctor"]).await;
+    permit("^$", own, own).await;
+    doctor_tells(&site, &["PH3009", "platform.updates"]).await;
+    permit("^$", &format!("{own}|^platform\\.updates$"), "^$").await;
+    doctor_tells(&site, &["PH3009", "packhorse.ledger.post"]).await;
+    let said = site.command(&["check", "--live"]).await;
+    assert!(said.0 == 1 && said.1.contains("PH3009"), "{said:?}");
+    site.vhost.call("DELETE", &format!("permissions/{user}"), json!(null)).await;
+    doctor_tells(&site, &["PH3002", "vhost"]).await;
+    site.edit("packhorse.toml", &address, &format!("{address}-of-nobody"));
+    doctor_tells(&site, &["PH3002", "vhost"]).await;
+    site.edit("packhorse.toml", &address, &format!("amqp://{}/x", nobody().await));
+    doctor_tells(&site, &["PH3001", "refused"]).await;
+    permit(".*", ".*", ".*").await;
+}
+
+#[tokio::test]
+async fn doctor_tells_of_certificates_that_end_of_systems_out_of_reach_and_of_wrong_clocks() {
+    let authority = Authority::new();
+    let ahead = |_: &Request| {
+        let moment = jiff::Timestamp::now() + jiff::SignedDuration::from_mins(3);
+        Answer::empty(404).with("Date", &moment.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string())
+    };
+    let own = authority.issue("localhost");
+    let server =
+        Server::start_at(Arc::new(ahead), ([127, 0, 0, 1], 0).into(), Some(Authority::serving(&own)))
+            .await
+            .unwrap();
+    let tls = "tls = { ca = \"$FOLDER/ca.pem\", certificate = \"$FOLDER/own.pem\", key = \"file:$FOLDER/own.key\" }";
+    let site = ledger(&server.url, tls, POST).await;
+    site.good(&["topology", "apply"]).await;
+    site.folder.write("ca.pem", authority.pem());
+    let identity = |days: i64| {
+        let own = authority.issue_for("bridge", days);
+        site.folder.write("own.pem", &own.pem);
+        site.folder.write("own.key", &own.key);
+    };
+    identity(10);
+    doctor_tells(&site, &["PH2008", "own.pem", "expires at", "PH5005", "differ by"]).await;
+    identity(-2);
+    doctor_tells(&site, &["PH2008", "own.pem", "expired at"]).await;
+    identity(400);
+    let (_, out, _) = site.command(&["check", "--live"]).await;
+    assert!(out.contains("PH5005") && !out.contains("PH2008"), "{out}");
+    site.folder.write("own.key", &authority.issue("another").key);
+    doctor_tells(&site, &["PH2008", "own.pem"]).await;
+    std::fs::remove_file(site.folder.0.join("own.key")).unwrap();
+    doctor_tells(&site, &["PH0110", "own.key"]).await;
+    site.edit("adapters/ledger.toml", "{{ settings.base_url }}", &format!("http://{}", nobody().await));
+    site.edit("adapters/ledger.toml", &tls.replace("$FOLDER", &site.folder.0.display().to_string()), "");
+    doctor_tells(&site, &["PH2001", "refused"]).await;
 }
