@@ -128,11 +128,9 @@ async fn take(called: &Called, receive: &Receive, request: Request<Body>) -> Res
     }
     let headers = request.headers().clone();
     let instance = &called.route.instance;
-    if let Some(login) = &receive.login {
-        if instance.uses(login) {
-            authenticate(instance, &login.how, &headers)
-                .map_err(|what| (StatusCode::UNAUTHORIZED, Code::NotAuthenticated, what))?;
-        }
+    if let Some(login) = receive.login.as_ref().filter(|login| instance.uses(login)) {
+        authenticate(instance, &login.how, &headers)
+            .map_err(|what| (StatusCode::UNAUTHORIZED, Code::NotAuthenticated, what))?;
     }
     let too_large = || {
         (
