@@ -99,7 +99,12 @@ impl Deliverer {
         let tag = format!("{}#{number}", self.route.id);
         let mut delays = Delays::new(Duration::from_millis(200), Duration::from_secs(15));
         while !self.stop.is_cancelled() {
-            match Lane::open(&self.link, &self.route.queue, self.route.plan.window as usize, &tag).await {
+            let window = self.route.plan.window as usize;
+            let opened = tokio::select! {
+                () = self.stop.cancelled() => return,
+                opened = Lane::open(&self.link, &self.route.queue, window, &tag) => opened,
+            };
+            match opened {
                 Ok(None) => return,
                 Ok(Some(lane)) => {
                     delays.reset();

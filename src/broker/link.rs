@@ -104,7 +104,7 @@ impl Live {
     /// # Errors
     /// What the broker or the network says; the connection counts as dead then.
     pub async fn channel(&self) -> Result<Channel, BrokerError> {
-        match timeout(CALL, self.connection.create_channel()).await {
+        match self.unless_dead(timeout(CALL, self.connection.create_channel())).await? {
             Ok(Ok(channel)) => Ok(channel),
             Ok(Err(error)) => {
                 self.dead.cancel();
@@ -114,6 +114,18 @@ impl Live {
                 self.dead.cancel();
                 Err(BrokerError::new(Code::BrokerUnreachable, "opening a channel: no answer within 15 s"))
             }
+        }
+    }
+
+    /// Waits for something no longer than the connection lives: a call that is made while it ends is never answered.
+    ///
+    /// # Errors
+    /// The connection has ended.
+    pub async fn unless_dead<T>(&self, call: impl Future<Output = T>) -> Result<T, BrokerError> {
+        tokio::select! {
+            biased;
+            done = call => Ok(done),
+            () = self.dead.cancelled() => Err(BrokerError::new(Code::BrokerUnreachable, "the connection has ended")),
         }
     }
 

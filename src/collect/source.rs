@@ -182,7 +182,11 @@ impl Collector {
         };
         let mut delays = Delays::new(Duration::from_millis(200), Duration::from_secs(15));
         while !self.stop.is_cancelled() {
-            match Lane::open(&system.link, &queue, WINDOW, &self.route.id).await {
+            let opened = tokio::select! {
+                () = self.stop.cancelled() => return,
+                opened = Lane::open(&system.link, &queue, WINDOW, &self.route.id) => opened,
+            };
+            match opened {
                 Ok(None) => return,
                 Ok(Some(lane)) => {
                     delays.reset();

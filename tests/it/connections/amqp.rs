@@ -116,8 +116,22 @@ async fn an_address_that_is_dead_or_silent_is_passed_over_for_the_next() {
         pay(site, 1).await;
         ends_well(site, running, 1).await;
         doctor_tells(site, &["PH3001", wanted, "ok     broker login"]).await;
+        site.good(&["dead-letters", "list"]).await;
     });
     futures_util::future::join_all(tried).await;
+}
+
+#[tokio::test]
+async fn a_bridge_that_waits_for_its_broker_can_be_stopped_at_once() {
+    let server = taking(None).await;
+    for address in [nobody().await, silence().await] {
+        let site = ledger(&server.url, "", POST).await;
+        site.settings(&format!("amqp://{address}/x"), &uses_ledger(&server.url));
+        site.edit("packhorse.toml", "version = 1", "version = 1\ndrain = \"1h\"");
+        let bridge = site.start().await;
+        let stopped = tokio::time::timeout(crate::support::PATIENCE, bridge.stop()).await;
+        assert_eq!(stopped, Ok(true));
+    }
 }
 
 /// A line to the broker that can fall silent: it then stays open, and nothing comes through.
