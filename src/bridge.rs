@@ -4,6 +4,7 @@
 use crate::{
     broker::{
         Link, Publisher, greet,
+        link::{Live, first_contact},
         topology::{Names, Topology},
     },
     code::Code,
@@ -22,8 +23,6 @@ use tokio::{net::TcpListener, sync::Notify, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info, warn};
 
-/// How long `run` waits for the broker before it starts without having seen it.
-const FIRST_CONTACT: Duration = Duration::from_secs(10);
 /// How often the journal is pruned.
 const PRUNE: Duration = Duration::from_secs(3_600);
 
@@ -189,15 +188,16 @@ impl Bridge {
 
 /// Queues and exchanges are as they must be, or the bridge does not start. A broker that is away is waited for later.
 async fn verify(config: &Config, link: &Link) -> Result<(), CannotStart> {
-    if timeout(FIRST_CONTACT, link.live()).await.is_err() {
+    // Without having seen the broker by then, the bridge starts and waits for it.
+    let Ok(live) = timeout(first_contact(&config.broker), link.live()).await else {
         let Some(error) = link.last_error() else { return Ok(()) };
         if matches!(error.code, Code::BrokerLoginRefused | Code::SecretUnavailable | Code::TlsFailed) {
             return Err(cannot(error.code, error.what));
         }
         warn!(code = %error.code, "the broker is not there yet; the bridge starts and waits for it: {}", error.what);
         return Ok(());
-    }
-    if let Some(address) = config.broker.addresses.first()
+    };
+    if let Some(address) = live.as_ref().map(Live::address)
         && let Ok(greeting) = greet(&config.broker, address).await
     {
         info!(product = greeting.product, version = greeting.version, "the broker says what it is");

@@ -151,10 +151,11 @@ impl Deliverer {
         let tag = format!("{}#{number}", self.route.id);
         let mut delays = Delays::new(Duration::from_millis(200), Duration::from_secs(15));
         while !self.stop.is_cancelled() {
+            let window = self.route.plan.window as usize;
             // While the broker is away this waits for it, which must not hold up a stop.
             let opened = tokio::select! {
                 () = self.stop.cancelled() => return,
-                opened = Lane::open(&self.link, &self.route.queue, self.route.plan.window as usize, &tag) => opened,
+                opened = Lane::open(&self.link, &self.route.queue, window, &tag) => opened,
             };
             match opened {
                 Ok(None) => return,

@@ -35,10 +35,10 @@ pub async fn serve(
     let acceptor = tls.map(TlsAcceptor::from);
     loop {
         let Ok(permit) = room.clone().acquire_owned().await else { return };
-        let stream = tokio::select! {
+        let (stream, from) = tokio::select! {
             () = stop.cancelled() => return,
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
+                Ok(accepted) => accepted,
                 Err(error) => {
                     // Out of file descriptors, mostly: it passes.
                     warn!("a connection could not be accepted: {error}");
@@ -54,8 +54,14 @@ pub async fn serve(
             match acceptor {
                 None => connection(stream, router, stop).await,
                 Some(acceptor) => {
-                    if let Ok(Ok(stream)) = timeout(SLOWEST, acceptor.accept(stream)).await {
-                        connection(stream, router, stop).await;
+                    match timeout(SLOWEST, acceptor.accept(stream)).await {
+                        Ok(Ok(stream)) => connection(stream, router, stop).await,
+                        // Somebody who speaks TLS, and with whom it cannot be agreed on: a certificate, mostly.
+                        Ok(Err(error)) if error.kind() == std::io::ErrorKind::InvalidData => {
+                            warn!(%from, "a connection was refused during the TLS handshake: {error}");
+                        }
+                        // Somebody who went away or said nothing.
+                        Ok(Err(_)) | Err(_) => {}
                     }
                 }
             }

@@ -4,7 +4,8 @@
 
 use crate::{
     broker::{
-        BrokerError, Delivery, Link, Message, Published, Publisher, Settle, lane::Browser, topology::Names,
+        BrokerError, Delivery, Link, Message, Published, Publisher, Settle, lane::Browser,
+        link::first_contact, topology::Names,
     },
     code::Code,
     config::{CollectRoute, Config, DeliverRoute, plan::Source, raw::adapter::Repeat},
@@ -114,12 +115,16 @@ impl Desk {
         let link = Link::start("operator", config.broker.clone(), stop.clone(), &tasks);
         let publish = Link::start("operator publish", config.broker.clone(), stop.clone(), &tasks);
         let both = async { (link.live().await, publish.live().await) };
-        if tokio::time::timeout(std::time::Duration::from_secs(15), both).await.is_err() {
+        let patience = first_contact(&config.broker);
+        if tokio::time::timeout(patience, both).await.is_err() {
             let error = link.last_error().or(publish.last_error());
             stop.cancel();
             return match error {
                 Some(error) => Err(error.into()),
-                None => refused(Code::BrokerUnreachable, "no connection to the broker within 15 s"),
+                None => refused(
+                    Code::BrokerUnreachable,
+                    format!("no connection to the broker within {} s", patience.as_secs()),
+                ),
             };
         }
         let names = Names::new(&config.prefix);

@@ -6,7 +6,7 @@ use crate::{
     code::Code,
     config::{Address, Broker},
 };
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -46,7 +46,7 @@ pub async fn greet(broker: &Broker, address: &Address) -> Result<Greeting, Broke
             .await
             .map_err(|e| unreachable(e.to_string()))?;
         match address.tls {
-            false => exchange(stream).await.map_err(unreachable),
+            false => exchange(stream).await.map_err(|error| unreachable(error.to_string())),
             true => {
                 let config = crate::tls::client(broker.tls.ca.as_deref(), identity(broker)?)
                     .map_err(|what| BrokerError::new(Code::TlsFailed, format!("{address}: {what}")))?;
@@ -56,13 +56,26 @@ pub async fn greet(broker: &Broker, address: &Address) -> Result<Greeting, Broke
                     .connect(name, stream)
                     .await
                     .map_err(|e| BrokerError::new(Code::TlsFailed, format!("{address}: {e}")))?;
-                exchange(stream).await.map_err(unreachable)
+                exchange(stream).await.map_err(|error| match of_tls(&error) {
+                    true => BrokerError::new(
+                        Code::TlsFailed,
+                        format!(
+                            "{address}: the broker refuses the TLS connection ({error}): it wants a certificate of an authority it knows, by `certificate` and `key` under `[broker.tls]`"
+                        ),
+                    ),
+                    false => unreachable(error.to_string()),
+                })
             }
         }
     };
     timeout(Duration::from_secs(10), ask)
         .await
         .unwrap_or_else(|_| Err(unreachable("no answer within 10 s".to_owned())))
+}
+
+/// Whether it is TLS that failed, and not the connection below.
+fn of_tls(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>())
 }
 
 fn identity(broker: &Broker) -> Result<Option<(std::path::PathBuf, secrecy::SecretString)>, BrokerError> {
@@ -76,16 +89,22 @@ fn identity(broker: &Broker) -> Result<Option<(std::path::PathBuf, secrecy::Secr
 }
 
 /// Sends the protocol header and reads `connection.start` (AMQP 0-9-1 s.1.4.2.1), whose second part is a table.
-async fn exchange(mut stream: impl AsyncRead + tokio::io::AsyncWrite + Unpin) -> Result<Greeting, String> {
-    stream.write_all(b"AMQP\x00\x00\x09\x01").await.map_err(|e| e.to_string())?;
+async fn exchange(mut stream: impl AsyncRead + tokio::io::AsyncWrite + Unpin) -> io::Result<Greeting> {
+    let foreign = || io::Error::other("it does not speak AMQP 0-9-1");
+    // In TLS 1.3 the other side judges our certificate only now. Its verdict can be read even if writing fails.
+    let wrote = stream.write_all(b"AMQP\x00\x00\x09\x01").await;
     let mut head = [0; 7];
-    stream.read_exact(&mut head).await.map_err(|_| "it does not speak AMQP 0-9-1".to_owned())?;
+    stream.read_exact(&mut head).await.map_err(|error| match (error.kind(), wrote) {
+        (io::ErrorKind::UnexpectedEof, Ok(())) => foreign(),
+        (io::ErrorKind::UnexpectedEof, Err(wrote)) => wrote,
+        _ => error,
+    })?;
     let size = u32::from_be_bytes([head[3], head[4], head[5], head[6]]) as usize;
     if head[0] != 1 || size > 64 << 10 {
-        return Err("it does not speak AMQP 0-9-1".to_owned());
+        return Err(foreign());
     }
     let mut body = vec![0; size];
-    stream.read_exact(&mut body).await.map_err(|e| e.to_string())?;
+    stream.read_exact(&mut body).await?;
     // class 10, method 10, version major and minor, then the table of server properties
     let table = Reader { bytes: body.get(6..).unwrap_or_default() }.table().unwrap_or_default();
     let text = |name: &str| table.get(name).cloned().unwrap_or_else(|| "unknown".to_owned());

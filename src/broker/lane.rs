@@ -16,6 +16,7 @@ use lapin::{
     },
     types::{FieldTable, ShortString},
 };
+use std::time::Duration;
 use tokio::time::timeout;
 
 /// A message as delivered.
@@ -140,7 +141,7 @@ impl Lane {
             }
             Ok(true)
         };
-        match timeout(CALL, calls).await {
+        match self.live.unless_dead(timeout(CALL, calls)).await? {
             Ok(Ok(true)) => Ok(()),
             Ok(Ok(false)) => Err(lost()),
             Ok(Err(error)) => Err(BrokerError::of("acknowledging", &error)),
@@ -153,14 +154,21 @@ impl Lane {
 
     /// Stops consuming and gives back what has been delivered and not taken.
     pub async fn close(mut self) {
-        let cancel = self.channel.basic_cancel(name(&self.tag), BasicCancelOptions::default());
-        let _ = timeout(CALL, cancel).await;
-        while let Some(Some(Ok(delivery))) = self.consumer.next().now_or_never() {
-            let _ = delivery.acker.nack(BasicNackOptions { requeue: true, multiple: false }).await;
-        }
-        let _ = timeout(CALL, self.channel.close(200, "done".into())).await;
+        // A broker that does not listen gives everything back by itself, when it finds us gone.
+        let live = self.live.clone();
+        let courtesy = async {
+            let _ = self.channel.basic_cancel(name(&self.tag), BasicCancelOptions::default()).await;
+            while let Some(Some(Ok(delivery))) = self.consumer.next().now_or_never() {
+                let _ = delivery.acker.nack(BasicNackOptions { requeue: true, multiple: false }).await;
+            }
+            let _ = self.channel.close(200, "done".into()).await;
+        };
+        let _ = live.unless_dead(timeout(COURTESY, courtesy)).await;
     }
 }
+
+/// For giving back what was not begun.
+const COURTESY: Duration = Duration::from_secs(5);
 
 fn delivery(next: Option<lapin::Result<lapin::message::Delivery>>) -> Result<Delivery, BrokerError> {
     match next {

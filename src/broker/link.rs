@@ -1,7 +1,7 @@
 //! A supervised connection: made, watched, made anew. A whole new session after any fault, never lapin's own recovery,
 //! because what was confirmed and what was not must be known to the message.
 
-use super::{BrokerError, sentence};
+use super::{BrokerError, greet, sentence};
 use crate::{
     code::Code,
     config::{Address, Broker},
@@ -11,7 +11,7 @@ use futures_util::StreamExt as _;
 use lapin::{
     AsyncTcpStream, Channel, Connection, ConnectionProperties, Event,
     tcp::{OwnedIdentity, OwnedTLSConfig},
-    uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo},
+    uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo, SASLMechanism},
 };
 use secrecy::{ExposeSecret as _, SecretString};
 use std::{
@@ -26,7 +26,11 @@ use tracing::{info, warn};
 /// For making the TCP connection.
 const TCP: Duration = Duration::from_secs(5);
 /// For TCP, TLS and the whole AMQP handshake.
-const HANDSHAKE: Duration = Duration::from_secs(15);
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// For the first connection: every address has had its chance by then.
+pub fn first_contact(broker: &Broker) -> Duration {
+    (HANDSHAKE + Duration::from_secs(2)) * u32::try_from(broker.addresses.len()).unwrap_or(1).max(1)
+}
 /// For opening a channel and for single calls on it.
 pub const CALL: Duration = Duration::from_secs(15);
 
@@ -37,7 +41,7 @@ pub struct Live {
     /// Ends when the connection does, or when somebody found it broken.
     pub dead: CancellationToken,
     blocked: watch::Receiver<bool>,
-    address: String,
+    address: Address,
 }
 
 /// A supervised connection.
@@ -100,7 +104,7 @@ impl Live {
     /// # Errors
     /// What the broker or the network says; the connection counts as dead then.
     pub async fn channel(&self) -> Result<Channel, BrokerError> {
-        match timeout(CALL, self.connection.create_channel()).await {
+        match self.unless_dead(timeout(CALL, self.connection.create_channel())).await? {
             Ok(Ok(channel)) => Ok(channel),
             Ok(Err(error)) => {
                 self.dead.cancel();
@@ -113,13 +117,25 @@ impl Live {
         }
     }
 
+    /// Waits for something no longer than the connection lives: a call that is made while it ends is never answered.
+    ///
+    /// # Errors
+    /// The connection has ended.
+    pub async fn unless_dead<T>(&self, call: impl Future<Output = T>) -> Result<T, BrokerError> {
+        tokio::select! {
+            biased;
+            done = call => Ok(done),
+            () = self.dead.cancelled() => Err(BrokerError::new(Code::BrokerUnreachable, "the connection has ended")),
+        }
+    }
+
     /// The most bytes one frame holds: all properties of a message must fit into one.
     pub fn frame_max(&self) -> usize {
         self.connection.configuration().frame_max() as usize
     }
 
     /// The address it is connected to, without credentials.
-    pub fn address(&self) -> &str {
+    pub fn address(&self) -> &Address {
         &self.address
     }
 
@@ -181,7 +197,7 @@ async fn watch_over(
         connection: Arc::new(connection),
         dead: CancellationToken::new(),
         blocked: receiver,
-        address: address.to_string(),
+        address: address.clone(),
     };
     let _ = sender.send(State { live: Some(live.clone()), last_error: None });
     let mut pulse = tokio::time::interval(Duration::from_secs(1));
@@ -227,6 +243,11 @@ pub async fn connect(name: &str, broker: &Broker, address: &Address) -> Result<C
         Some(reference) => reference.resolve().map_err(|no| BrokerError::new(no.code, no.what))?,
     };
     let tls = Arc::new(tls_config(broker)?);
+    // Neither user nor password, but a certificate: that is the login.
+    let by_certificate = address.tls
+        && broker.tls.certificate.is_some()
+        && broker.username.is_none()
+        && broker.password.is_none();
     let uri = AMQPUri {
         scheme: if address.tls { AMQPScheme::AMQPS } else { AMQPScheme::AMQP },
         authority: AMQPAuthority {
@@ -240,6 +261,7 @@ pub async fn connect(name: &str, broker: &Broker, address: &Address) -> Result<C
         vhost: address.vhost.clone(),
         query: AMQPQueryString {
             heartbeat: Some(broker.heartbeat.as_secs().clamp(1, 3_600) as u16),
+            auth_mechanism: by_certificate.then_some(SASLMechanism::External),
             ..AMQPQueryString::default()
         },
     };
@@ -259,7 +281,18 @@ pub async fn connect(name: &str, broker: &Broker, address: &Address) -> Result<C
     let handshake = Connection::connector(uri, runtime, stream, properties);
     match timeout(HANDSHAKE, handshake).await {
         Ok(Ok(connection)) => Ok(connection),
-        Ok(Err(error)) => Err(explain(address, &error)),
+        Ok(Err(error)) => {
+            let told = explain(address, &error);
+            if !address.tls || told.code != Code::BrokerUnreachable {
+                return Err(told);
+            }
+            // In TLS 1.3 a broker that refuses our certificate does so after the handshake, and lapin then mostly sees a
+            // connection that was reset.
+            match greet(broker, address).await {
+                Err(better) if better.code == Code::TlsFailed => Err(better),
+                Err(_) | Ok(_) => Err(told),
+            }
+        }
         Err(_) => {
             if let Ok(mut socket) = kept.lock()
                 && let Some(socket) = socket.take()

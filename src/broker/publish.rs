@@ -149,7 +149,15 @@ impl Publisher {
             );
             return messages.iter().map(|_| Published::Unknown(error.clone())).collect();
         }
-        match timeout(CONFIRMS, send(&open.channel, open.live.frame_max(), messages)).await {
+        let sending = timeout(CONFIRMS, send(&open.channel, open.live.frame_max(), messages));
+        let sent = match open.live.unless_dead(sending).await {
+            Ok(sent) => sent,
+            Err(error) => {
+                *slot = None;
+                return messages.iter().map(|_| Published::Unknown(error.clone())).collect();
+            }
+        };
+        match sent {
             Ok(Ok(results)) => results,
             Ok(Err(error)) => {
                 let error = BrokerError::of("publishing", &error);

@@ -10,8 +10,11 @@ use crate::{
     config::{Config, TIERS, units},
 };
 use lapin::{
-    Channel, ExchangeKind,
-    options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
+    BasicProperties, Channel, ExchangeKind,
+    options::{
+        BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions,
+        ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
+    },
     types::{AMQPValue, FieldTable, LongString, ShortString},
 };
 use serde_json::{Value, json};
@@ -234,11 +237,12 @@ impl Topology {
     }
 
     /// Compares the broker with what there must be, and changes nothing: what is not there is told; what is there is
-    /// declared as it must be, which a broker takes in silence if it is the same and refuses if it differs.
+    /// declared as it must be, which a broker takes in silence if it is the same and refuses if it differs. That we may not
+    /// declare counts only if the bridge `declares`.
     ///
     /// # Errors
     /// The connection failed.
-    pub async fn verify(&self, link: &Link) -> Result<Vec<Finding>, BrokerError> {
+    pub async fn verify(&self, link: &Link, declares: bool) -> Result<Vec<Finding>, BrokerError> {
         let there = Topology { bindings: Vec::new(), ..self.clone() };
         let missing = there.apply(link, false, false).await?;
         let is_there = |subject: String| {
@@ -263,10 +267,57 @@ impl Topology {
             missing.iter().filter(|finding| finding.error.is_some()).cloned().collect();
         for finding in present.apply(link, true, false).await? {
             // Who may not declare cannot compare either; that is no difference.
-            let forbidden = finding.error.as_ref().is_some_and(|error| error.code == Code::NoPermission);
+            let forbidden =
+                !declares && finding.error.as_ref().is_some_and(|error| error.code == Code::NoPermission);
             findings.push(Finding { error: finding.error.filter(|_| !forbidden), ..finding });
         }
         Ok(findings)
+    }
+
+    /// Where the bridge may not publish or consume although it has to; one finding says so if it may do everything. The
+    /// broker is asked for what it must refuse anyway, and looks at permissions first: nothing is published or taken.
+    ///
+    /// # Errors
+    /// The connection failed.
+    pub async fn permissions(&self, link: &Link) -> Result<Vec<Finding>, BrokerError> {
+        let Some(live) = link.live().await else {
+            return Err(BrokerError::new(Code::BrokerUnreachable, "we are stopping"));
+        };
+        let mut hand = Hand { live, channel: None, findings: Vec::new() };
+        let published = |exchange: &&Exchange| exchange.name != EVENTS && exchange.alternate.is_none();
+        for exchange in self.exchanges.iter().filter(published) {
+            hand.call(format!("publishing to {}", exchange.name), async |channel: &Channel| {
+                channel.confirm_select(ConfirmSelectOptions::default()).await?;
+                // Neither a time to live nor the name of our user: each is reason enough to refuse the message.
+                let impossible = BasicProperties::default()
+                    .with_expiration("never".into())
+                    .with_user_id("packhorse doctor".into());
+                let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+                let name = name(&exchange.name);
+                channel.basic_publish(name, "".into(), options, &[], impossible).await?.await.map(|_| ())
+            })
+            .await?;
+        }
+        // What waits in a retry tier is moved by the broker itself.
+        let tier = |queue: &&Queue| queue.arguments.iter().any(|(name, _)| *name == "x-message-ttl");
+        for queue in self.queues.iter().filter(|queue| !tier(queue)) {
+            hand.call(format!("consuming {}", queue.name), async |channel: &Channel| {
+                let impossible = AMQPValue::LongString("not a number".into());
+                let mut arguments = FieldTable::default();
+                arguments.insert("x-priority".into(), impossible);
+                channel.basic_qos(1, BasicQosOptions::default()).await?;
+                let options = BasicConsumeOptions::default();
+                channel.basic_consume(name(&queue.name), "".into(), options, arguments).await.map(|_| ())
+            })
+            .await?;
+        }
+        let forbidden =
+            |finding: &Finding| finding.error.as_ref().is_some_and(|error| error.code == Code::NoPermission);
+        let found: Vec<Finding> = hand.findings.into_iter().filter(forbidden).collect();
+        Ok(match found.is_empty() {
+            true => vec![Finding { subject: "permissions".to_owned(), error: None }],
+            false => found,
+        })
     }
 
     /// How many messages wait in a queue; `None` if it is not there.

@@ -57,6 +57,9 @@ pub fn examine(config: &Config, as_lines: bool) -> u8 {
 fn secrets(config: &Config) -> Vec<Line> {
     let mut wanted: Vec<(String, SecretRef)> = Vec::new();
     wanted.extend(config.broker.password.clone().map(|reference| ("broker".to_owned(), reference)));
+    wanted.extend(config.broker.tls.key.clone().map(|reference| ("broker TLS key".to_owned(), reference)));
+    let receiver = config.receiver.as_ref().and_then(|receiver| receiver.tls.as_ref()?.key.clone());
+    wanted.extend(receiver.map(|reference| ("receiver TLS key".to_owned(), reference)));
     for instance in &config.instances {
         wanted.extend(
             instance
@@ -153,7 +156,12 @@ async fn broker(config: &Config) -> Vec<Line> {
         lines.push((subject, error));
     }
     let wanted = Topology::of(config);
-    match topology::with_link(config, async |link| wanted.verify(link).await).await {
+    let examined = topology::with_link(config, async |link| {
+        let mut findings = wanted.verify(link, config.declare).await?;
+        findings.extend(wanted.permissions(link).await?);
+        Ok(findings)
+    });
+    match examined.await {
         Err(error) => lines.push(("broker login".to_owned(), Some(error.to_string()))),
         Ok(findings) => {
             lines.push(("broker login".to_owned(), None));

@@ -4,6 +4,7 @@ use super::exit;
 use crate::{
     broker::{
         BrokerError, Link,
+        link::first_contact,
         topology::{Argument, Topology as Wanted},
     },
     config::Config,
@@ -152,7 +153,7 @@ async fn apply(config: &Config, wanted: &Wanted, as_lines: bool) -> u8 {
 }
 
 async fn verify(config: &Config, wanted: &Wanted, as_lines: bool) -> u8 {
-    let findings = match with_link(config, async |link| wanted.verify(link).await).await {
+    let findings = match with_link(config, async |link| wanted.verify(link, config.declare).await).await {
         Ok(findings) => findings,
         Err(error) => {
             super::complain(error.code, &error.what);
@@ -198,11 +199,12 @@ pub(super) async fn with_link<T>(
 ) -> Result<T, BrokerError> {
     let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
     let link = Link::start("command", config.broker.clone(), stop.clone(), &tasks);
-    let result = match tokio::time::timeout(Duration::from_secs(15), link.live()).await {
+    let patience = first_contact(&config.broker);
+    let result = match tokio::time::timeout(patience, link.live()).await {
         Ok(Some(_)) => act(&link).await,
         _ => Err(link.last_error().unwrap_or(BrokerError {
             code: crate::code::Code::BrokerUnreachable,
-            what: "no connection to the broker within 15 s".to_owned(),
+            what: format!("no connection to the broker within {} s", patience.as_secs()),
         })),
     };
     stop.cancel();

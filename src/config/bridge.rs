@@ -146,6 +146,10 @@ impl Builder<'_> {
         }
         let password = keys.password.as_ref().and_then(|text| self.secret(text, &["broker", "password"]));
         let tls = keys.tls.as_ref().map(|tls| self.tls(tls, &["broker", "tls"])).unwrap_or_default();
+        if keys.tls.as_ref().is_some_and(|tls| tls.certificate.is_some() != tls.key.is_some()) {
+            let what = "to show a certificate takes `certificate` and `key`";
+            self.error(Code::MissingKey, &["broker", "tls"], what, "");
+        }
         let heartbeat = self.duration(&keys.heartbeat, "15s", &["broker", "heartbeat"]);
         if heartbeat.as_secs() == 0 {
             self.error(Code::BadDuration, &["broker", "heartbeat"], "a heartbeat is at least one second", "");
@@ -297,6 +301,18 @@ impl Builder<'_> {
                 self.problems.push(Problem::error(Code::MissingKey, &["adapters", name], what).on_key());
             }
             self.opened(name, keys, &plan.name, opened_by(&plan.events));
+            if let plan::Source::Receive(receive) = &plan.source
+                && receive.verify.is_none()
+                && let Some(login) = receive.login.as_ref().filter(|login| !instance.uses(login))
+            {
+                let what = format!(
+                    "anybody could call the route `{}`: its login counts only with the setting `{}`, which is not given",
+                    plan.name,
+                    login.when_set.as_deref().unwrap_or_default()
+                );
+                self.problems
+                    .push(Problem::error(Code::NotAuthenticated, &["adapters", name], what).on_key());
+            }
             let pace = self.pace(name, plan, over);
             config.collect.push(Arc::new(CollectRoute {
                 pace,
@@ -336,20 +352,19 @@ impl Builder<'_> {
     fn unencrypted(&mut self, name: &str, keys: &AdapterUse, instance: &Instance) {
         let plan::SystemPlan::Http(http) = &instance.adapter.system else { return };
         let Some(login) = &http.login else { return };
-        let used = login.when_set.as_ref().is_none_or(|setting| instance.secrets.contains_key(setting));
-        let Ok(address) = instance.render(&http.base_url) else { return };
-        let Some(rest) = address.strip_prefix("http://").filter(|_| used && !keys.allow_unencrypted_login)
-        else {
+        if keys.allow_unencrypted_login || !instance.uses(login) {
             return;
+        }
+        // With OAuth 2.0 the secret goes to the login server, and the token to the system.
+        let token_url = match &login.how {
+            plan::LoginKind::Oauth2 { token_url, .. } => Some(token_url),
+            plan::LoginKind::Basic { .. }
+            | plan::LoginKind::Bearer { .. }
+            | plan::LoginKind::Header { .. } => None,
         };
-        let authority = rest.split('/').next().unwrap_or_default();
-        let host = match authority.strip_prefix('[') {
-            Some(six) => six.split(']').next().unwrap_or_default(),
-            None => authority.split(':').next().unwrap_or_default(),
-        };
-        let local = host == "localhost"
-            || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
-        if !local {
+        for address in [Some(&http.base_url), token_url].into_iter().flatten() {
+            let Ok(address) = instance.render(address) else { continue };
+            let Some(host) = elsewhere_unencrypted(&address) else { continue };
             let what = format!("the login would go to {host} unencrypted");
             let at: &[&str] = &["adapters", name, "settings"];
             let help =
@@ -462,6 +477,23 @@ impl Builder<'_> {
             }
         }
     }
+}
+
+/// The host of an address that is another machine's and is spoken to unencrypted.
+fn elsewhere_unencrypted(address: &str) -> Option<&str> {
+    let (scheme, rest) = address.trim_start().split_once("://")?;
+    if !scheme.eq_ignore_ascii_case("http") {
+        return None;
+    }
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let authority = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    let host = match authority.strip_prefix('[') {
+        Some(six) => six.split(']').next().unwrap_or_default(),
+        None => authority.split(':').next().unwrap_or_default(),
+    };
+    let local = host.eq_ignore_ascii_case("localhost")
+        || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
+    (!local).then_some(host)
 }
 
 /// The path at which a route is called.

@@ -183,6 +183,14 @@ impl DeliverRoute {
 }
 
 impl Instance {
+    /// Whether a login is used: always, or if the setting is given on which it depends.
+    pub fn uses(&self, login: &plan::Login) -> bool {
+        login.when_set.as_ref().is_none_or(|setting| {
+            self.secrets.contains_key(setting)
+                || self.settings.get(setting).is_some_and(|text| !text.is_empty())
+        })
+    }
+
     /// The text of a template that sees only the settings.
     ///
     /// # Errors

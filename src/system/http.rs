@@ -26,7 +26,10 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tokio::{sync::Mutex, time::Instant};
+use tokio::{
+    sync::{Mutex, Semaphore, SemaphorePermit},
+    time::Instant,
+};
 
 /// What is sent as a body.
 #[derive(Debug, Clone)]
@@ -46,6 +49,8 @@ pub struct HttpSystem {
     /// whether the request arrived.
     fresh: Client,
     base: Url,
+    /// The proxy's host, for people.
+    proxy: Option<String>,
     answer_limit: u64,
     rates: HashMap<String, Limiter>,
     token: Mutex<Option<Token>>,
@@ -67,6 +72,10 @@ impl HttpSystem {
         let base = Url::parse(&base).map_err(|error| bad(format!("`{base}` is not a URL: {error}")))?;
         if !matches!(base.scheme(), "http" | "https") {
             return Err(bad("the base URL begins with http:// or https://".to_owned()));
+        }
+        if let Some(LoginKind::Oauth2 { token_url, .. }) = plan.login.as_ref().map(|login| &login.how) {
+            let url = text(&instance, token_url)?;
+            Url::parse(&url).map_err(|error| bad(format!("the token URL `{url}` is not a URL: {error}")))?;
         }
         let proxy = plan
             .proxy
@@ -92,7 +101,15 @@ impl HttpSystem {
             if let Some(tls) = &plan.tls {
                 builder = with_tls(builder, &instance, tls)?;
             }
-            builder.build().map_err(|error| bad(format!("TLS settings: {error}")))
+            builder.build().map_err(|error| match &plan.tls {
+                None => bad(error.to_string()),
+                Some(_) => {
+                    let why = caused_by::<rustls::Error>(&error)
+                        .map_or(error.to_string(), rustls::Error::to_string);
+                    let what = format!("{}: the certificates cannot be used: {why}", instance.name);
+                    Failure::not_done(Code::TlsFailed, what)
+                }
+            })
         };
         let rates = instance
             .adapter
@@ -105,6 +122,10 @@ impl HttpSystem {
             fresh: build(0)?,
             base,
             answer_limit: plan.answer_limit,
+            proxy: proxy.map(|proxy| match Url::parse(&proxy) {
+                Ok(url) => url.host_str().unwrap_or_default().to_owned(),
+                Err(_) => "that is set".to_owned(),
+            }),
             rates,
             token: Mutex::default(),
             instance,
@@ -181,26 +202,29 @@ impl HttpSystem {
         let method = Method::from_bytes(request.method.as_bytes())
             .map_err(|_| Failure::refused(Code::BadAddress, "method", "the request's method is not one"))?;
         let headers = self.headers(request, scope, body.as_ref(), trace).await?;
-        if let Some(limiter) = request.rate.as_ref().and_then(|rate| self.rates.get(rate)) {
-            limiter.turn().await;
-        }
+        let login = headers.get(reqwest::header::AUTHORIZATION).cloned();
+        // Held until the answer is there: whenever within that time the request arrived, the rate is kept.
+        let _turn = match request.rate.as_ref().and_then(|rate| self.rates.get(rate)) {
+            Some(limiter) => limiter.turn().await,
+            None => None,
+        };
         let client = if once { &self.fresh } else { &self.pooled };
         let mut builder = client.request(method, url).headers(headers);
         if let Some(body) = body {
             builder = builder.body(body.bytes);
         }
-        let response = builder.send().await.map_err(|error| self.failed(&error, reads_only))?;
+        let host = self.base.host_str().unwrap_or_default();
+        let response = builder.send().await.map_err(|error| self.failed(host, &error, reads_only))?;
         let status = response.status().as_u16();
+        if let (401, Some(login)) = (status, login) {
+            self.forget(&login).await;
+        }
         let header = |name: &str| {
             response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
         };
         let content_type = header("content-type");
         let retry_after = header("retry-after").and_then(|text| retry_after(&text, scope.now));
         let body = self.read(response, reads_only).await?;
-        if status == 401 {
-            // A token that was taken back early: the next request asks for a new one.
-            *self.token.lock().await = None;
-        }
         Ok(Heard { status, content_type, retry_after, body, reads_only })
     }
 
@@ -269,7 +293,10 @@ impl HttpSystem {
             put("traceparent", trace, false)?;
         }
         if let Some((name, value)) = self.login().await? {
-            put(&name, value.expose_secret(), true)?;
+            // A secret that no header can hold is the settings' fault, not the message's: the message waits.
+            put(&name, value.expose_secret(), true).map_err(|failure| {
+                Failure::not_done(Code::LoginRefused, format!("our login: {}", failure.what))
+            })?;
         }
         Ok(headers)
     }
@@ -277,12 +304,8 @@ impl HttpSystem {
     /// The header by which we show who we are.
     async fn login(&self) -> Result<Option<(String, SecretString)>, Failure> {
         let Some(login) = self.plan().and_then(|plan| plan.login.as_ref()) else { return Ok(None) };
-        if let Some(setting) = &login.when_set {
-            let given = self.instance.settings.get(setting).is_some_and(|text| !text.is_empty())
-                || self.instance.secrets.contains_key(setting);
-            if !given {
-                return Ok(None);
-            }
+        if !self.instance.uses(login) {
+            return Ok(None);
         }
         let authorization = |text: String| Some(("authorization".to_owned(), SecretString::from(text)));
         Ok(match &login.how {
@@ -331,30 +354,56 @@ impl HttpSystem {
         if let Some(scope) = scope {
             form.push_str(&format!("&scope={}", encode(scope)));
         }
+        let url = Url::parse(&url).map_err(|error| {
+            Failure::not_done(Code::BadAddress, format!("the token URL is not a URL: {error}"))
+        })?;
+        let host = url.host_str().unwrap_or_default().to_owned();
+        let refused = |what: String| {
+            let what = format!("no token from the login server {host}: {what}");
+            Failure::not_done(Code::LoginRefused, what)
+        };
         let request =
             self.pooled.post(url).header("content-type", "application/x-www-form-urlencoded").body(form);
-        let response = request.send().await.map_err(|error| self.failed(&error, true))?;
+        let response = request.send().await.map_err(|error| {
+            let failure = self.failed(&host, &error, true);
+            match failure.code == Code::TlsFailed {
+                true => failure,
+                false => refused(failure.what),
+            }
+        })?;
         let status = response.status();
-        let body = self.read(response, true).await?;
-        let refused = |what: String| {
-            Failure::not_done(Code::LoginRefused, format!("no token from the login server: {what}"))
-        };
+        let body = self.read(response, true).await.map_err(|failure| refused(failure.what))?;
+        let tree = Format::Json.decode(&body, None, &crate::format::Limits::default());
         if !status.is_success() {
-            return Err(refused(format!("it answered {}", status.as_u16())));
+            // `error` is a code of RFC 6749 s.5.2, such as invalid_client; anything else might be somebody's data.
+            let of_the_rfc =
+                |text: &&str| text.len() <= 40 && text.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+            let said = tree.as_ref().ok().and_then(|tree| tree.at(&["error"])?.as_text()).filter(of_the_rfc);
+            let said = said.map(|code| format!(" ({code})")).unwrap_or_default();
+            return Err(refused(format!("it answered {}{said}", status.as_u16())));
         }
-        let tree = Format::Json
-            .decode(&body, None, &crate::format::Limits::default())
-            .map_err(|error| refused(error.to_string()))?;
+        let tree = tree.map_err(|error| refused(error.to_string()))?;
         let token = tree.at(&["access_token"]).and_then(crate::tree::Tree::as_text);
         let token = token.ok_or_else(|| refused("its answer has no access_token".to_owned()))?;
         let seconds = tree
             .at(&["expires_in"])
             .and_then(crate::tree::Tree::to_plain_text)
-            .and_then(|text| text.parse().ok());
-        let life = Duration::from_secs(seconds.unwrap_or(300)).mul_f64(0.8);
+            .and_then(|text| text.parse::<u64>().ok());
+        // Never longer than a day, whatever is promised: a moment far enough away is beyond what a clock can hold.
+        let life = Duration::from_secs(seconds.unwrap_or(300).min(86_400)).mul_f64(0.8);
         let value = SecretString::from(token.to_owned());
         *held = Some(Token { value: value.clone(), until: Instant::now() + life });
         Ok(value)
+    }
+
+    /// Forgets a token that was taken back early, so that the next request asks for a new one; unless another request has
+    /// done so in the meantime.
+    async fn forget(&self, login: &HeaderValue) {
+        let mut held = self.token.lock().await;
+        let used = login.as_bytes().strip_prefix(b"Bearer ");
+        if held.as_ref().is_some_and(|token| used == Some(token.value.expose_secret().as_bytes())) {
+            *held = None;
+        }
     }
 
     /// Reads the body chunk by chunk, so that a large one costs no memory.
@@ -391,17 +440,31 @@ impl HttpSystem {
     }
 
     /// What a failed request means: before the connection stood, nothing was received; afterwards, who knows.
-    fn failed(&self, error: &reqwest::Error, reads_only: bool) -> Failure {
-        let host = self.base.host_str().unwrap_or_default();
-        if error.is_connect() {
-            if let Some(tls) = caused_by::<rustls::Error>(error) {
+    fn failed(&self, host: &str, error: &reqwest::Error, reads_only: bool) -> Failure {
+        match caused_by::<rustls::Error>(error) {
+            // In TLS 1.3 the other side judges our certificate after our first request may be on its way: it has not been
+            // read then, and will not be.
+            Some(rustls::Error::AlertReceived(alert))
+                if error.is_connect() || is_of_a_certificate(*alert) =>
+            {
+                let what = format!(
+                    "{host} refuses the TLS connection ({alert:?}): it wants a client certificate of an authority it knows"
+                );
+                return Failure::not_done(Code::TlsFailed, what);
+            }
+            Some(tls) if error.is_connect() => {
                 return Failure::not_done(Code::TlsFailed, format!("{host} is not trusted: {tls}"));
             }
+            Some(_) | None => {}
+        }
+        if error.is_connect() {
+            let through =
+                self.proxy.as_ref().map(|proxy| format!(" through the proxy {proxy}")).unwrap_or_default();
             let what = match error.is_timeout() {
-                true => format!("no connection to {host} in time"),
+                true => format!("no connection to {host}{through} in time"),
                 false => match caused_by::<std::io::Error>(error) {
-                    Some(io) => format!("no connection to {host}: {io}"),
-                    None => format!("no connection to {host}"),
+                    Some(io) => format!("no connection to {host}{through}: {io}"),
+                    None => format!("no connection to {host}{through}"),
                 },
             };
             return Failure::not_done(Code::SystemUnreachable, what);
@@ -419,13 +482,16 @@ impl HttpSystem {
         }
     }
 
-    /// Whether the system can be reached and trusted: a connection, TLS and any answer at all.
+    /// Whether the system can be reached and trusted, and we have what we log in with: a connection, TLS, any answer at all,
+    /// and with OAuth 2.0 a token.
     ///
     /// # Errors
     /// What is in the way.
     pub async fn reach(&self) -> Result<Reached, Failure> {
-        let response =
-            self.fresh.get(self.base.clone()).send().await.map_err(|error| self.failed(&error, true))?;
+        let host = self.base.host_str().unwrap_or_default();
+        let response = self.fresh.get(self.base.clone()).send().await;
+        let response = response.map_err(|error| self.failed(host, &error, true))?;
+        self.login().await?;
         let date = response.headers().get("date").and_then(|value| value.to_str().ok());
         let theirs = date.and_then(|text| jiff::fmt::rfc2822::parse(text).ok());
         let clock_ahead =
@@ -460,7 +526,11 @@ fn with_tls(
             Certificate::from_pem_bundle(&read(&ca)?).map_err(|error| bad(format!("{ca}: {error}")))?;
         builder = builder.tls_certs_merge(certificates);
     }
-    if let (Some(certificate), Some(key)) = (path(&tls.certificate)?, path(&tls.key)?) {
+    let (certificate, key) = (path(&tls.certificate)?, path(&tls.key)?);
+    if certificate.is_some() != key.is_some() {
+        return Err(bad("a certificate and its key are given together, or neither".to_owned()));
+    }
+    if let (Some(certificate), Some(key)) = (certificate, key) {
         let Some(key) = SecretRef::parse(&key) else {
             return Err(bad("the certificate's key is a reference: `file:/path` or `cred:name`".to_owned()));
         };
@@ -472,6 +542,23 @@ fn with_tls(
         builder = builder.identity(identity);
     }
     Ok(builder)
+}
+
+/// Whether an alert says what the other side thinks of our certificate (RFC 8446 s.6.2).
+fn is_of_a_certificate(alert: rustls::AlertDescription) -> bool {
+    use rustls::AlertDescription as Alert;
+    matches!(
+        alert,
+        Alert::CertificateRequired
+            | Alert::BadCertificate
+            | Alert::UnsupportedCertificate
+            | Alert::CertificateRevoked
+            | Alert::CertificateExpired
+            | Alert::CertificateUnknown
+            | Alert::UnknownCA
+            | Alert::AccessDenied
+            | Alert::DecryptError
+    )
 }
 
 /// The first error of a type in the chain of causes.
@@ -514,27 +601,42 @@ fn rendered(template: &Template, field: &str, scope: &Scope<'_>) -> Result<Strin
     })
 }
 
-/// So many within a time, counted over a sliding window.
+/// So many within any stretch of time, as the other side counts: each turn is free again so long after its request was
+/// answered, since only then it is sure that the request had arrived.
 struct Limiter {
-    count: usize,
     per: Duration,
-    sent: Mutex<VecDeque<Instant>>,
+    turns: Semaphore,
+    /// When the turns that nobody has are free, the earliest first.
+    free: std::sync::Mutex<VecDeque<Instant>>,
+}
+
+/// A request's turn, until it is answered.
+struct Turn<'a> {
+    limiter: &'a Limiter,
+    _permit: SemaphorePermit<'a>,
 }
 
 impl Limiter {
     fn new(count: u32, per: Duration) -> Limiter {
-        Limiter { count: count as usize, per, sent: Mutex::default() }
+        let free = std::iter::repeat_n(Instant::now(), count as usize).collect();
+        Limiter { per, turns: Semaphore::new(count as usize), free: std::sync::Mutex::new(free) }
     }
 
-    /// Waits for its turn. The lock is held while waiting: turns are taken in order.
-    async fn turn(&self) {
-        let mut sent = self.sent.lock().await;
-        if sent.len() >= self.count
-            && let Some(oldest) = sent.pop_front()
-        {
-            tokio::time::sleep_until(oldest + self.per).await;
+    /// Waits for a turn; they are taken in the order in which they are asked for.
+    async fn turn(&self) -> Option<Turn<'_>> {
+        let permit = self.turns.acquire().await.ok()?;
+        let at = self.free.lock().ok()?.pop_front();
+        let turn = Turn { limiter: self, _permit: permit };
+        tokio::time::sleep_until(at?).await;
+        Some(turn)
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        if let Ok(mut free) = self.limiter.free.lock() {
+            free.push_back(Instant::now() + self.limiter.per);
         }
-        sent.push_back(Instant::now());
     }
 }
 
@@ -548,8 +650,9 @@ mod tests {
         let began = Instant::now();
         let mut times = Vec::new();
         for _ in 0..10 {
-            limiter.turn().await;
+            let turn = limiter.turn().await;
             times.push(began.elapsed());
+            drop(turn);
         }
         for window in times.windows(4) {
             assert!(window[3] - window[0] >= Duration::from_secs(1), "{times:?}");

@@ -97,8 +97,22 @@ async fn handle(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Re
             Metrics::inc(&shared.metrics.refused, &called.route.id);
             // The caller is told what is wrong in general; the particulars are for our log.
             warn!(route = called.route.id, code = %code, status = status.as_u16(), "a request was refused: {what}");
-            refusal(status, code, code.title())
+            let mut response = refusal(status, code, code.title());
+            // Many clients send user and password only when they are asked for them so (RFC 9110 s.11.6.1).
+            if let Some(challenge) = challenge(receive).filter(|_| status == StatusCode::UNAUTHORIZED) {
+                response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+            }
+            response
         }
+    }
+}
+
+/// How a caller is asked to show who it is.
+fn challenge(receive: &Receive) -> Option<&'static str> {
+    match &receive.login.as_ref()?.how {
+        LoginKind::Basic { .. } => Some("Basic realm=\"packhorse\", charset=\"UTF-8\""),
+        LoginKind::Bearer { .. } => Some("Bearer"),
+        LoginKind::Header { .. } | LoginKind::Oauth2 { .. } => None,
     }
 }
 
@@ -114,12 +128,9 @@ async fn take(called: &Called, receive: &Receive, request: Request<Body>) -> Res
     }
     let headers = request.headers().clone();
     let instance = &called.route.instance;
-    if let Some(login) = &receive.login {
-        let wanted = login.when_set.as_ref().is_none_or(|setting| instance.secrets.contains_key(setting));
-        if wanted {
-            authenticate(instance, &login.how, &headers)
-                .map_err(|what| (StatusCode::UNAUTHORIZED, Code::NotAuthenticated, what))?;
-        }
+    if let Some(login) = receive.login.as_ref().filter(|login| instance.uses(login)) {
+        authenticate(instance, &login.how, &headers)
+            .map_err(|what| (StatusCode::UNAUTHORIZED, Code::NotAuthenticated, what))?;
     }
     let too_large = || {
         (

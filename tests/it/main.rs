@@ -6,6 +6,7 @@ mod standins;
 
 mod broker;
 mod cards;
+mod connections;
 mod docs;
 mod events;
 mod formats;

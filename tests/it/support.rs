@@ -79,9 +79,15 @@ impl Node {
     }
 
     pub async fn with(plugins: &[&str]) -> Node {
-        let folder = Folder::new();
+        Node::configured(plugins, Folder::new(), "").await
+    }
+
+    /// The same with a configuration of its own besides, and the files in this folder that it names.
+    pub async fn configured(plugins: &[&str], folder: Folder, configuration: &str) -> Node {
         let path = folder.0.join("broker");
-        let out = script(&[&["start", path.to_str().unwrap()], plugins].concat()).await;
+        let more = folder.write("more.conf", configuration);
+        let arguments = [&["start", path.to_str().unwrap()], plugins].concat();
+        let out = script_with(&arguments, &[("BROKER_CONF", more.to_str().unwrap())]).await;
         let setting = |name: &str| {
             let line = out.lines().find_map(|line| line.strip_prefix(&format!("{name}='")));
             line.unwrap_or_else(|| panic!("no {name} in {out}")).trim_end_matches('\'').to_owned()
@@ -133,8 +139,14 @@ impl Drop for Node {
 
 /// Runs `scripts/broker`; what it prints.
 async fn script(arguments: &[&str]) -> String {
+    script_with(arguments, &[]).await
+}
+
+/// The same with these variables in its environment.
+async fn script_with(arguments: &[&str], environment: &[(&str, &str)]) -> String {
     let mut command = tokio::process::Command::new(root().join("scripts/broker"));
-    let output = command.args(arguments).stdin(Stdio::null()).output().await.unwrap();
+    let command = command.args(arguments).envs(environment.iter().copied());
+    let output = command.stdin(Stdio::null()).output().await.unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     assert!(output.status.success(), "scripts/broker {arguments:?}: {}", text(&output.stderr));
     text(&output.stdout)
@@ -519,9 +531,15 @@ impl Site {
 
     /// Starts the program, as an operator does; waits until it is ready.
     pub async fn run(&self) -> Running {
+        self.run_with(&[]).await
+    }
+
+    /// The same with these variables in its environment.
+    pub async fn run_with(&self, environment: &[(&str, &str)]) -> Running {
         let mut child = tokio::process::Command::new(env!("CARGO_BIN_EXE_packhorse"))
             .current_dir(&self.folder.0)
             .args(["run", "--log", "text"])
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::from(std::fs::File::create(self.folder.0.join("log")).unwrap()))

@@ -46,7 +46,7 @@ pub struct BrokerKeys {
     /// One or more addresses of one cluster, tried in turn: `amqps://broker.example.gov.uk:5671/vhost`. Without user and
     /// password. In the vhost's name `/` is written `%2f`.
     pub addresses: Vec<String>,
-    /// The user.
+    /// The user. Without user and password, but with a certificate under `tls`, the certificate is the login (EXTERNAL).
     pub username: Option<String>,
     /// The password, as a reference: `env:NAME`, `file:/path` or `cred:name`.
     pub password: Option<String>,
