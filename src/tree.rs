@@ -76,6 +76,11 @@ impl Record {
         Record::default()
     }
 
+    /// A record without entries, and with room for so many.
+    pub fn with_capacity(entries: usize) -> Record {
+        Record { entries: Vec::with_capacity(entries) }
+    }
+
     /// The entries in order.
     pub fn entries(&self) -> &[(Name, Tree)] {
         &self.entries

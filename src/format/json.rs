@@ -29,6 +29,9 @@ pub fn parse(text: &str, limits: &Limits) -> Result<Tree, FormatError> {
     Ok(tree)
 }
 
+/// How many members an object has room for from the start.
+const USUAL_MEMBERS: usize = 8;
+
 struct Parser<'a> {
     text: &'a str,
     bytes: &'a [u8],
@@ -126,11 +129,11 @@ impl Parser<'_> {
         self.enter(depth)?;
         self.at += 1;
         self.skip_space();
-        let mut record = Record::new();
         if self.peek() == Some(b'}') {
             self.at += 1;
-            return Ok(Tree::Record(record));
+            return Ok(Tree::Record(Record::new()));
         }
+        let mut record = Record::with_capacity(USUAL_MEMBERS);
         let mut seen: Option<HashSet<String>> = None;
         loop {
             self.skip_space();
