@@ -8,22 +8,24 @@
 //! The way in one screen: [`Deliverer::carry`]. One message with all its care: [`attempt::send`].
 
 mod attempt;
+mod claims;
 
 use crate::{
     broker::{Delivery, Lane, Link, Message, Properties, Published, Publisher, Settle, topology::Names},
     code::Code,
-    config::{DeliverRoute, plan::Action, raw::adapter::Repeat},
+    config::{DeliverRoute, plan::Action},
     emit::Outgoing,
     event::{self, Event, Key},
     format::Limits,
     letter::{self, Past, Reason, Stage},
     retry::Delays,
-    store::{Answer, Claim, GivenUp, NewItem, Place, Record, RouteNumber, Store, StoreError, Went, Why},
+    store::{Answer, Claim, GivenUp, NewItem, Place, Record, RouteNumber, Store, Went, Why},
     system::System,
     telemetry::{Metrics, Trace},
     verdict::Failure,
 };
 use attempt::{Done, End, Part};
+use claims::{UnderWay, claim};
 use jiff::Timestamp;
 use std::{
     collections::{HashMap, HashSet},
@@ -246,41 +248,6 @@ impl Deliverer {
         outcomes.sort_by_key(|outcome| outcome.at);
         let settles = self.close(&letters, outcomes).await;
         letters.into_iter().zip(settles).map(|(letter, settle)| (letter.delivery, settle)).collect()
-    }
-
-    /// Whether a repeat does no harm, and nothing stands between the message and its one sending: then the claim is not
-    /// committed before it, but together with its outcome. After a crash the message is sent again.
-    fn may_repeat(&self) -> bool {
-        let plan = &self.route.plan;
-        matches!(plan.action, Action::Publish(_)) && matches!(plan.repeat, Repeat::Key | Repeat::Harmless)
-    }
-
-    /// How each message stands, in order. Where a repeat does harm, it is claimed for good.
-    async fn places(
-        &self,
-        claims: Vec<Claim>,
-        under_way: &mut UnderWay<'_>,
-    ) -> Result<Vec<Place>, StoreError> {
-        if !self.may_repeat() {
-            return self.store.claim(self.number, now(), claims).await;
-        }
-        // First that it is under way, then the look: what another lane has just finished is seen in one or the other.
-        let free: Vec<bool> = claims.iter().map(|claim| under_way.enter(claim.key)).collect();
-        let mut places = self.store.look(self.number, claims.clone()).await?;
-        for (place, _) in places.iter_mut().zip(free).filter(|(_, free)| !free) {
-            *place = Place::Busy;
-        }
-        let is_copy = |place: &Place| matches!(place, Place::Done | Place::Buried(_) | Place::Stale);
-        let copies: Vec<Claim> = claims
-            .into_iter()
-            .zip(&places)
-            .filter(|(_, place)| is_copy(place))
-            .map(|(claim, _)| claim)
-            .collect();
-        if !copies.is_empty() {
-            self.store.claim(self.number, now(), copies).await?;
-        }
-        Ok(places)
     }
 
     /// Reads a delivery: its own past, and the event in it.
@@ -703,29 +670,11 @@ impl Deliverer {
             .iter()
             .filter(|outcome| matches!(outcome.record, Some(Record::Delivered { .. })))
             .count();
-        let records =
-            outcomes.iter().filter_map(|outcome| Some((letters.get(outcome.at)?, outcome.record.clone()?)));
-        let recorded = match self.may_repeat() {
-            true => {
-                let records: Vec<(Claim, Record)> = records
-                    .filter(|(_, record)| !matches!(record, Record::GivenBack))
-                    .map(|(letter, record)| (claim(letter), record))
-                    .collect();
-                match records.is_empty() {
-                    true => Ok(()),
-                    false => self.store.claim_and_record(self.number, now(), self.digest(), records).await,
-                }
-            }
-            false => {
-                let records: Vec<(Key, u32, Record)> =
-                    records.map(|(letter, record)| (letter.key, 0, record)).collect();
-                match records.is_empty() {
-                    true => Ok(()),
-                    false => self.store.record(self.number, now(), self.digest(), records).await,
-                }
-            }
-        };
-        if let Err(error) = recorded {
+        let records: Vec<(&Letter, Record)> = outcomes
+            .iter()
+            .filter_map(|outcome| Some((letters.get(outcome.at)?, outcome.record.clone()?)))
+            .collect();
+        if let Err(error) = self.record_all(records).await {
             error!(route = self.route.id, code = %error.code, "outcomes cannot be recorded, messages are given back: {}", error.what);
             tokio::time::sleep(Duration::from_secs(1)).await;
             return letters.iter().map(|_| Settle::GiveBack).collect();
@@ -738,49 +687,6 @@ impl Deliverer {
 
     fn digest(&self) -> Option<String> {
         self.route.plan.mapping.as_ref().map(|mapping| mapping.digest.chars().take(16).collect())
-    }
-}
-
-/// Keys that are under way in one window, until it is closed.
-struct UnderWay<'a> {
-    of: &'a Mutex<HashSet<Key>>,
-    keys: Vec<Key>,
-}
-
-impl UnderWay<'_> {
-    /// Whether nobody else has it under way.
-    fn enter(&mut self, key: Key) -> bool {
-        let free = self.of.lock().is_ok_and(|mut under_way| under_way.insert(key));
-        if free {
-            self.keys.push(key);
-        }
-        free
-    }
-}
-
-impl Drop for UnderWay<'_> {
-    fn drop(&mut self) {
-        if let Ok(mut under_way) = self.of.lock() {
-            for key in &self.keys {
-                under_way.remove(key);
-            }
-        }
-    }
-}
-
-fn claim(letter: &Letter) -> Claim {
-    let (source, id) = match &letter.event {
-        Ok(event) => (event.source.clone(), event.id.clone()),
-        Err(_) => (String::new(), letter.delivery.properties.message_id().unwrap_or_default().to_owned()),
-    };
-    Claim {
-        key: letter.key,
-        part: 0,
-        source,
-        id,
-        attempt: letter.past.attempt,
-        replay: letter.past.replay,
-        settled: letter.past.settled,
     }
 }
 
