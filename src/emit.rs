@@ -227,7 +227,7 @@ pub fn open(opens: &Opens, ground: &Ground<'_>) -> Result<Opened, Failure> {
     };
     let mut kept = Record::new();
     for (name, template) in &opens.keep {
-        kept.push(Name::plain(name.as_str()), Tree::Text(render(template, name)?));
+        kept.push(Name::plain(name.as_str()), Tree::text(render(template, name)?));
     }
     if let (true, Some(event)) = (opens.keep_event, ground.event) {
         kept.push(Name::plain("event"), event.data.clone());

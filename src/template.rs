@@ -218,7 +218,7 @@ fn to_value(tree: &Tree) -> Value {
         Tree::Record(record) => {
             let mut fields: BTreeMap<String, Value> = BTreeMap::new();
             for (name, tree) in record.entries() {
-                fields.entry(name.local.clone()).or_insert_with(|| to_value(tree));
+                fields.entry(name.local.to_string()).or_insert_with(|| to_value(tree));
             }
             Value::from_pairs(fields)
         }

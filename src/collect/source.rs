@@ -286,7 +286,7 @@ impl<'p> Look<'p> {
 
     /// What templates see as `cursor`.
     fn cursor(&self) -> Tree {
-        let text = |name: &str, value: String| (Name::plain(name), Tree::Text(value));
+        let text = |name: &str, value: String| (Name::plain(name), Tree::text(value));
         Tree::Record(match self {
             Look::All => Record::new(),
             Look::Window { from, to, pattern } => Record::from_iter([

@@ -199,7 +199,7 @@ fn structured(body: &[u8], limits: &Limits) -> Result<Event, BadEvent> {
             ("data", _) => found.data = Some(value),
             // A null member means that the attribute is absent (JSON format s.2.2).
             (_, Tree::Null) => {}
-            ("data_base64", Tree::Text(text)) => found.base64 = Some(text.clone()),
+            ("data_base64", Tree::Text(text)) => found.base64 = Some(text.to_string()),
             (_, Tree::Text(text)) => found.put(&mut event, name, text)?,
             (_, Tree::Number(digits)) if !CORE.contains(&name) => found.put(&mut event, name, digits)?,
             (_, Tree::Bool(b)) if !CORE.contains(&name) => found.put(&mut event, name, &b.to_string())?,
@@ -220,7 +220,7 @@ fn structured(body: &[u8], limits: &Limits) -> Result<Event, BadEvent> {
         (Some(data), None) => data,
         (None, Some(text)) => match STANDARD.decode(text.trim()) {
             Ok(bytes) if json => from_json(&bytes, limits)?,
-            Ok(bytes) => Tree::Text(String::from_utf8_lossy(&bytes).into_owned()),
+            Ok(bytes) => Tree::text(String::from_utf8_lossy(&bytes).into_owned()),
             Err(_) => return bad(Code::BadEventAttribute, "data_base64", "this is not base64"),
         },
         (None, None) => Tree::Null,
@@ -320,7 +320,7 @@ fn binary(
     event.data = match &found.content_type {
         _ if body.is_empty() => Tree::Null,
         Some(content_type) if !is_json(content_type) => {
-            Tree::Text(String::from_utf8_lossy(body).into_owned())
+            Tree::text(String::from_utf8_lossy(body).into_owned())
         }
         _ => from_json(body, limits)?,
     };

@@ -389,7 +389,7 @@ fn control_characters(tree: &Tree, path: &str, found: &mut Vec<Breach>) {
         Tree::Record(record) => {
             for (name, inner) in record.entries() {
                 let path =
-                    if path.is_empty() { name.local.clone() } else { format!("{path}.{}", name.local) };
+                    if path.is_empty() { name.local.to_string() } else { format!("{path}.{}", name.local) };
                 control_characters(inner, &path, found);
             }
         }

@@ -25,7 +25,7 @@ pub fn parse(text: &str, limits: &Limits) -> Result<Tree, FormatError> {
                 unescape(part)
                     .map_err(|what| FormatError::at(Code::MalformedForm, what, text.as_bytes(), offset))
             };
-            record.push(Name::plain(part(name)?), Tree::Text(part(value)?));
+            record.push(Name::plain(part(name)?), Tree::text(part(value)?));
         }
         offset += pair.len() + 1;
     }

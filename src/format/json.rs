@@ -8,6 +8,7 @@ use crate::{
     code::Code,
     tree::{Name, Record, Tree},
 };
+use compact_str::CompactString;
 use std::collections::HashSet;
 
 /// From how many members on duplicates are looked for in a hash set instead of one by one.
@@ -77,7 +78,7 @@ impl Parser<'_> {
         match self.peek() {
             Some(b'{') => self.object(depth + 1),
             Some(b'[') => self.array(depth + 1),
-            Some(b'"') => Ok(Tree::Text(self.string()?)),
+            Some(b'"') => Ok(Tree::text(self.string()?)),
             Some(b'-' | b'0'..=b'9') => self.number(),
             Some(b't') => self.word("true", Tree::Bool(true)),
             Some(b'f') => self.word("false", Tree::Bool(false)),
@@ -134,7 +135,7 @@ impl Parser<'_> {
             return Ok(Tree::Record(Record::new()));
         }
         let mut record = Record::with_capacity(USUAL_MEMBERS);
-        let mut seen: Option<HashSet<String>> = None;
+        let mut seen: Option<HashSet<CompactString>> = None;
         loop {
             self.skip_space();
             if self.peek() != Some(b'"') {
@@ -203,7 +204,7 @@ impl Parser<'_> {
         if digits.len() > self.limits.text.min(1_000) {
             return Err(self.over("a number of more than 1000 digits".to_owned()));
         }
-        Ok(Tree::Number(digits.to_owned()))
+        Ok(Tree::number(digits))
     }
 
     fn some_digits(&mut self) -> Result<(), FormatError> {
@@ -220,25 +221,33 @@ impl Parser<'_> {
         }
     }
 
-    fn string(&mut self) -> Result<String, FormatError> {
+    fn string(&mut self) -> Result<CompactString, FormatError> {
         self.at += 1;
-        let mut out = String::new();
+        let mut out = CompactString::const_new("");
         loop {
             let start = self.at;
             while self.peek().is_some_and(|b| b != b'"' && b != b'\\' && b >= 0x20) {
                 self.at += 1;
             }
             // Only ASCII bytes end the run, so it begins and ends on character boundaries.
-            out.push_str(self.text.get(start..self.at).unwrap_or_default());
-            if out.len() > self.limits.text {
+            let run = self.text.get(start..self.at).unwrap_or_default();
+            if out.len() + run.len() > self.limits.text {
                 return Err(self.over(format!("a text of more than {} bytes", self.limits.text)));
             }
             match self.peek() {
+                Some(b'"') if out.is_empty() => {
+                    self.at += 1;
+                    return Ok(CompactString::new(run));
+                }
                 Some(b'"') => {
                     self.at += 1;
+                    out.push_str(run);
                     return Ok(out);
                 }
-                Some(b'\\') => out.push(self.escape()?),
+                Some(b'\\') => {
+                    out.push_str(run);
+                    out.push(self.escape()?);
+                }
                 Some(_) => return Err(self.error("a control character stands in a text unescaped")),
                 None => return Err(self.unexpected("the closing `\"` of a text")),
             }
@@ -304,13 +313,13 @@ impl Parser<'_> {
     }
 }
 
-fn is_duplicate(record: &Record, seen: &mut Option<HashSet<String>>, name: &str) -> bool {
+fn is_duplicate(record: &Record, seen: &mut Option<HashSet<CompactString>>, name: &str) -> bool {
     if record.entries().len() < MANY_MEMBERS {
         return record.get_plain(name).is_some();
     }
     let seen =
         seen.get_or_insert_with(|| record.entries().iter().map(|(name, _)| name.local.clone()).collect());
-    !seen.insert(name.to_owned())
+    !seen.insert(name.into())
 }
 
 /// Writes compact JSON. Repeated names of a record become one member with a list; namespaces are left out.

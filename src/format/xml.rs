@@ -232,7 +232,7 @@ impl Builder<'_> {
             if open.record.get(&name).is_some() {
                 return Err(self.error(at, "an attribute occurs twice under two prefixes of one namespace"));
             }
-            open.record.push(name, Tree::Text(value.into_owned()));
+            open.record.push(name, Tree::text(value.into_owned()));
         }
         self.open.push(open);
         Ok(())
@@ -263,10 +263,10 @@ impl Builder<'_> {
         let tree = if open.nil && open.record.is_empty() {
             Tree::Null
         } else if open.record.is_empty() {
-            Tree::Text(open.text)
+            Tree::text(open.text)
         } else {
             if !blank {
-                open.record.push(Name::plain(TEXT), Tree::Text(open.text));
+                open.record.push(Name::plain(TEXT), Tree::text(open.text));
             }
             Tree::Record(open.record)
         };

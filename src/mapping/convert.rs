@@ -172,12 +172,12 @@ impl Conversion {
         typed: bool,
         fund: Option<&str>,
     ) -> Result<Option<Tree>, Refusal> {
-        let number = |digits: String| if typed { Tree::Number(digits) } else { Tree::Text(digits) };
+        let number = |digits: String| if typed { Tree::number(digits) } else { Tree::text(digits) };
         Ok(Some(match self {
             Conversion::AsIs => value.clone(),
             Conversion::Text(keys) => {
                 let text = joined(value, keys)?;
-                return Ok(text_out(text, keys)?.map(Tree::Text));
+                return Ok(text_out(text, keys)?.map(Tree::text));
             }
             Conversion::Integer { min, max } => number(within(whole(value)?, *min, *max)?.to_string()),
             Conversion::Decimal { places } => {
@@ -188,7 +188,7 @@ impl Conversion {
             Conversion::Date(pattern) => {
                 let date: civil::Date =
                     text_of(value)?.parse().or_else(|_| refuse("this is not a date YYYY-MM-DD"))?;
-                Tree::Text(
+                Tree::text(
                     strtime::format(pattern, date)
                         .or_else(|_| refuse("the date cannot be written by this pattern"))?,
                 )
@@ -196,30 +196,30 @@ impl Conversion {
             Conversion::Time { form, zone } => {
                 let moment = moment(text_of(value)?)?;
                 let pattern = match form {
-                    TimeForm::Rfc3339 => return Ok(Some(Tree::Text(moment.to_string()))),
+                    TimeForm::Rfc3339 => return Ok(Some(Tree::text(moment.to_string()))),
                     TimeForm::Iso8601 => "%Y-%m-%dT%H:%M:%S%.f%:z",
                     TimeForm::Pattern(pattern) => pattern,
                 };
-                Tree::Text(
+                Tree::text(
                     strtime::format(pattern, &moment.to_zoned(zone.clone()))
                         .or_else(|_| refuse("the moment cannot be written by this pattern"))?,
                 )
             }
             Conversion::Boolean { yes, no } => match value {
                 Tree::Bool(b) if typed && yes == "true" && no == "false" => Tree::Bool(*b),
-                Tree::Bool(true) => Tree::Text(yes.clone()),
-                Tree::Bool(false) => Tree::Text(no.clone()),
+                Tree::Bool(true) => Tree::text(yes.clone()),
+                Tree::Bool(false) => Tree::text(no.clone()),
                 other => return refuse(format!("{} stands where true or false is expected", other.kind())),
             },
             Conversion::Codes(list) => {
                 let word = text_of(value)?;
                 match list.system(word) {
-                    Some(code) => Tree::Text(code.to_owned()),
+                    Some(code) => Tree::text(code.to_owned()),
                     None => return unknown_code(list, "the platform's word is not in it"),
                 }
             }
-            Conversion::Check(check) => Tree::Text(checked(*check, text_of(value)?)?),
-            Conversion::Account { rules } => Tree::Text(account(rules, fund, text_of(value)?)?),
+            Conversion::Check(check) => Tree::text(checked(*check, text_of(value)?)?),
+            Conversion::Account { rules } => Tree::text(account(rules, fund, text_of(value)?)?),
         }))
     }
 
@@ -240,22 +240,22 @@ impl Conversion {
         if text.is_empty() {
             return Ok(None);
         }
-        let value = &Tree::Text(text.to_owned());
+        let value = &Tree::text(text.to_owned());
         Ok(Some(match self {
             Conversion::AsIs | Conversion::Text(_) => return Ok(None),
             Conversion::Integer { min, max } => Tree::integer(within(whole(value)?, *min, *max)?),
             Conversion::Decimal { places } => {
                 let digits = places_of(decimal(value)?, *places)?.normalize().to_string();
-                if kind == Kind::Number { Tree::Number(digits) } else { Tree::Text(digits) }
+                if kind == Kind::Number { Tree::number(digits) } else { Tree::text(digits) }
             }
             Conversion::Money(Money::Pence) => Tree::integer(whole(value)?),
             Conversion::Money(Money::Pounds) => Tree::integer(pence(decimal(value)?)?),
             Conversion::Date(pattern) => {
                 let date = civil::Date::strptime(pattern, text)
                     .or_else(|_| refuse("this is not a date of the row's pattern"))?;
-                Tree::Text(date.to_string())
+                Tree::text(date.to_string())
             }
-            Conversion::Time { form, zone } => Tree::Text(match form {
+            Conversion::Time { form, zone } => Tree::text(match form {
                 TimeForm::Rfc3339 => moment(text)?.to_string(),
                 TimeForm::Iso8601 => match text.parse::<Timestamp>() {
                     Ok(moment) => moment.to_string(),
@@ -269,11 +269,11 @@ impl Conversion {
                 _ => return refuse("this is neither of the two words of the row"),
             },
             Conversion::Codes(list) => match list.platform(text) {
-                Some(word) => Tree::Text(word.to_owned()),
+                Some(word) => Tree::text(word.to_owned()),
                 None => return unknown_code(list, "the system's code is not in it"),
             },
-            Conversion::Check(check) => Tree::Text(checked(*check, text)?),
-            Conversion::Account { rules } => Tree::Text(account(rules, fund, text)?),
+            Conversion::Check(check) => Tree::text(checked(*check, text)?),
+            Conversion::Account { rules } => Tree::text(account(rules, fund, text)?),
         }))
     }
 
@@ -421,7 +421,7 @@ fn joined(value: &Tree, keys: &TextKeys) -> Result<String, Refusal> {
                 false => Ok(parts.join(separator)),
             }
         }
-        (None, Tree::Number(digits)) => Ok(digits.clone()),
+        (None, Tree::Number(digits)) => Ok(digits.to_string()),
         _ => Ok(text_of(value)?.to_owned()),
     }
 }
@@ -479,6 +479,6 @@ fn text_in(text: &str, keys: &TextKeys) -> Result<Option<Tree>, Refusal> {
     }
     Ok(Some(match &keys.join {
         Some(separator) => Tree::List(text.split(separator.as_str()).map(Tree::text).collect()),
-        None => Tree::Text(bounded(text.to_owned(), keys)?),
+        None => Tree::text(bounded(text.to_owned(), keys)?),
     }))
 }

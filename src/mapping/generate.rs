@@ -181,7 +181,7 @@ impl<'m> Generator<'m> {
                 Tree::List((0..count).filter_map(|_| Some(self.value(items?, path, random))).collect())
             }
             Kind::Record => self.record(field, path, random),
-            Kind::Text => Tree::Text(text(field, accepts, random)),
+            Kind::Text => Tree::text(text(field, accepts, random)),
             Kind::Any => Tree::text("x"),
         }
     }
@@ -210,7 +210,7 @@ impl<'m> Generator<'m> {
                     rules.rows.iter().find(|row| row.get("fund").is_some_and(|own| own == fund))
                 && let Some(account) = account(rule, random)
             {
-                record.record_mut().set(&inner.name, Tree::Text(account));
+                record.record_mut().set(&inner.name, Tree::text(account));
             }
         }
         record
@@ -225,7 +225,7 @@ impl<'m> Generator<'m> {
                 && let Tree::List(items) = data.record_mut().entry(&list.name)
             {
                 for (index, item) in items.iter_mut().enumerate() {
-                    item.record_mut().set(&field.name.local, Tree::Text((index + 1).to_string()));
+                    item.record_mut().set(&field.name.local, Tree::text((index + 1).to_string()));
                 }
             }
         }
@@ -235,7 +235,7 @@ impl<'m> Generator<'m> {
             for (total, parts) in schema.sum_paths() {
                 let mut sum: i128 = 0;
                 shrink(data, parts.steps(), divisor, &mut sum);
-                *total.place(data, true) = Tree::Number(sum.to_string());
+                *total.place(data, true) = Tree::number(sum.to_string());
                 let names =
                     total.steps().iter().fold(String::new(), |path, step| below(&path, &step.name.local));
                 let largest = self.accepts.get(&names).and_then(|accepts| accepts.largest);
@@ -303,7 +303,7 @@ fn listed(field: &Field, accepts: &Accepts, random: &mut Random) -> Option<Tree>
         }
         (None, Some(values)) => random.pick(values).map(|text| match field.kind {
             Kind::Boolean => Tree::Bool(text == "true"),
-            Kind::Integer | Kind::Number => Tree::Number(text.clone()),
+            Kind::Integer | Kind::Number => Tree::number(text.clone()),
             Kind::Text | Kind::List | Kind::Record | Kind::Any => Tree::text(text),
         }),
     }
@@ -449,7 +449,7 @@ fn shrink(tree: &mut Tree, path: &[super::path::Step], divisor: i128, sum: &mut 
     match (tree, path.split_first()) {
         (Tree::Number(digits), None) => {
             let amount = (digits.parse::<i128>().unwrap_or(0) / divisor).max(1);
-            *digits = amount.to_string();
+            *digits = amount.to_string().into();
             *sum += amount;
         }
         (Tree::List(items), _) => items.iter_mut().for_each(|item| shrink(item, path, divisor, sum)),
@@ -469,7 +469,7 @@ fn clamp(tree: &mut Tree, part: &[super::path::Step], whole: &[super::path::Step
         }
         (tree @ Tree::Record(_), Some(_), Some(_)) => {
             let names = |path: &[super::path::Step]| -> Vec<String> {
-                path.iter().map(|step| step.name.local.clone()).collect()
+                path.iter().map(|step| step.name.local.to_string()).collect()
             };
             let amount = |names: &[String]| {
                 let names: Vec<&str> = names.iter().map(String::as_str).collect();
@@ -481,7 +481,7 @@ fn clamp(tree: &mut Tree, part: &[super::path::Step], whole: &[super::path::Step
                 let place = names(part)
                     .iter()
                     .fold(tree, |tree, name| tree.record_mut().entry(&Name::plain(name.as_str())));
-                *place = Tree::Number(most.to_string());
+                *place = Tree::number(most.to_string());
             }
         }
         _ => {}

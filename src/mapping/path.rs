@@ -218,7 +218,10 @@ impl Step {
 
     /// The name of the nth of a numbered series.
     pub fn numbered(&self, number: usize) -> Name {
-        Name { space: self.name.space.clone(), local: self.name.local.replace("{n}", &number.to_string()) }
+        Name {
+            space: self.name.space.clone(),
+            local: self.name.local.replace("{n}", &number.to_string()).into(),
+        }
     }
 
     fn place<'t>(&self, tree: &'t mut Tree, list: bool) -> &'t mut Tree {

@@ -37,7 +37,7 @@ pub fn run(mapping: &Mapping, document: &Tree, context: Context<'_>) -> (NewEven
                 let failure = Failure {
                     code: Code::WrongShape,
                     line: 0,
-                    field: root.local.clone(),
+                    field: root.local.to_string(),
                     what: format!("the document's root is {found}, the mapping is for `{root}`"),
                     value: None,
                 };
@@ -187,7 +187,7 @@ impl<'a> Reader<'a> {
             Input::Value(name) => self.context.values.get(name).map(Tree::text),
             Input::Cause(path) => self.context.cause.and_then(|cause| path.find(cause)).cloned(),
             Input::Template(template) => match template.render(scope) {
-                Ok(text) => Some(Tree::Text(text)),
+                Ok(text) => Some(Tree::text(text)),
                 Err(failed) => {
                     self.failures.push(row.failure(Code::TemplateFailed, failed.0, None));
                     return;
@@ -247,7 +247,7 @@ impl<'a> Reader<'a> {
 /// A default or a constant as the type that the event's schema gives the field.
 fn in_event_terms(conversion: &Conversion, kind: Kind, text: &str) -> Tree {
     match kind {
-        Kind::Integer | Kind::Number => Tree::Number(text.trim().to_owned()),
+        Kind::Integer | Kind::Number => Tree::number(text.trim().to_owned()),
         Kind::Boolean => Tree::Bool(text == "true"),
         Kind::Text | Kind::List | Kind::Record => Tree::text(text),
         Kind::Any => typed_as(conversion, text),
@@ -268,7 +268,7 @@ fn walk(known: &Known, tree: &Tree, prefix: &mut Vec<String>, found: &mut Vec<St
         Tree::List(items) => items.iter().for_each(|item| walk(known, item, prefix, found)),
         Tree::Record(record) => {
             for (name, tree) in record.entries().iter().filter(|(name, _)| name.local != TEXT) {
-                prefix.push(name.local.clone());
+                prefix.push(name.local.to_string());
                 match known.inside(&name.local) {
                     Some(deeper) => walk(deeper, tree, prefix, found),
                     None => {

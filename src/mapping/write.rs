@@ -132,7 +132,7 @@ impl<'a> Writer<'a> {
             self.rows(rows, item, &mut inside, scope);
             if let Some((separator, max)) = packed {
                 inside = match pack(&inside, separator, max, &cuttable(rows)) {
-                    Ok(text) => Tree::Text(text),
+                    Ok(text) => Tree::text(text),
                     Err((code, what)) => {
                         self.failures.push(row.failure(code, what, None));
                         continue;
@@ -187,7 +187,7 @@ impl<'a> Writer<'a> {
             Input::Value(name) => self.context.values.get(name).map(Tree::text),
             Input::Cause(path) => self.context.cause.and_then(|cause| path.find(cause)).cloned(),
             Input::Template(template) => match template.render(scope) {
-                Ok(text) => Some(Tree::Text(text)),
+                Ok(text) => Some(Tree::text(text)),
                 Err(failed) => {
                     self.failures.push(row.failure(Code::TemplateFailed, failed.0, None));
                     return;
@@ -302,7 +302,7 @@ pub fn step_of(row: &Row, event_value: &Tree, document_value: &Tree) -> Step {
 pub fn typed_as(conversion: &super::convert::Conversion, text: &str) -> Tree {
     use super::convert::Conversion;
     match conversion {
-        Conversion::Integer { .. } | Conversion::Money(_) => Tree::Number(text.trim().to_owned()),
+        Conversion::Integer { .. } | Conversion::Money(_) => Tree::number(text.trim().to_owned()),
         Conversion::Boolean { .. } if matches!(text, "true" | "false") => Tree::Bool(text == "true"),
         _ => Tree::text(text),
     }

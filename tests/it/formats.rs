@@ -316,13 +316,13 @@ fn shape(random: &mut packhorse::mapping::generate::Random, depth: u32) -> Tree 
         0 => Tree::Null,
         1 => Tree::Bool(random.one_in(2)),
         2 => Tree::integer(random.bits() as i64),
-        3 => Tree::Number(format!(
+        3 => Tree::number(format!(
             "{}.{}e{}",
             random.between(0, 99),
             random.between(0, 99),
             random.between(0, 20)
         )),
-        4 => Tree::Text(text(random)),
+        4 => Tree::text(text(random)),
         5 => Tree::List((0..random.between(0, 4)).map(|_| shape(random, depth + 1)).collect()),
         _ => {
             let mut record = Record::new();
