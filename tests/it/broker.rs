@@ -236,9 +236,8 @@ async fn the_topology_that_the_commands_make_is_the_one_that_the_bridge_wants() 
     assert!(site.start().await.stop().await);
 }
 
-/// The council's own broker is another vhost: events go there and come from there as they are.
-#[tokio::test]
-async fn events_cross_between_two_brokers_both_ways_once_each() {
+/// The council's own broker is another vhost, with a queue for each way.
+async fn with_a_broker_of_the_council() -> (crate::support::Vhost, Site) {
     let council = crate::support::Vhost::new(Broker::shared()).await;
     council.queue("payments.succeeded").await;
     council.queue("platform.outbox").await;
@@ -248,6 +247,13 @@ async fn events_cross_between_two_brokers_both_ways_once_each() {
         council.address()
     ))
     .await;
+    (council, site)
+}
+
+/// Events go there and come from there as they are.
+#[tokio::test]
+async fn events_cross_between_two_brokers_both_ways_once_each() {
+    let (council, site) = with_a_broker_of_the_council().await;
     let bridge = site.start().await;
     for number in 0..50 {
         site.vhost.say("payment.succeeded.v1", &format!("event-{number}"), &paid(number)).await;
@@ -287,15 +293,7 @@ async fn events_cross_between_two_brokers_both_ways_once_each() {
 #[tokio::test]
 async fn a_crash_in_the_middle_of_a_stream_between_brokers_loses_nothing_and_the_account_closes() {
     const COUNT: usize = 3_000;
-    let council = crate::support::Vhost::new(Broker::shared()).await;
-    council.queue("payments.succeeded").await;
-    council.queue("platform.outbox").await;
-    let user = Broker::shared().user;
-    let site = Site::new(&format!(
-        "[adapters.council-broker]\nsettings = {{ addresses = \"{}\", username = \"{user}\", password = \"file:$FOLDER/secrets/broker\", payments_queue = \"payments.succeeded\", updates_queue = \"platform.outbox\" }}\n",
-        council.address()
-    ))
-    .await;
+    let (council, site) = with_a_broker_of_the_council().await;
     site.good(&["topology", "apply"]).await;
     let queue = "packhorse.council-broker.payments";
     let bodies: Vec<(String, Vec<u8>)> = (0..COUNT)
