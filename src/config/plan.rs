@@ -2,7 +2,7 @@
 //!
 //! A plan holds nothing of a council; an [`super::Instance`] is a plan with a council's settings.
 
-use super::raw::adapter::{Algorithm, BodyIs, KeyEncoding, Makes, Meaning, Output, Repeat};
+use super::raw::adapter::{Algorithm, BodyIs, KeyEncoding, Makes, Meaning, Output, Repeat, SecretIn};
 use crate::{
     event::{Accept, schema::EventSchema},
     format::{Format, Namespaces},
@@ -102,7 +102,13 @@ pub enum LoginKind {
     /// A header.
     Header { name: Template, value: String },
     /// OAuth 2.0 client credentials.
-    Oauth2 { token_url: Template, client_id: Template, client_secret: String, scope: Option<String> },
+    Oauth2 {
+        token_url: Template,
+        client_id: Template,
+        client_secret: String,
+        secret_in: SecretIn,
+        scope: Option<String>,
+    },
 }
 
 /// A system that is a broker.

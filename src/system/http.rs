@@ -7,6 +7,7 @@ use crate::{
     config::{
         Instance,
         plan::{Http, LoginKind, Request, Tls},
+        raw::adapter::SecretIn,
         secrets::SecretRef,
     },
     format::Format,
@@ -333,7 +334,7 @@ impl HttpSystem {
 
     /// A token by client credentials, kept until four fifths of its life are over. One request at a time asks for it.
     async fn oauth2(&self) -> Result<SecretString, Failure> {
-        let Some(LoginKind::Oauth2 { token_url, client_id, client_secret, scope }) =
+        let Some(LoginKind::Oauth2 { token_url, client_id, client_secret, secret_in, scope }) =
             self.plan().and_then(|plan| plan.login.as_ref()).map(|login| &login.how)
         else {
             return Err(Failure::not_done(Code::LoginRefused, "no OAuth 2.0 login is set"));
@@ -346,11 +347,11 @@ impl HttpSystem {
         let id = text(&self.instance, client_id)?;
         let secret = sign::secret(&self.instance, client_secret)?;
         let encode = crate::template::percent_encode;
-        let mut form = format!(
-            "grant_type=client_credentials&client_id={}&client_secret={}",
-            encode(&id),
-            encode(secret.expose_secret())
-        );
+        let (id, secret) = (encode(&id), SecretString::from(encode(secret.expose_secret())));
+        let mut form = "grant_type=client_credentials".to_owned();
+        if *secret_in == SecretIn::Form {
+            form.push_str(&format!("&client_id={id}&client_secret={}", secret.expose_secret()));
+        }
         if let Some(scope) = scope {
             form.push_str(&format!("&scope={}", encode(scope)));
         }
@@ -362,8 +363,11 @@ impl HttpSystem {
             let what = format!("no token from the login server {host}: {what}");
             Failure::not_done(Code::LoginRefused, what)
         };
-        let request =
+        let mut request =
             self.pooled.post(url).header("content-type", "application/x-www-form-urlencoded").body(form);
+        if *secret_in == SecretIn::Basic {
+            request = request.basic_auth(id, Some(secret.expose_secret()));
+        }
         let response = request.send().await.map_err(|error| {
             let failure = self.failed(&host, &error, true);
             match failure.code == Code::TlsFailed {

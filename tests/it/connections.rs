@@ -220,17 +220,23 @@ async fn a_certificate_without_its_key_is_told_and_not_left_out() {
     );
 }
 
-/// A login server that gives numbered tokens to whoever has the right secret.
+/// A login server that gives numbered tokens to whoever has the right secret: in the header, as RFC 6749 s.2.3.1 wants it,
+/// or below `/form` in the body, and nowhere else.
 async fn token_server(given: Arc<AtomicU32>, answer: &'static str) -> Server {
     let handler = move |request: &Request| {
-        let form = request.form();
-        let wanted = [
-            ("grant_type", "client_credentials"),
-            ("client_id", "the bridge"),
-            ("client_secret", "the-key-of-the-ledger"),
-            ("scope", "payments:write"),
-        ];
-        match wanted.iter().all(|(name, value)| form.contains(&((*name).to_owned(), (*value).to_owned()))) {
+        use base64::{Engine as _, engine::general_purpose::STANDARD};
+        let mut form = request.form();
+        form.sort();
+        let mut wanted = vec![("grant_type", "client_credentials"), ("scope", "payments:write")];
+        let by_form = request.path.starts_with("/form/");
+        if by_form {
+            wanted.extend([("client_id", "the bridge"), ("client_secret", "the-key-of-the-ledger")]);
+            wanted.sort_unstable();
+        }
+        let form: Vec<(&str, &str)> =
+            form.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let login = format!("Basic {}", STANDARD.encode("the%20bridge:the-key-of-the-ledger"));
+        match form == wanted && by_form != (request.header("authorization") == Some(&login)) {
             true => {
                 let number = given.fetch_add(1, Ordering::SeqCst) + 1;
                 Answer::of(200, "application/json", answer.replace("$N", &number.to_string()))
@@ -281,6 +287,19 @@ async fn a_token_serves_many_messages_and_is_renewed_when_it_is_taken_back() {
     assert_eq!(given.load(Ordering::SeqCst), 2);
     let log = log(&site);
     assert!(!log.contains("the-key-of-the-ledger") && !log.contains("token-"), "{log}");
+}
+
+#[tokio::test]
+async fn a_login_server_that_wants_the_secret_in_the_body_gets_it_there() {
+    let given = Arc::new(AtomicU32::new(0));
+    let (tokens, server) =
+        (token_server(given.clone(), TOKEN).await, for_token(Arc::new(AtomicU32::new(1))).await);
+    let login = oauth2(&format!("{}/form", tokens.url)).replace("scope =", "secret_in = \"form\", scope =");
+    let site = ledger(&server.url, "", &login).await;
+    let running = site.run().await;
+    pay(&site, 1).await;
+    ends_well(&site, running, 1).await;
+    assert_eq!(given.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test]

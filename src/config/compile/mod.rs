@@ -217,6 +217,7 @@ impl<'a> Compiler<'a> {
                     &under(at, &["oauth2", "client_id"]),
                 )?,
                 client_secret: oauth2.client_secret.clone(),
+                secret_in: oauth2.secret_in,
                 scope: oauth2.scope.clone(),
             });
         }

@@ -134,8 +134,22 @@ pub struct Oauth2Keys {
     pub client_id: String,
     /// Its secret: the name of a secret setting.
     pub client_secret: String,
+    /// How client and secret are shown to the login server. Default: `basic`.
+    #[serde(default)]
+    pub secret_in: SecretIn,
     /// The scope to ask for.
     pub scope: Option<String>,
+}
+
+/// Where an OAuth 2.0 client shows its secret (RFC 6749 s.2.3.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum SecretIn {
+    /// In the header, by HTTP Basic: every login server must take that.
+    #[default]
+    Basic,
+    /// In the body, beside the grant: for login servers that take nothing else.
+    Form,
 }
 
 /// A system that is a broker.

@@ -377,7 +377,7 @@ impl<'a> Compiler<'a> {
         let mut offset = 0;
         for step in path.steps() {
             let name = &step.name.local;
-            match field.fields.iter().find(|f| &f.name == name) {
+            match field.fields.iter().find(|f| f.name == name) {
                 Some(next) => {
                     let several = step.which != super::path::Which::One;
                     if several != (next.kind == Kind::List) {
