@@ -102,14 +102,16 @@ impl HttpSystem {
             if let Some(tls) = &plan.tls {
                 builder = with_tls(builder, &instance, tls)?;
             }
-            builder.build().map_err(|error| match &plan.tls {
-                None => bad(error.to_string()),
-                Some(_) => {
-                    let why = caused_by::<rustls::Error>(&error)
-                        .map_or(error.to_string(), rustls::Error::to_string);
-                    let what = format!("{}: the certificates cannot be used: {why}", instance.name);
-                    Failure::not_done(Code::TlsFailed, what)
-                }
+            builder.build().map_err(|error| {
+                let what = match &plan.tls {
+                    // A machine without any authorities, mostly: the package ca-certificates brings them.
+                    None => "TLS cannot be made ready",
+                    Some(_) => "the certificates cannot be used",
+                };
+                Failure::not_done(
+                    Code::TlsFailed,
+                    format!("{}: {what}: {}", instance.name, innermost(&error)),
+                )
             })
         };
         let rates = instance
@@ -563,6 +565,15 @@ fn is_of_a_certificate(alert: rustls::AlertDescription) -> bool {
             | Alert::AccessDenied
             | Alert::DecryptError
     )
+}
+
+/// What lies below everything else in the chain of causes.
+fn innermost(error: &reqwest::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
 }
 
 /// The first error of a type in the chain of causes.
