@@ -27,6 +27,9 @@ pub const EVENTS: &str = "platform.events";
 pub const UPDATES: &str = "platform.updates";
 /// How often a message may be given back before the broker itself gives it up: practically never.
 const DELIVERY_LIMIT: i32 = 100_000;
+/// The same for dead letters, as high as it goes: whoever looks at them takes them and gives them back, and what exceeds the
+/// limit there is gone. RabbitMQ before 4.0 knows no word for "none".
+const LOOKS_AT_DEAD_LETTERS: i32 = i32::MAX;
 
 /// The names of a bridge's own exchanges and queues.
 #[derive(Debug, Clone)]
@@ -427,9 +430,10 @@ impl Hand {
 }
 
 fn quorum(dead_letters: Option<String>) -> Vec<(&'static str, Argument)> {
+    let limit = if dead_letters.is_some() { DELIVERY_LIMIT } else { LOOKS_AT_DEAD_LETTERS };
     let mut arguments = vec![
         ("x-queue-type", Argument::Text("quorum".to_owned())),
-        ("x-delivery-limit", Argument::Number(i64::from(DELIVERY_LIMIT))),
+        ("x-delivery-limit", Argument::Number(i64::from(limit))),
         ("x-overflow", Argument::Text("reject-publish".to_owned())),
     ];
     if let Some(exchange) = dead_letters {
