@@ -154,12 +154,7 @@ impl Deliverer {
         let mut delays = Delays::new(Duration::from_millis(200), Duration::from_secs(15));
         while !self.stop.is_cancelled() {
             let window = self.route.plan.window as usize;
-            // While the broker is away this waits for it, which must not hold up a stop.
-            let opened = tokio::select! {
-                () = self.stop.cancelled() => return,
-                opened = Lane::open(&self.link, &self.route.queue, window, &tag) => opened,
-            };
-            match opened {
+            match Lane::open(&self.link, &self.route.queue, window, &tag, &self.stop).await {
                 Ok(None) => return,
                 Ok(Some(lane)) => {
                     delays.reset();

@@ -4,7 +4,7 @@
 //! consumer, a dead channel and an acknowledgement that did not count are all the same: the lane is lost, and what it
 //! held comes again.
 
-use super::{BrokerError, Link, link::CALL, link::Live, message::Properties};
+use super::{BrokerError, Link, link::Live, message::Properties};
 use crate::code::Code;
 use bytes::Bytes;
 use futures_util::{FutureExt as _, StreamExt as _};
@@ -18,6 +18,7 @@ use lapin::{
 };
 use std::time::Duration;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 /// A message as delivered.
 #[derive(Debug)]
@@ -56,7 +57,8 @@ pub struct Lane {
 }
 
 impl Lane {
-    /// Begins to consume a queue.
+    /// Begins to consume a queue; `None` when we are stopping. While the broker is away it waits for it, which does not
+    /// hold up a stop.
     ///
     /// # Errors
     /// What the broker or the network says.
@@ -65,7 +67,15 @@ impl Lane {
         queue: &str,
         window: usize,
         tag: &str,
+        stop: &CancellationToken,
     ) -> Result<Option<Lane>, BrokerError> {
+        tokio::select! {
+            () = stop.cancelled() => Ok(None),
+            begun = Lane::begin(link, queue, window, tag) => begun,
+        }
+    }
+
+    async fn begin(link: &Link, queue: &str, window: usize, tag: &str) -> Result<Option<Lane>, BrokerError> {
         let Some(live) = link.live().await else { return Ok(None) };
         let channel = live.channel().await?;
         let prefetch = u16::try_from(window.saturating_mul(2)).unwrap_or(u16::MAX).max(1);
@@ -77,14 +87,8 @@ impl Lane {
                 .basic_consume(name(queue), name(tag), BasicConsumeOptions::default(), FieldTable::default())
                 .await
         };
-        match timeout(CALL, begin).await {
-            Ok(Ok(consumer)) => Ok(Some(Lane { channel, consumer, live, tag: tag.to_owned(), window })),
-            Ok(Err(error)) => Err(BrokerError::of(&format!("consuming {queue}"), &error)),
-            Err(_) => {
-                live.dead.cancel();
-                Err(BrokerError::new(Code::BrokerUnreachable, format!("consuming {queue}: no answer")))
-            }
-        }
+        let consumer = live.call(&format!("consuming {queue}"), begin).await?;
+        Ok(Some(Lane { channel, consumer, live, tag: tag.to_owned(), window }))
     }
 
     /// The next deliveries: waits for one, then takes what else is there, up to the window.
@@ -113,12 +117,6 @@ impl Lane {
     /// # Errors
     /// The lane is lost; what was not settled comes again.
     pub async fn settle(&self, settled: Vec<(Delivery, Settle)>) -> Result<(), BrokerError> {
-        let lost = || {
-            BrokerError::new(
-                Code::BrokerUnreachable,
-                "an acknowledgement did not count: the channel is stale",
-            )
-        };
         let all = settled.iter().all(|(_, settle)| *settle == Settle::Ack);
         let calls = async {
             if all
@@ -128,28 +126,13 @@ impl Lane {
                 return last.acker.ack(BasicAckOptions { multiple: true }).await;
             }
             for (delivery, settle) in &settled {
-                let counted = match settle {
-                    Settle::Ack => delivery.acker.ack(BasicAckOptions::default()).await?,
-                    Settle::GiveBack => {
-                        delivery.acker.nack(BasicNackOptions { requeue: true, multiple: false }).await?
-                    }
-                    Settle::Reject => delivery.acker.reject(BasicRejectOptions { requeue: false }).await?,
-                };
-                if !counted {
+                if !delivery.settle(*settle).await? {
                     return Ok(false);
                 }
             }
             Ok(true)
         };
-        match self.live.unless_dead(timeout(CALL, calls)).await? {
-            Ok(Ok(true)) => Ok(()),
-            Ok(Ok(false)) => Err(lost()),
-            Ok(Err(error)) => Err(BrokerError::of("acknowledging", &error)),
-            Err(_) => {
-                self.live.dead.cancel();
-                Err(lost())
-            }
-        }
+        counted(self.live.call("acknowledging", calls).await?)
     }
 
     /// Stops consuming and gives back what has been delivered and not taken.
@@ -169,6 +152,22 @@ impl Lane {
 
 /// For giving back what was not begun.
 const COURTESY: Duration = Duration::from_secs(5);
+
+impl Delivery {
+    /// Settles it; whether that counted.
+    async fn settle(&self, settle: Settle) -> lapin::Result<bool> {
+        match settle {
+            Settle::Ack => self.acker.ack(BasicAckOptions::default()).await,
+            Settle::GiveBack => self.acker.nack(BasicNackOptions { requeue: true, multiple: false }).await,
+            Settle::Reject => self.acker.reject(BasicRejectOptions { requeue: false }).await,
+        }
+    }
+}
+
+fn counted(counted: bool) -> Result<(), BrokerError> {
+    let what = "an acknowledgement did not count: the channel is stale";
+    counted.then_some(()).ok_or_else(|| BrokerError::new(Code::BrokerUnreachable, what))
+}
 
 fn delivery(next: Option<lapin::Result<lapin::message::Delivery>>) -> Result<Delivery, BrokerError> {
     match next {
@@ -191,6 +190,7 @@ fn delivery(next: Option<lapin::Result<lapin::message::Delivery>>) -> Result<Del
 /// Looks through a queue by taking its messages and giving them back, or acknowledging some: for dead letters.
 pub struct Browser {
     channel: Channel,
+    live: Live,
     queue: String,
 }
 
@@ -203,7 +203,7 @@ impl Browser {
         let Some(live) = link.live().await else {
             return Err(BrokerError::new(Code::BrokerUnreachable, "we are stopping"));
         };
-        Ok(Browser { channel: live.channel().await?, queue: queue.to_owned() })
+        Ok(Browser { channel: live.channel().await?, live, queue: queue.to_owned() })
     }
 
     /// The next message, and how many are behind it; `None` at the end. It stays with us until it is settled or the
@@ -212,17 +212,13 @@ impl Browser {
     /// # Errors
     /// What the broker or the network says.
     pub async fn next(&self) -> Result<Option<(Delivery, u32)>, BrokerError> {
-        match timeout(CALL, self.channel.basic_get(name(&self.queue), BasicGetOptions::default())).await {
-            Ok(Ok(None)) => Ok(None),
-            Ok(Ok(Some(message))) => {
+        let get = self.channel.basic_get(name(&self.queue), BasicGetOptions::default());
+        match self.live.call(&format!("looking through {}", self.queue), get).await? {
+            None => Ok(None),
+            Some(message) => {
                 let behind = message.message_count;
                 Ok(Some((delivery(Some(Ok(message.delivery)))?, behind)))
             }
-            Ok(Err(error)) => Err(BrokerError::of(&format!("looking through {}", self.queue), &error)),
-            Err(_) => Err(BrokerError::new(
-                Code::BrokerUnreachable,
-                format!("looking through {}: no answer", self.queue),
-            )),
         }
     }
 
@@ -231,27 +227,12 @@ impl Browser {
     /// # Errors
     /// What the broker or the network says; the message comes again.
     pub async fn settle(&self, delivery: &Delivery, settle: Settle) -> Result<(), BrokerError> {
-        let call = async {
-            match settle {
-                Settle::Ack => delivery.acker.ack(BasicAckOptions::default()).await,
-                Settle::GiveBack => {
-                    delivery.acker.nack(BasicNackOptions { requeue: true, multiple: false }).await
-                }
-                Settle::Reject => delivery.acker.reject(BasicRejectOptions { requeue: false }).await,
-            }
-        };
-        match timeout(CALL, call).await {
-            Ok(Ok(true)) => Ok(()),
-            Ok(Ok(false)) | Err(_) => {
-                Err(BrokerError::new(Code::BrokerUnreachable, "an acknowledgement did not count"))
-            }
-            Ok(Err(error)) => Err(BrokerError::of("acknowledging", &error)),
-        }
+        counted(self.live.call("acknowledging", delivery.settle(settle)).await?)
     }
 
     /// Gives everything back that has not been settled.
     pub async fn close(self) {
-        let _ = timeout(CALL, self.channel.close(200, "done".into())).await;
+        let _ = self.live.call("closing a channel", self.channel.close(200, "done".into())).await;
     }
 }
 

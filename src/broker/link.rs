@@ -32,7 +32,7 @@ pub fn first_contact(broker: &Broker) -> Duration {
     (HANDSHAKE + Duration::from_secs(2)) * u32::try_from(broker.addresses.len()).unwrap_or(1).max(1)
 }
 /// For opening a channel and for single calls on it.
-pub const CALL: Duration = Duration::from_secs(15);
+const CALL: Duration = Duration::from_secs(15);
 
 /// A connection that is there, while it is.
 #[derive(Clone)]
@@ -104,15 +104,25 @@ impl Live {
     /// # Errors
     /// What the broker or the network says; the connection counts as dead then.
     pub async fn channel(&self) -> Result<Channel, BrokerError> {
-        match self.unless_dead(timeout(CALL, self.connection.create_channel())).await? {
-            Ok(Ok(channel)) => Ok(channel),
-            Ok(Err(error)) => {
-                self.dead.cancel();
-                Err(BrokerError::of("opening a channel", &error))
-            }
+        let channel = self.call("opening a channel", self.connection.create_channel()).await;
+        channel.inspect_err(|_| self.dead.cancel())
+    }
+
+    /// Makes one call of the broker. A connection on which none comes back in time counts as dead.
+    ///
+    /// # Errors
+    /// What the broker or the network says, or that there was no answer.
+    pub async fn call<T>(
+        &self,
+        doing: &str,
+        call: impl Future<Output = lapin::Result<T>>,
+    ) -> Result<T, BrokerError> {
+        match self.unless_dead(timeout(CALL, call)).await? {
+            Ok(done) => done.map_err(|error| BrokerError::of(doing, &error)),
             Err(_) => {
                 self.dead.cancel();
-                Err(BrokerError::new(Code::BrokerUnreachable, "opening a channel: no answer within 15 s"))
+                let what = format!("{doing}: no answer within {} s", CALL.as_secs());
+                Err(BrokerError::new(Code::BrokerUnreachable, what))
             }
         }
     }

@@ -4,7 +4,7 @@
 //! window at a time, and when all confirms of the window are in, all its returns are in as well, on one confirm or
 //! another: they are matched to their messages by content.
 
-use super::{BrokerError, Link, Message, link::Live, message::Properties, sentence};
+use super::{BrokerError, Link, Message, link::Live, message::Properties};
 use crate::{code::Code, retry::Delays};
 use bytes::Bytes;
 use lapin::{
@@ -187,15 +187,8 @@ impl Publisher {
             return Err(BrokerError::new(Code::BrokerUnreachable, "we are stopping"));
         };
         let channel = live.channel().await?;
-        let confirm = channel.confirm_select(ConfirmSelectOptions::default());
-        match timeout(super::link::CALL, confirm).await {
-            Ok(Ok(())) => Ok(Slot { channel, live }),
-            Ok(Err(error)) => Err(BrokerError::new(
-                Code::BrokerUnreachable,
-                format!("turning on confirms: {}", sentence(&error)),
-            )),
-            Err(_) => Err(BrokerError::new(Code::BrokerUnreachable, "turning on confirms: no answer")),
-        }
+        live.call("turning on confirms", channel.confirm_select(ConfirmSelectOptions::default())).await?;
+        Ok(Slot { channel, live })
     }
 }
 

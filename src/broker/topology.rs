@@ -4,7 +4,7 @@
 //! would drop messages at its own of 20), dead-lettering at least once, which needs `reject-publish` and a target that
 //! routes.
 
-use super::{BrokerError, Link, link::CALL, link::Live};
+use super::{BrokerError, Link, link::Live};
 use crate::{
     code::Code,
     config::{Config, TIERS, units},
@@ -19,7 +19,6 @@ use lapin::{
 };
 use serde_json::{Value, json};
 use std::time::Duration;
-use tokio::time::timeout;
 
 /// The exchange on which the platform publishes its events.
 pub const EVENTS: &str = "platform.events";
@@ -330,17 +329,15 @@ impl Topology {
     pub async fn depth(live: &Live, queue: &str) -> Result<Option<u32>, BrokerError> {
         let channel = live.channel().await?;
         let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-        match timeout(CALL, channel.queue_declare(name(queue), options, FieldTable::default())).await {
-            Ok(Ok(queue)) => {
+        let declare = channel.queue_declare(name(queue), options, FieldTable::default());
+        match live.call("asking for a queue", declare).await {
+            Ok(queue) => {
                 let count = queue.message_count();
-                let _ = timeout(CALL, channel.close(200, "done".into())).await;
+                let _ = live.call("closing a channel", channel.close(200, "done".into())).await;
                 Ok(Some(count))
             }
-            Ok(Err(error)) => match BrokerError::of("asking for a queue", &error) {
-                error if error.code == Code::TopologyMissing => Ok(None),
-                error => Err(error),
-            },
-            Err(_) => Err(BrokerError::new(Code::BrokerUnreachable, "asking for a queue: no answer")),
+            Err(error) if error.code == Code::TopologyMissing => Ok(None),
+            Err(error) => Err(error),
         }
     }
 
@@ -413,16 +410,13 @@ impl Hand {
             Some(channel) => channel,
             None => self.live.channel().await?,
         };
-        let error = match timeout(CALL, call(&channel)).await {
-            Ok(Ok(())) => {
+        let error = match self.live.call(&subject, call(&channel)).await {
+            Ok(()) => {
                 self.channel = Some(channel);
                 None
             }
-            Ok(Err(error)) => match BrokerError::of(&subject, &error) {
-                error if error.code == Code::BrokerUnreachable => return Err(error),
-                error => Some(error),
-            },
-            Err(_) => return Err(BrokerError::new(Code::BrokerUnreachable, format!("{subject}: no answer"))),
+            Err(error) if error.code == Code::BrokerUnreachable => return Err(error),
+            Err(error) => Some(error),
         };
         self.findings.push(Finding { subject, error });
         Ok(())

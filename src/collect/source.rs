@@ -182,12 +182,7 @@ impl Collector {
         };
         let mut delays = Delays::new(Duration::from_millis(200), Duration::from_secs(15));
         while !self.stop.is_cancelled() {
-            // While the broker is away this waits for it, which must not hold up a stop.
-            let opened = tokio::select! {
-                () = self.stop.cancelled() => return,
-                opened = Lane::open(&system.link, &queue, WINDOW, &self.route.id) => opened,
-            };
-            match opened {
+            match Lane::open(&system.link, &queue, WINDOW, &self.route.id, &self.stop).await {
                 Ok(None) => return,
                 Ok(Some(lane)) => {
                     delays.reset();
