@@ -59,6 +59,7 @@ codes! {
     WrongMapping = "PH0206", "a mapping that does not fit its route";
     GuardIncomplete = "PH0207", "`repeat = \"guard\"` without its guard";
     UnreachableAnswer = "PH0208", "an answer that can never be chosen";
+    NameNotUnique = "PH0209", "a file name that is the same each time";
     // 03: mappings
     UnknownEventField = "PH0301", "a field that the event's schema does not have";
     BadPath = "PH0302", "not a path";
@@ -111,6 +112,8 @@ codes! {
     WrongShape = "PH1208", "a document of another shape than the mapping's";
     ResultBreaksSchema = "PH1209", "a mapped event that its schema refuses";
     NoMappingApplies = "PH1210", "an answer that no mapping is for";
+    ReportUnmatched = "PH1211", "a report about something that was not sent from here";
+    DateRefused = "PH1212", "a day on which nothing is processed";
     // 20: sending
     SystemUnreachable = "PH2001", "a system cannot be reached";
     SystemRefuses = "PH2002", "a system refuses what was sent";
@@ -127,6 +130,7 @@ codes! {
     StillOpen = "PH2013", "an earlier one of the same is still open";
     RetriesExhausted = "PH2014", "tried as often as the route allows";
     AlreadyConcluded = "PH2015", "an earlier one of the same has been concluded";
+    BatchNotWritten = "PH2016", "a batch that cannot be written yet";
     // 21: receiving
     SignatureMissing = "PH2101", "a request without its signature";
     SignatureWrong = "PH2102", "a request whose signature does not fit";
@@ -157,6 +161,7 @@ codes! {
     AccountDiffers = "PH5003", "the account does not close";
     UnknownCodeAsked = "PH5004", "no such code";
     ClockWrong = "PH5005", "a clock that is wrong";
+    NoSuchBatch = "PH5010", "no such batch, or none that can be sealed";
 }
 
 impl Code {

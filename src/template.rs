@@ -49,7 +49,7 @@ pub struct Scope<'a> {
 
 /// The names a template may use at its top.
 pub const NAMES: &[&str] =
-    &["event", "document", "cause", "item", "settings", "values", "now", "nonce", "cursor", "page"];
+    &["event", "document", "cause", "item", "settings", "values", "now", "nonce", "cursor", "page", "batch", "file", "group", "groups"];
 
 /// How what a template inserts is escaped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

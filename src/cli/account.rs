@@ -66,7 +66,7 @@ impl Account {
                 println!(
                     "{}",
                     json!({ "schema": "packhorse.account/v1", "route": line.route, "taken": line.taken,
-                            "delivered": line.delivered, "waiting": line.waiting, "next_due": line.next_due.map(moment),
+                            "delivered": line.delivered, "waiting": line.waiting, "batched": line.batched, "next_due": line.next_due.map(moment),
                             "dead": line.dead, "duplicate": line.duplicate, "discarded": line.discarded,
                             "nothing": line.nothing, "open_items": line.open_items, "difference": line.difference() })
                 );
@@ -146,6 +146,7 @@ fn sum(lines: &[&RouteAccount]) -> RouteAccount {
         taken: add(|line| line.taken),
         delivered: add(|line| line.delivered),
         waiting: add(|line| line.waiting),
+        batched: add(|line| line.batched),
         dead: add(|line| line.dead),
         duplicate: add(|line| line.duplicate),
         discarded: add(|line| line.discarded),

@@ -4,6 +4,7 @@ use super::{
     Config, bridge, compile as adapters, plan, proof,
     raw::{
         adapter::AdapterFile,
+        batch::CalendarFile,
         bridge::BridgeFile,
         mapping::{CasesFile, MappingFile},
     },
@@ -11,6 +12,7 @@ use super::{
     source::{Diagnostic, SourceFile},
 };
 use crate::{
+    batch::Calendar,
     code::Code,
     event::{hex, schema::EventSchema},
     format::{Format, Limits},
@@ -48,6 +50,7 @@ pub struct Project {
     /// What `run` carries out; absent if anything is wrong, or if there is no `packhorse.toml`.
     pub config: Option<Config>,
     codes: HashMap<String, Arc<CodeList>>,
+    calendars: BTreeMap<String, Arc<Calendar>>,
     broken: BTreeSet<String>,
     digests: HashMap<PathBuf, String>,
     codes_digests: BTreeMap<String, String>,
@@ -70,6 +73,7 @@ impl Project {
             adapters: BTreeMap::new(),
             config: None,
             codes: HashMap::new(),
+            calendars: BTreeMap::new(),
             broken: BTreeSet::new(),
             digests: HashMap::new(),
             codes_digests: BTreeMap::new(),
@@ -89,6 +93,7 @@ impl Project {
         if let Some(codes) = own_codes {
             project.codes_in(&codes);
         }
+        project.calendars_in(&mappings.join("calendars"));
         project.mappings_in(&mappings);
         project.adapters_in(&adapters);
         if let Some(bridge) = bridge {
@@ -296,13 +301,32 @@ impl Project {
         }
     }
 
+    fn calendars_in(&mut self, folder: &Path) {
+        for path in self.files_in(folder, ".toml") {
+            let Some(file) = self.read::<CalendarFile>(&path, FileKind::Calendar) else { continue };
+            let name = file_name(&path, ".toml");
+            match Calendar::new(&name, file.years, &file.days) {
+                Ok(calendar) => {
+                    self.calendars.insert(name, Arc::new(calendar));
+                }
+                Err(bad) => {
+                    let problems = bad
+                        .into_iter()
+                        .map(|bad| Problem::error(Code::WrongType, &["days", &bad.entry], bad.what).on_key());
+                    let problems = problems.collect();
+                    self.tell(&path, problems);
+                }
+            }
+        }
+    }
+
     fn mappings_in(&mut self, folder: &Path) {
         let mut systems: Vec<String> = std::fs::read_dir(self.folder.join(folder))
             .into_iter()
             .flatten()
             .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
             .filter(|name| {
-                !matches!(name.as_str(), "events" | "codes") && self.folder.join(folder).join(name).is_dir()
+                !matches!(name.as_str(), "events" | "codes" | "calendars") && self.folder.join(folder).join(name).is_dir()
             })
             .collect();
         systems.sort();
@@ -397,6 +421,7 @@ impl Project {
                 mappings: &self.mappings,
                 broken: &self.broken,
                 schemas: &self.schemas,
+                calendars: &self.calendars,
                 digest: self.digests.get(&path).cloned().unwrap_or_default(),
             };
             let (adapter, problems) = adapters::compile(&name, &file, with);

@@ -2,7 +2,7 @@
 //! its schema, which finds every unknown key, missing key and wrong type at once.
 
 use super::{
-    raw::{adapter::AdapterFile, bridge::BridgeFile, mapping::CasesFile, mapping::MappingFile},
+    raw::{adapter::AdapterFile, batch::CalendarFile, bridge::BridgeFile, mapping::CasesFile, mapping::MappingFile},
     source::SourceFile,
 };
 use crate::{code::Code, problem::Problem};
@@ -25,15 +25,18 @@ pub enum FileKind {
     Mapping,
     /// `mappings/*/*.cases.toml`
     Cases,
+    /// `mappings/calendars/*.toml`
+    Calendar,
 }
 
 impl FileKind {
     /// All of them, with the names of their schemas.
-    pub const ALL: [(FileKind, &str); 4] = [
+    pub const ALL: [(FileKind, &str); 5] = [
         (FileKind::Bridge, "packhorse"),
         (FileKind::Adapter, "adapter"),
         (FileKind::Mapping, "mapping"),
         (FileKind::Cases, "cases"),
+        (FileKind::Calendar, "calendar"),
     ];
 
     /// Its JSON Schema, for editors and for the check.
@@ -43,17 +46,19 @@ impl FileKind {
             FileKind::Adapter => schema_of::<AdapterFile>("adapter"),
             FileKind::Mapping => schema_of::<MappingFile>("mapping"),
             FileKind::Cases => schema_of::<CasesFile>("cases"),
+            FileKind::Calendar => schema_of::<CalendarFile>("calendar"),
         }
     }
 
     fn compiled(self) -> &'static (Value, Option<Validator>) {
-        static COMPILED: [OnceLock<(Value, Option<Validator>)>; 4] = [const { OnceLock::new() }; 4];
-        let [bridge, adapter, mapping, cases] = &COMPILED;
+        static COMPILED: [OnceLock<(Value, Option<Validator>)>; 5] = [const { OnceLock::new() }; 5];
+        let [bridge, adapter, mapping, cases, calendar] = &COMPILED;
         let slot = match self {
             FileKind::Bridge => bridge,
             FileKind::Adapter => adapter,
             FileKind::Mapping => mapping,
             FileKind::Cases => cases,
+            FileKind::Calendar => calendar,
         };
         slot.get_or_init(|| {
             let schema = self.schema();

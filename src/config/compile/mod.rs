@@ -1,5 +1,6 @@
 //! From an adapter file as written to a [`plan::Adapter`], with everything that is wrong with it.
 
+mod batch;
 mod request;
 mod route;
 
@@ -45,6 +46,8 @@ pub struct With<'a> {
     pub broken: &'a BTreeSet<String>,
     /// The event schemas by type.
     pub schemas: &'a BTreeMap<String, Arc<EventSchema>>,
+    /// The calendars by name.
+    pub calendars: &'a BTreeMap<String, Arc<crate::batch::Calendar>>,
     /// The digest of the file.
     pub digest: String,
 }
@@ -52,7 +55,8 @@ pub struct With<'a> {
 /// Compiles an adapter. With an error there is none.
 pub fn compile(name: &str, file: &AdapterFile, with: With<'_>) -> (Option<plan::Adapter>, Vec<Problem>) {
     let namespaces: Namespaces = file.namespaces.iter().map(|(p, u)| (p.as_str(), u.as_str())).collect();
-    let mut compiler = Compiler { file, with, namespaces, problems: Vec::new() };
+    let mut compiler =
+        Compiler { file, with, namespaces, batches: BTreeMap::new(), problems: Vec::new() };
     let adapter = compiler.adapter(name);
     let problems = compiler.problems;
     let broken = problems.iter().any(|problem| problem.severity == crate::problem::Severity::Error);
@@ -63,6 +67,7 @@ struct Compiler<'a> {
     file: &'a AdapterFile,
     with: With<'a>,
     namespaces: Namespaces,
+    batches: BTreeMap<String, Arc<super::batch::Batch>>,
     problems: Vec<Problem>,
 }
 
@@ -117,6 +122,7 @@ impl<'a> Compiler<'a> {
                 ),
             }
         }
+        self.batches = self.batches();
         let deliver =
             file.deliver.iter().filter_map(|(name, keys)| self.deliver(name, keys).map(Arc::new)).collect();
         let collect =
@@ -131,6 +137,7 @@ impl<'a> Compiler<'a> {
             body_signs,
             verify,
             rates,
+            batches: self.batches.values().cloned().collect(),
             deliver,
             collect,
             digest: self.with.digest.clone(),

@@ -96,11 +96,19 @@ impl Compiler<'_> {
             }
         });
         // What is wrong with it does not keep the rest of the route from being looked at.
-        let action = match (&keys.request, &keys.publish) {
-            (Some(request), None) => self.request(request, &under(&at, &["request"])).map(Action::Request),
-            (None, Some(publish)) => self.publish(publish, &under(&at, &["publish"])).map(Action::Publish),
+        let action = match (&keys.request, &keys.publish, &keys.batch, &keys.write) {
+            (Some(request), None, None, None) => {
+                self.request(request, &under(&at, &["request"])).map(Action::Request)
+            }
+            (None, Some(publish), None, None) => {
+                self.publish(publish, &under(&at, &["publish"])).map(Action::Publish)
+            }
+            (None, None, Some(join), None) => {
+                self.join(join, &under(&at, &["batch"])).map(|join| Action::Batch(Box::new(join)))
+            }
+            (None, None, None, Some(write)) => self.write(write, &under(&at, &["write"])).map(Action::Write),
             _ => {
-                let what = "a deliver route sends exactly one of `request` (HTTP) and `publish` (AMQP)";
+                let what = "a deliver route sends exactly one of `request` (HTTP), `publish` (AMQP), `batch` and `write` (files)";
                 self.problem(Problem::under(Code::ExclusiveKeys, &at, "", what).on_key());
                 None
             }
@@ -136,7 +144,12 @@ impl Compiler<'_> {
         let repeat = self.repeat(keys, &at, &answers, probe.is_some());
         let retry = self.retry(&keys.retry, &under(&at, &["retry"]));
         let amqp = keys.publish.is_some();
-        if amqp {
+        let files = keys.batch.is_some() || keys.write.is_some();
+        if files && keys.mapping.is_none() && !keys.batch.as_ref().is_some_and(|join| join.removes) {
+            let what = "what is written to a file is made by a mapping";
+            self.problem(Problem::under(Code::MissingKey, &at, "mapping", what));
+        }
+        if amqp || files {
             // Nothing answers there: what looks into an answer, or asks, has nothing to look into.
             let given = [
                 ("each", keys.each.is_some()),
@@ -147,7 +160,7 @@ impl Compiler<'_> {
                 ("probe", keys.probe.is_some()),
             ];
             for (key, _) in given.iter().filter(|(_, given)| *given) {
-                let what = format!("`{key}` is for routes that send a `request`; a broker gives no answer");
+                let what = format!("`{key}` is for routes that send a `request`; a broker or a file gives no answer");
                 self.problem(Problem::under(Code::ExclusiveKeys, &at, key, what).on_key());
             }
         }
@@ -169,7 +182,7 @@ impl Compiler<'_> {
             probe,
             retry,
             concurrency: keys.concurrency.unwrap_or(if amqp { 4 } else { 1 }).max(1),
-            window: keys.window.unwrap_or(if amqp { 256 } else { 1 }).clamp(1, 4096),
+            window: keys.window.unwrap_or(if amqp || keys.batch.is_some() { 256 } else { 1 }).clamp(1, 4096),
             accept: Accept {
                 bare_headers: keys.accept.contains(&AcceptForm::BareHeaders),
                 untyped_json: keys.accept.contains(&AcceptForm::UntypedJson),
