@@ -3,5 +3,6 @@
 pub mod adapter;
 pub mod batch;
 pub mod bridge;
+pub mod files;
 
 pub use crate::mapping::raw as mapping;
