@@ -5,6 +5,7 @@
 //! makes events of it, publishes them, and finishes the spool's rows only when the broker has confirmed. The broker may
 //! be away for a week; taking in goes on until the spool is full, and then says so.
 
+mod about;
 mod ask;
 mod source;
 
@@ -360,7 +361,9 @@ impl Collector {
             };
             document = fetched;
         }
-        emit::emit(&self.route.plan.events, self.ground(&document, None, &waiting.id))
+        let ground = self.ground(&document, None, &waiting.id);
+        let about = self.sent_before(ground).await?;
+        emit::emit(&self.route.plan.events, Ground { about: Some(&about), ..ground })
     }
 
     fn read(&self, format: Format, body: &[u8], content_type: Option<&str>) -> Result<Tree, Failure> {
@@ -376,6 +379,7 @@ impl Collector {
             council: &self.council,
             document,
             cause,
+            about: None,
             event: None,
             identity,
             now: Timestamp::now(),

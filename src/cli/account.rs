@@ -2,6 +2,7 @@
 
 use super::exit;
 use crate::{
+    batch::Stage,
     broker::{
         Link,
         topology::{Names, Topology},
@@ -15,6 +16,9 @@ use jiff::Timestamp;
 use serde_json::json;
 use std::{path::Path, time::Duration};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// How many batches are looked at.
+const BATCHES: u32 = 200;
 
 /// Prove that nothing is lost.
 #[derive(Debug, Args)]
@@ -43,11 +47,14 @@ impl Account {
     async fn draw_up(&self, config: &Config) -> u8 {
         let opened = Store::open(&config.store.path, config.store.spool_limit, Opener::Command);
         let account = match opened {
-            Ok(store) => store.account().await,
+            Ok(store) => match store.account().await {
+                Ok(account) => store.batches(BATCHES).await.map(|batches| (account, batches)),
+                Err(error) => Err(error),
+            },
             Err(error) => Err(error),
         };
-        let account = match account {
-            Ok(account) => account,
+        let (account, batches) = match account {
+            Ok(found) => found,
             Err(error) => {
                 super::complain(error.code, &error.what);
                 return exit::STORE;
@@ -91,6 +98,16 @@ impl Account {
                 ],
                 &rows,
             );
+            for batch in batches.iter().filter(|batch| batch.life.stage < Stage::Sent) {
+                let until = match batch.life.stage {
+                    Stage::Open => match batch.life.cut_off {
+                        Some(at) => format!("open until {}", moment(at)),
+                        None => "open until it is full or sealed by a person".to_owned(),
+                    },
+                    stage => stage.as_str().to_owned(),
+                };
+                println!("batch {} of {}: {} items, {until}", batch.n, batch.feed, batch.life.items);
+            }
             match wrong {
                 0 => println!("every line closes"),
                 wrong => println!("{wrong} lines do not close"),

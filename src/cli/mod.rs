@@ -5,6 +5,7 @@
 //! Data goes to standard output, everything else to standard error.
 
 mod account;
+mod batches;
 mod check;
 mod dead_letters;
 pub mod docs;
@@ -77,6 +78,9 @@ pub enum Command {
     /// Look at dead letters, replay them or discard them.
     #[command(subcommand)]
     DeadLetters(dead_letters::DeadLetters),
+    /// Look at batches that are written to files, or seal one now.
+    #[command(subcommand)]
+    Batches(batches::Batches),
     /// Taken in = delivered + waiting + dead + duplicate + discarded + nothing to publish: prove it, per route.
     ///
     /// Exits with 1 if a line does not close.
@@ -109,6 +113,7 @@ pub fn main() -> ExitCode {
         Command::Test(test) => test.run(&cli.config),
         Command::Topology(topology) => topology.run(&cli.config),
         Command::DeadLetters(command) => command.run(&cli.config),
+        Command::Batches(command) => command.run(&cli.config),
         Command::Account(account) => account.run(&cli.config),
         Command::Doctor(doctor) => doctor.run(&cli.config),
         Command::Explain(explain) => explain.run(),
