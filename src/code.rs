@@ -112,8 +112,8 @@ codes! {
     WrongShape = "PH1208", "a document of another shape than the mapping's";
     ResultBreaksSchema = "PH1209", "a mapped event that its schema refuses";
     NoMappingApplies = "PH1210", "an answer that no mapping is for";
-    ReportUnmatched = "PH1211", "a report about something that was not sent from here";
-    DateRefused = "PH1212", "a day on which nothing is processed";
+    ReportUnmatched = "PH1213", "a report about something that was not sent from here";
+    DateRefused = "PH1214", "a day on which nothing is processed";
     // 20: sending
     SystemUnreachable = "PH2001", "a system cannot be reached";
     SystemRefuses = "PH2002", "a system refuses what was sent";
