@@ -112,6 +112,7 @@ codes! {
     WrongShape = "PH1208", "a document of another shape than the mapping's";
     ResultBreaksSchema = "PH1209", "a mapped event that its schema refuses";
     NoMappingApplies = "PH1210", "an answer that no mapping is for";
+    CodeNotValid = "PH1211", "a code that is not valid on that day";
     ReportUnmatched = "PH1213", "a report about something that was not sent from here";
     DateRefused = "PH1214", "a day on which nothing is processed";
     // 20: sending
