@@ -3,4 +3,4 @@
 pub mod adapter;
 pub mod bridge;
 
-pub use crate::mapping::raw as mapping;
+pub use crate::{format::layout::raw as layout, mapping::raw as mapping};
