@@ -3,6 +3,7 @@
 use super::raw::batch::{DateRule, Keep, Unmatched};
 use crate::{
     batch::{CutOffs, Size},
+    format::Layout,
     template::Template,
 };
 use std::sync::Arc;
@@ -37,6 +38,10 @@ pub struct BatchFile {
     pub file: String,
     /// Its name in the system.
     pub name: Template,
+    /// The layout that describes its records, if there is one.
+    pub layout: Option<Arc<Layout>>,
+    /// Whether the layout's own head stands first.
+    pub layout_head: bool,
     /// Before the items.
     pub head: Vec<Part>,
     /// What items are brought together by, the outermost first.
@@ -63,6 +68,8 @@ pub struct Part {
 pub enum Says {
     /// Text as it is.
     Text(Template),
+    /// A record of the file's layout: its name and fields.
+    Record(String, Vec<(String, Template)>),
 }
 
 /// How a route's events join a batch.
@@ -72,6 +79,8 @@ pub struct Join {
     pub batch: Arc<Batch>,
     /// Which of its files.
     pub file: usize,
+    /// The record of the layout; empty if there is only one.
+    pub record: String,
     /// The item's amount.
     pub amount: Option<Template>,
     /// What brings items together.

@@ -146,8 +146,12 @@ fn sort(groups: &[String], group: &Record, place: u16, order: Option<&str>) -> S
 }
 
 /// The item as it stands in the file.
-fn record(mapping: &Mapping, _join: &Join, document: &Tree) -> Result<Vec<u8>, Failure> {
+fn record(mapping: &Mapping, join: &Join, document: &Tree) -> Result<Vec<u8>, Failure> {
     let refused = |error: crate::format::FormatError| Failure::refused(error.code, "", error.what);
+    let file = join.batch.files.get(join.file);
+    if let Some(layout) = mapping.style.layout.as_ref().or(file.and_then(|file| file.layout.as_ref())) {
+        return layout.write_record(&join.record, document).map_err(refused);
+    }
     let mut bytes = mapping.format.encode(document, &mapping.style).map_err(refused)?;
     if mapping.format == Format::Xml && bytes.starts_with(b"<?xml") {
         // A piece of a document has no declaration; the file's own head has it.

@@ -74,7 +74,10 @@ impl Rendering<'_> {
         let seen = self.seen(file, totals);
         let name = self.name(file, &seen)?;
         let mut out = Incoming::create(&self.folder.join(&file.file), LARGEST)?;
-        self.parts(&file.head, &seen, None, &mut out)?;
+        if let Some(layout) = file.layout.as_ref().filter(|_| file.layout_head) {
+            out.write(&layout.write_head(), &name)?;
+        }
+        self.parts(file, &file.head, &seen, None, &mut out)?;
         let (mut after, mut levels): (After, Vec<String>) = Default::default();
         loop {
             let records = self.records(file, after.clone()).await.map_err(|error| of_store(&error))?;
@@ -88,7 +91,7 @@ impl Rendering<'_> {
             }
         }
         self.change(file, &mut levels, None, &seen, &mut out)?;
-        self.parts(&file.foot, &seen, None, &mut out)?;
+        self.parts(file, &file.foot, &seen, None, &mut out)?;
         let written = out.finish()?;
         Ok(BatchFileState {
             file: file.file.clone(),
@@ -130,14 +133,14 @@ impl Rendering<'_> {
         while levels.len() > same {
             let depth = levels.len() - 1;
             if let Some((_, foot)) = file.around.get(depth) {
-                self.parts(foot, seen, Some(&level(file, levels)), out)?;
+                self.parts(file, foot, seen, Some(&level(file, levels)), out)?;
             }
             levels.pop();
         }
         for value in new.into_iter().skip(same) {
             levels.push(value);
             if let Some((head, _)) = file.around.get(levels.len() - 1) {
-                self.parts(head, seen, Some(&level(file, levels)), out)?;
+                self.parts(file, head, seen, Some(&level(file, levels)), out)?;
             }
         }
         Ok(())
@@ -145,6 +148,7 @@ impl Rendering<'_> {
 
     fn parts(
         &self,
+        file: &BatchFile,
         parts: &[Part],
         seen: &Seen,
         group: Option<&Tree>,
@@ -152,8 +156,8 @@ impl Rendering<'_> {
     ) -> Result<(), Failure> {
         for part in parts {
             match part.each_group {
-                false => self.part(part, seen, group, out)?,
-                true => seen.each.iter().try_for_each(|group| self.part(part, seen, Some(group), out))?,
+                false => self.part(file, part, seen, group, out)?,
+                true => seen.each.iter().try_for_each(|group| self.part(file, part, seen, Some(group), out))?,
             }
         }
         Ok(())
@@ -161,6 +165,7 @@ impl Rendering<'_> {
 
     fn part(
         &self,
+        file: &BatchFile,
         part: &Part,
         seen: &Seen,
         group: Option<&Tree>,
@@ -173,6 +178,20 @@ impl Rendering<'_> {
         }
         let bytes = match &part.says {
             Says::Text(template) => self.text(template, "text", seen, group)?.into_bytes(),
+            Says::Record(record, fields) => {
+                let mut document = Record::new();
+                for (name, template) in fields {
+                    let text = self.text(template, name, seen, group)?;
+                    document.push(Name::plain(name.as_str()), Tree::text(text));
+                }
+                let Some(layout) = &file.layout else {
+                    return Err(Failure::not_done(Code::BadLayout, "the file of this record has no layout"));
+                };
+                let written = layout.write_record(record, &Tree::Record(document));
+                written.map_err(|error| {
+                    Failure::not_done(error.code, format!("the record `{record}` of the file: {}", error.what))
+                })?
+            }
         };
         out.write(&bytes, "a batch's file")
     }

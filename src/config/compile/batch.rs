@@ -118,6 +118,7 @@ impl Compiler<'_> {
             let problem = Problem::under(Code::UnknownName, &under(at, &["around"]), group, what);
             self.problem(problem.did_you_mean(group, keys.groups.iter().map(String::as_str)));
         }
+        let layout = keys.layout.as_ref().and_then(|name| self.batch_layout(name, at));
         let mut around = Vec::new();
         for group in &keys.groups {
             let at = under(at, &["around", group]);
@@ -129,6 +130,8 @@ impl Compiler<'_> {
         Some(BatchFile {
             file: file.to_owned(),
             name,
+            layout_head: keys.layout_head.unwrap_or(true),
+            layout,
             head: self.parts(&keys.head, keys, &under(at, &["head"])),
             groups: keys.groups.clone(),
             around,
@@ -147,8 +150,46 @@ impl Compiler<'_> {
         }
         found
     }
-    fn says(&mut self, keys: &PartKeys, _file: &BatchFileKeys, at: At<'_>) -> Option<Says> {
+    fn batch_layout(&mut self, name: &str, at: At<'_>) -> Option<Arc<Layout>> {
+        let layout = self.with.layouts.get(name).cloned();
+        if layout.is_none() && !self.with.broken_layouts.contains(name) {
+            let known: Vec<&str> = self.with.layouts.keys().map(String::as_str).collect();
+            let problem =
+                Problem::under(Code::UnknownName, at, "layout", format!("there is no layout `{name}`"))
+                    .label("no such file in mappings/layouts/")
+                    .did_you_mean(name, known);
+            self.problem(problem);
+        }
+        layout
+    }
+    fn says(&mut self, keys: &PartKeys, file: &BatchFileKeys, at: At<'_>) -> Option<Says> {
         match (&keys.record, &keys.text) {
+            (Some(record), None) => {
+                let fields = self.templates(&keys.fields, Escape::None, &under(at, &["fields"]));
+                let Some(layout) = &file.layout else {
+                    let what = "a record is written by the layout of its file, and the file names none";
+                    self.problem(Problem::under(Code::MissingKey, at, "record", what));
+                    return None;
+                };
+                let known = self.with.layouts.get(layout).cloned()?;
+                let Some(kind) = known.record(record) else {
+                    let what = format!("the layout `{layout}` has no record `{record}`");
+                    let names = known.records.iter().map(|kind| kind.name.local.as_str());
+                    let problem = Problem::under(Code::NotInLayout, at, "record", what).did_you_mean(record, names);
+                    self.problem(problem);
+                    return None;
+                };
+                for (field, _) in &fields {
+                    if !kind.fields.iter().any(|known| known.name.local == field.as_str()) {
+                        let what = format!("the record `{record}` has no field `{field}`");
+                        let names = kind.fields.iter().map(|field| field.name.local.as_str());
+                        let problem = Problem::under(Code::NotInLayout, &under(at, &["fields"]), field, what)
+                            .did_you_mean(field, names);
+                        self.problem(problem);
+                    }
+                }
+                Some(Says::Record(record.clone(), fields))
+            }
             (None, Some(text)) => self.template(text, Escape::None, &under(at, &["text"])).map(Says::Text),
             _ => {
                 let what = "a part of a file is exactly one of `record` and `text`";
@@ -223,6 +264,7 @@ impl Compiler<'_> {
         Some(Join {
             batch,
             file,
+            record: keys.record.clone().unwrap_or_default(),
             amount,
             group,
             place: keys.place.unwrap_or(0),

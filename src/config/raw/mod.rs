@@ -5,4 +5,4 @@ pub mod batch;
 pub mod bridge;
 pub mod files;
 
-pub use crate::mapping::raw as mapping;
+pub use crate::{format::layout::raw as layout, mapping::raw as mapping};
