@@ -152,6 +152,12 @@ codes! {
     FileChanged = "PH2206", "a file that changes while it is read";
     FileExists = "PH2207", "another file has the name already";
     FileTooLarge = "PH2208", "a file beyond the limit";
+    // 23: files
+    FileTwice = "PH2301", "the same file came twice";
+    FileOutOfOrder = "PH2302", "files in the wrong order";
+    KeyTwice = "PH2303", "a key stands twice in one extract";
+    ExtractSuspicious = "PH2304", "an extract that lost or changed too much";
+    ExtractSuperseded = "PH2305", "an extract that a newer one has replaced";
     // 30: the broker
     BrokerUnreachable = "PH3001", "the broker cannot be reached";
     BrokerLoginRefused = "PH3002", "the broker refuses our login";
@@ -174,6 +180,7 @@ codes! {
     AccountDiffers = "PH5003", "the account does not close";
     UnknownCodeAsked = "PH5004", "no such code";
     ClockWrong = "PH5005", "a clock that is wrong";
+    NotHeld = "PH5006", "no extract of that number waits for a person";
 }
 
 impl Code {

@@ -562,7 +562,7 @@ impl plan::Adapter {
             match &route.source {
                 plan::Source::Ask(ask) => found.extend(ask.request.mapping.clone()),
                 plan::Source::Poll(poll) => found.extend(poll.request.mapping.clone()),
-                plan::Source::Receive(_) | plan::Source::Consume(_) => {}
+                plan::Source::Receive(_) | plan::Source::Consume(_) | plan::Source::Pickup(_) => {}
             }
         }
         found

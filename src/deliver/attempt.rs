@@ -596,6 +596,7 @@ impl OwnGround<'_> {
             council: &self.deliverer.council,
             document: self.document,
             cause: Some(self.cause),
+            change: None,
             event: Some(self.event),
             identity: &self.identity,
             now: Timestamp::now(),

@@ -1,12 +1,13 @@
 //! From an adapter file as written to a [`plan::Adapter`], with everything that is wrong with it.
 
 mod files;
+mod pickup;
 mod request;
 mod route;
 
 use super::{
     plan::{self, *},
-    raw::adapter::*,
+    raw::{adapter::*, pickup::*},
     units,
 };
 use crate::{
@@ -114,6 +115,8 @@ impl<'a> Compiler<'a> {
             name: name.to_owned(),
             title: file.title.clone(),
             about: file.about.clone(),
+            judged_by: file.judged_by.clone(),
+            uncertain: file.uncertain.clone(),
             settings: file.settings.clone(),
             system,
             values,
