@@ -306,6 +306,7 @@ impl Accepts {
             | Conversion::Money(_)
             | Conversion::Time { .. }
             | Conversion::Boolean { .. }
+            | Conversion::FundOf { .. }
             | Conversion::AsIs => {}
         }
     }

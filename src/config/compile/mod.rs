@@ -1,5 +1,6 @@
 //! From an adapter file as written to a [`plan::Adapter`], with everything that is wrong with it.
 
+mod files;
 mod request;
 mod route;
 
@@ -82,23 +83,7 @@ impl<'a> Compiler<'a> {
     }
     fn adapter(&mut self, name: &str) -> Option<plan::Adapter> {
         let file = self.file;
-        let system = match (&file.http, &file.amqp) {
-            (Some(http), None) => SystemPlan::Http(Box::new(self.http(http)?)),
-            (None, Some(amqp)) => SystemPlan::Amqp(Box::new(self.amqp(amqp)?)),
-            (None, None) => {
-                let what = "nothing says how the system is reached";
-                self.problem(
-                    Problem::error(Code::ExclusiveKeys, &["title"], what)
-                        .help("add a table `[http]` or `[amqp]`"),
-                );
-                return None;
-            }
-            (Some(_), Some(_)) => {
-                let what = "`http` and `amqp` exclude each other: an adapter is for one system";
-                self.problem(Problem::error(Code::ExclusiveKeys, &["amqp"], what).on_key());
-                return None;
-            }
-        };
+        let system = self.system()?;
         let (values, body_signs) = self.computed();
         let verify = file
             .verify
@@ -135,6 +120,38 @@ impl<'a> Compiler<'a> {
             collect,
             digest: self.with.digest.clone(),
         })
+    }
+    /// How the system is reached: exactly one way.
+    fn system(&mut self) -> Option<SystemPlan> {
+        let file = self.file;
+        let given = [
+            ("http", file.http.is_some()),
+            ("amqp", file.amqp.is_some()),
+            ("folder", file.folder.is_some()),
+            ("sftp", file.sftp.is_some()),
+        ];
+        let mut given = given.iter().filter(|(_, given)| *given).map(|(key, _)| *key);
+        if let (Some(first), Some(second)) = (given.next(), given.next()) {
+            let what = format!("`{first}` and `{second}` exclude each other: an adapter is for one system");
+            self.problem(Problem::error(Code::ExclusiveKeys, &[second], what).on_key());
+            return None;
+        }
+        if let Some(http) = &file.http {
+            return Some(SystemPlan::Http(Box::new(self.http(http)?)));
+        }
+        if let Some(amqp) = &file.amqp {
+            return Some(SystemPlan::Amqp(Box::new(self.amqp(amqp)?)));
+        }
+        if let Some(folder) = &file.folder {
+            return Some(SystemPlan::Files(Box::new(Files::Folder(self.folder(folder)?))));
+        }
+        if let Some(sftp) = &file.sftp {
+            return Some(SystemPlan::Files(Box::new(Files::Sftp(self.sftp(sftp)?))));
+        }
+        let what = "nothing says how the system is reached";
+        let help = "add a table `[http]`, `[amqp]`, `[folder]` or `[sftp]`";
+        self.problem(Problem::error(Code::ExclusiveKeys, &["title"], what).help(help));
+        None
     }
     fn http(&mut self, keys: &HttpKeys) -> Option<Http> {
         let at = ["http".to_owned()];
@@ -493,9 +510,23 @@ impl<'a> Compiler<'a> {
     }
 }
 
+/// Which way a system is reached, before everything about it is known to be right.
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum SystemPlanKind {
     Http,
     Amqp,
+    Files,
+}
+
+impl SystemPlanKind {
+    /// The end of a sentence that begins with `this system is`.
+    fn in_words(self) -> &'static str {
+        match self {
+            SystemPlanKind::Http => "reached over HTTP",
+            SystemPlanKind::Amqp => "a broker",
+            SystemPlanKind::Files => "reached by files",
+        }
+    }
 }
 
 /// Conditions on events of a type, and what is wrong with them.

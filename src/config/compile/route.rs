@@ -349,8 +349,9 @@ impl Compiler<'_> {
         Some(Source::Ask(Ask { waits, give_up, request, answers }))
     }
     pub(super) fn consume(&mut self, keys: &ConsumeKeys, at: At<'_>) -> Option<Source> {
-        if let SystemPlanKind::Http = self.kind() {
-            let what = "a queue is consumed from a broker, and this system is reached over HTTP";
+        if self.kind() != SystemPlanKind::Amqp {
+            let what =
+                format!("a queue is consumed from a broker, and this system is {}", self.kind().in_words());
             self.problem(Problem::under(Code::ExclusiveKeys, at, "", what).on_key());
         }
         let queue = self.template(&keys.queue, Escape::None, &under(at, &["queue"]))?;

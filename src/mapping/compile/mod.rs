@@ -6,7 +6,7 @@ use super::{
     Attribute, Body, EventPlace, Input, Mapping, Row,
     codes::CodeList,
     convert::Conversion,
-    dates::{DateForm, Spelling, TimeForm, london},
+    dates::{DateForm, TimeForm, london},
     path::{BadPath, Path},
     raw::{ConditionKeys, Direction, MappingFile, RowKeys},
 };
@@ -19,6 +19,7 @@ use crate::{
     tree::Tree,
 };
 use jiff::tz::TimeZone;
+use rust_decimal::Decimal;
 use std::{collections::HashMap, sync::Arc};
 
 /// What a mapping is compiled with.
@@ -55,6 +56,8 @@ pub enum Test {
     Not(Vec<String>),
     /// Present, or absent.
     Present(bool),
+    /// A number below zero, or not.
+    BelowZero(bool),
 }
 
 impl Test {
@@ -63,6 +66,10 @@ impl Test {
         let value = value.filter(|tree| !matches!(tree, Tree::Null) && tree.as_text() != Some(""));
         match self {
             Test::Present(wanted) => value.is_some() == *wanted,
+            Test::BelowZero(wanted) => {
+                let number = value.and_then(Tree::to_plain_text).and_then(|text| text.trim().parse().ok());
+                number.is_some_and(|number: Decimal| number < Decimal::ZERO) == *wanted
+            }
             Test::Is(values) => {
                 value.and_then(Tree::to_plain_text).is_some_and(|text| values.contains(&text))
             }
@@ -99,14 +106,15 @@ impl Condition {
                     .label("exactly one of `event` and `document`"));
             }
         };
-        let test = match (&keys.is, &keys.not, keys.present) {
-            (Some(values), None, None) => Test::Is(values.clone()),
-            (None, Some(values), None) => Test::Not(values.clone()),
-            (None, None, Some(present)) => Test::Present(present),
+        let test = match (&keys.is, &keys.not, keys.present, keys.below_zero) {
+            (Some(values), None, None, None) => Test::Is(values.clone()),
+            (None, Some(values), None, None) => Test::Not(values.clone()),
+            (None, None, Some(present), None) => Test::Present(present),
+            (None, None, None, Some(below)) => Test::BelowZero(below),
             _ => {
-                let what = "a condition asks exactly one thing: `is`, `not` or `present`";
+                let what = "a condition asks exactly one thing: `is`, `not`, `present` or `below_zero`";
                 return Err(
-                    Problem::under(Code::ExclusiveKeys, at, "", what).label("exactly one of the three")
+                    Problem::under(Code::ExclusiveKeys, at, "", what).label("exactly one of the four")
                 );
             }
         };
@@ -531,7 +539,7 @@ pub fn impossible(test: &Test, field: &Field, at: &[String]) -> Vec<Problem> {
         .collect()
 }
 
-fn conversion_keys(keys: &RowKeys) -> [(&'static str, bool); 10] {
+fn conversion_keys(keys: &RowKeys) -> [(&'static str, bool); 11] {
     [
         ("text", keys.text.is_some()),
         ("integer", keys.integer.is_some()),
@@ -543,6 +551,7 @@ fn conversion_keys(keys: &RowKeys) -> [(&'static str, bool); 10] {
         ("codes", keys.codes.is_some()),
         ("check", keys.check.is_some()),
         ("account", keys.account.is_some()),
+        ("fund_of", keys.fund_of.is_some()),
     ]
 }
 
