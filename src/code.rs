@@ -119,6 +119,7 @@ codes! {
     WrongShape = "PH1208", "a document of another shape than the mapping's";
     ResultBreaksSchema = "PH1209", "a mapped event that its schema refuses";
     NoMappingApplies = "PH1210", "an answer that no mapping is for";
+    CodeNotValid = "PH1211", "a code that is not valid on that day";
     // 20: sending
     SystemUnreachable = "PH2001", "a system cannot be reached";
     SystemRefuses = "PH2002", "a system refuses what was sent";
