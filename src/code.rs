@@ -72,11 +72,13 @@ codes! {
     CaseFailed = "PH0310", "a case does not come out as expected";
     NoCases = "PH0311", "a mapping without cases";
     MostlyRefused = "PH0312", "most generated events are refused";
+    NotInLayout = "PH0313", "a place that the layout does not have";
     // 04: schemas and code lists
     BadSchema = "PH0401", "not a JSON Schema";
     BadExample = "PH0402", "an example that its schema refuses";
     BadCodeList = "PH0403", "a code list that contradicts itself";
     UnknownKeyword = "PH0404", "a schema annotation that is missing or wrong";
+    BadLayout = "PH0405", "a layout that contradicts itself";
     // 10: events as they arrive
     NotAnEvent = "PH1001", "not an event";
     EventAttributeMissing = "PH1002", "an event without one of the attributes that every event has";
@@ -100,6 +102,12 @@ codes! {
     LoneSurrogate = "PH1109", "half a character in JSON";
     NotSoap = "PH1110", "not a SOAP envelope";
     CannotWrite = "PH1111", "a value that the format cannot hold";
+    MalformedCsv = "PH1112", "not CSV";
+    WrongRecord = "PH1113", "a record that is not as its layout says";
+    ColumnsDiffer = "PH1114", "a file whose columns are not those of its layout";
+    TotalsDiffer = "PH1115", "a file whose totals do not agree with its records";
+    FileCutOff = "PH1116", "a file that is cut off";
+    NotText = "PH1117", "a file of another kind than expected";
     // 12: mapping at run time
     ValueMissing = "PH1201", "a value that the mapping needs is not there";
     ValueRefused = "PH1202", "a value that a conversion refuses";
@@ -135,6 +143,15 @@ codes! {
     RequestTooLarge = "PH2105", "a request beyond the limit";
     SpoolFull = "PH2106", "the spool is full";
     NoSuchPath = "PH2107", "nothing is received at this path";
+    // 22: files
+    HostKeyChanged = "PH2201", "a server shows a host key that is not pinned";
+    FolderMissing = "PH2202", "a folder or file that is not there";
+    AccessDenied = "PH2203", "a folder or file that we may not use";
+    NoRoom = "PH2204", "no room for a file in a system";
+    BadFileName = "PH2205", "a name that is not used as a file's";
+    FileChanged = "PH2206", "a file that changes while it is read";
+    FileExists = "PH2207", "another file has the name already";
+    FileTooLarge = "PH2208", "a file beyond the limit";
     // 30: the broker
     BrokerUnreachable = "PH3001", "the broker cannot be reached";
     BrokerLoginRefused = "PH3002", "the broker refuses our login";

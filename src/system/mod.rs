@@ -3,6 +3,7 @@
 
 pub mod amqp;
 pub mod answer;
+pub mod files;
 pub mod http;
 pub mod management;
 pub mod receiver;
@@ -10,6 +11,7 @@ pub mod sign;
 
 pub use amqp::AmqpSystem;
 pub use answer::{Heard, Said, classify};
+pub use files::FileSystem;
 pub use http::{Body, HttpSystem};
 
 use crate::{
@@ -26,6 +28,8 @@ pub enum System {
     Http(HttpSystem),
     /// It is a broker.
     Amqp(AmqpSystem),
+    /// By files.
+    Files(FileSystem),
 }
 
 impl System {
@@ -45,6 +49,7 @@ impl System {
             SystemPlan::Amqp(plan) => {
                 System::Amqp(AmqpSystem::open(instance, plan, config, platform, stop, tasks)?)
             }
+            SystemPlan::Files(plan) => System::Files(FileSystem::open(instance, plan)?),
         })
     }
 }

@@ -1,5 +1,6 @@
 //! From an adapter file as written to a [`plan::Adapter`], with everything that is wrong with it.
 
+mod files;
 mod request;
 mod route;
 
@@ -11,7 +12,7 @@ use super::{
 use crate::{
     code::Code,
     event::{Accept, schema::EventSchema},
-    format::Namespaces,
+    format::{Format, Layout, Namespaces},
     mapping::{
         Condition, Mapping, impossible, names_under,
         path::Path,
@@ -45,6 +46,10 @@ pub struct With<'a> {
     pub broken: &'a BTreeSet<String>,
     /// The event schemas by type.
     pub schemas: &'a BTreeMap<String, Arc<EventSchema>>,
+    /// The layouts by name.
+    pub layouts: &'a BTreeMap<String, Arc<Layout>>,
+    /// The names of layouts that are there but broken: their problems are told elsewhere.
+    pub broken_layouts: &'a BTreeSet<String>,
     /// The digest of the file.
     pub digest: String,
 }
@@ -82,23 +87,7 @@ impl<'a> Compiler<'a> {
     }
     fn adapter(&mut self, name: &str) -> Option<plan::Adapter> {
         let file = self.file;
-        let system = match (&file.http, &file.amqp) {
-            (Some(http), None) => SystemPlan::Http(Box::new(self.http(http)?)),
-            (None, Some(amqp)) => SystemPlan::Amqp(Box::new(self.amqp(amqp)?)),
-            (None, None) => {
-                let what = "nothing says how the system is reached";
-                self.problem(
-                    Problem::error(Code::ExclusiveKeys, &["title"], what)
-                        .help("add a table `[http]` or `[amqp]`"),
-                );
-                return None;
-            }
-            (Some(_), Some(_)) => {
-                let what = "`http` and `amqp` exclude each other: an adapter is for one system";
-                self.problem(Problem::error(Code::ExclusiveKeys, &["amqp"], what).on_key());
-                return None;
-            }
-        };
+        let system = self.system()?;
         let (values, body_signs) = self.computed();
         let verify = file
             .verify
@@ -135,6 +124,66 @@ impl<'a> Compiler<'a> {
             collect,
             digest: self.with.digest.clone(),
         })
+    }
+    /// How the system is reached: exactly one way.
+    fn system(&mut self) -> Option<SystemPlan> {
+        let file = self.file;
+        let given = [
+            ("http", file.http.is_some()),
+            ("amqp", file.amqp.is_some()),
+            ("folder", file.folder.is_some()),
+            ("sftp", file.sftp.is_some()),
+        ];
+        let mut given = given.iter().filter(|(_, given)| *given).map(|(key, _)| *key);
+        if let (Some(first), Some(second)) = (given.next(), given.next()) {
+            let what = format!("`{first}` and `{second}` exclude each other: an adapter is for one system");
+            self.problem(Problem::error(Code::ExclusiveKeys, &[second], what).on_key());
+            return None;
+        }
+        if let Some(http) = &file.http {
+            return Some(SystemPlan::Http(Box::new(self.http(http)?)));
+        }
+        if let Some(amqp) = &file.amqp {
+            return Some(SystemPlan::Amqp(Box::new(self.amqp(amqp)?)));
+        }
+        if let Some(folder) = &file.folder {
+            return Some(SystemPlan::Files(Box::new(Files::Folder(self.folder(folder)?))));
+        }
+        if let Some(sftp) = &file.sftp {
+            return Some(SystemPlan::Files(Box::new(Files::Sftp(self.sftp(sftp)?))));
+        }
+        let what = "nothing says how the system is reached";
+        let help = "add a table `[http]`, `[amqp]`, `[folder]` or `[sftp]`";
+        self.problem(Problem::error(Code::ExclusiveKeys, &["title"], what).help(help));
+        None
+    }
+    /// The layout that a route names.
+    fn layout(&mut self, name: Option<&String>, format: Format, at: At<'_>) -> Option<Arc<Layout>> {
+        let Some(name) = name else {
+            if format == Format::Fixed {
+                let what = "what is of fixed width is read by a layout";
+                self.problem(
+                    Problem::under(Code::MissingKey, at, "format", what).label("`layout` is missing"),
+                );
+            }
+            return None;
+        };
+        let Some(layout) = self.with.layouts.get(name).cloned() else {
+            if !self.with.broken_layouts.contains(name) {
+                let known: Vec<&str> = self.with.layouts.keys().map(String::as_str).collect();
+                let problem =
+                    Problem::under(Code::UnknownName, at, "layout", format!("there is no layout `{name}`"))
+                        .label("no such file in mappings/layouts/")
+                        .did_you_mean(name, known);
+                self.problem(problem);
+            }
+            return None;
+        };
+        if layout.format() != format {
+            let what = format!("the layout `{name}` is not for this format");
+            self.problem(Problem::under(Code::WrongConversion, at, "layout", what));
+        }
+        Some(layout)
     }
     fn http(&mut self, keys: &HttpKeys) -> Option<Http> {
         let at = ["http".to_owned()];
@@ -493,9 +542,23 @@ impl<'a> Compiler<'a> {
     }
 }
 
+/// Which way a system is reached, before everything about it is known to be right.
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum SystemPlanKind {
     Http,
     Amqp,
+    Files,
+}
+
+impl SystemPlanKind {
+    /// The end of a sentence that begins with `this system is`.
+    fn in_words(self) -> &'static str {
+        match self {
+            SystemPlanKind::Http => "reached over HTTP",
+            SystemPlanKind::Amqp => "a broker",
+            SystemPlanKind::Files => "reached by files",
+        }
+    }
 }
 
 /// Conditions on events of a type, and what is wrong with them.

@@ -37,8 +37,8 @@ impl Compiler<'_> {
                     .did_you_mean(&keys.method, METHODS);
             self.problem(problem);
         }
-        if let SystemPlanKind::Amqp = self.kind() {
-            let what = "a request goes over HTTP, and this system is a broker";
+        if self.kind() != SystemPlanKind::Http {
+            let what = format!("a request goes over HTTP, and this system is {}", self.kind().in_words());
             self.problem(Problem::under(Code::ExclusiveKeys, at, "", what).on_key());
         }
         let path = self.template(&keys.path, Escape::Url, &under(at, &["path"]));
@@ -66,7 +66,12 @@ impl Compiler<'_> {
         })
     }
     pub(super) fn kind(&self) -> SystemPlanKind {
-        if self.file.amqp.is_some() { SystemPlanKind::Amqp } else { SystemPlanKind::Http }
+        let file = self.file;
+        match (file.amqp.is_some(), file.folder.is_some() || file.sftp.is_some()) {
+            (true, _) => SystemPlanKind::Amqp,
+            (_, true) => SystemPlanKind::Files,
+            _ => SystemPlanKind::Http,
+        }
     }
     pub(super) fn rules(&mut self, keys: &[AnswerKeys], at: At<'_>) -> Vec<Rule> {
         let mut rules = Vec::new();
@@ -220,8 +225,9 @@ impl Compiler<'_> {
         Some(Opens { route, key, one_per, not_after, keep, keep_event: keys.keep_event })
     }
     pub(super) fn publish(&mut self, keys: &PublishKeys, at: At<'_>) -> Option<Publish> {
-        if let SystemPlanKind::Http = self.kind() {
-            let what = "a message is published to a broker, and this system is reached over HTTP";
+        if self.kind() != SystemPlanKind::Amqp {
+            let what =
+                format!("a message is published to a broker, and this system is {}", self.kind().in_words());
             self.problem(Problem::under(Code::ExclusiveKeys, at, "", what).on_key());
         }
         let exchange = self.template(&keys.exchange, Escape::None, &under(at, &["exchange"]));

@@ -262,11 +262,13 @@ impl Compiler<'_> {
             self.problem(Problem::under(Code::MissingKey, &at, "events", what));
         }
         let retry = self.retry(&keys.retry, &under(&at, &["retry"]));
+        let layout = self.layout(keys.layout.as_ref(), keys.format, &at);
         Some(Collect {
             name: name.to_owned(),
             about: keys.about.clone(),
             source: source?,
             format: keys.format,
+            layout,
             key,
             fetch,
             events,
@@ -349,8 +351,9 @@ impl Compiler<'_> {
         Some(Source::Ask(Ask { waits, give_up, request, answers }))
     }
     pub(super) fn consume(&mut self, keys: &ConsumeKeys, at: At<'_>) -> Option<Source> {
-        if let SystemPlanKind::Http = self.kind() {
-            let what = "a queue is consumed from a broker, and this system is reached over HTTP";
+        if self.kind() != SystemPlanKind::Amqp {
+            let what =
+                format!("a queue is consumed from a broker, and this system is {}", self.kind().in_words());
             self.problem(Problem::under(Code::ExclusiveKeys, at, "", what).on_key());
         }
         let queue = self.template(&keys.queue, Escape::None, &under(at, &["queue"]))?;

@@ -18,10 +18,14 @@ pub struct AdapterFile {
     /// What a council has to set.
     #[serde(default)]
     pub settings: BTreeMap<String, SettingKeys>,
-    /// The system is reached over HTTP. One of `http` and `amqp`.
+    /// The system is reached over HTTP. Exactly one of `http`, `amqp`, `folder` and `sftp`.
     pub http: Option<HttpKeys>,
-    /// The system is a broker, the council's own or another vhost. One of `http` and `amqp`.
+    /// The system is a broker, the council's own or another vhost.
     pub amqp: Option<AmqpKeys>,
+    /// The system writes and reads files in a folder of this machine, or one that is mounted on it.
+    pub folder: Option<super::files::FolderKeys>,
+    /// The system's files are reached over SFTP.
+    pub sftp: Option<super::files::SftpKeys>,
     /// The namespaces, by prefix, of all paths into documents in this file.
     #[serde(default)]
     pub namespaces: BTreeMap<String, String>,
@@ -577,6 +581,8 @@ pub struct CollectKeys {
     pub consume: Option<ConsumeKeys>,
     /// The format of what comes.
     pub format: Format,
+    /// The layout of what comes, by its name in `mappings/layouts/`: how a file is split into records.
+    pub layout: Option<String>,
     /// What makes two of them the same: a template of `document`. Without it, the bytes.
     pub key: Option<String>,
     /// What comes is only a wake-up: the truth is fetched by this request, and its answer is the document.
