@@ -6,6 +6,7 @@ mod standins;
 
 mod broker;
 mod cards;
+mod care;
 mod connections;
 mod docs;
 mod events;
