@@ -6,6 +6,7 @@
 //! be away for a week; taking in goes on until the spool is full, and then says so.
 
 mod ask;
+mod query;
 mod source;
 
 use crate::{
@@ -92,6 +93,10 @@ impl Collector {
             Source::Consume(_) => {
                 tasks.spawn(self.clone().forward());
                 tasks.spawn(self.clone().consuming());
+            }
+            Source::Query(_) => {
+                tasks.spawn(self.clone().forward());
+                tasks.spawn(self.clone().querying());
             }
         }
     }

@@ -4,9 +4,13 @@ use super::{exit, topology};
 use crate::{
     broker::{greet, topology::Topology},
     code::Code,
-    config::{Config, plan::SystemPlan, secrets::SecretRef},
+    config::{
+        Config,
+        plan::{Database, SystemPlan},
+        secrets::SecretRef,
+    },
     store::{Opener, Store},
-    system::{AmqpSystem, HttpSystem, management},
+    system::{AmqpSystem, HttpSystem, SqlSystem, management},
 };
 use clap::Args;
 use jiff::Timestamp;
@@ -87,6 +91,10 @@ fn certificates(config: &Config) -> Vec<Line> {
         let tls = match &instance.adapter.system {
             SystemPlan::Http(http) => http.tls.as_ref(),
             SystemPlan::Amqp(amqp) => amqp.tls.as_ref(),
+            SystemPlan::Sql(sql) => match &sql.database {
+                Database::Postgres(postgres) => postgres.tls.as_ref(),
+                Database::Odbc { .. } => None,
+            },
         };
         for template in tls.into_iter().flat_map(|tls| [&tls.ca, &tls.certificate]).flatten() {
             files.push(instance.render(template).ok().filter(|path| !path.is_empty()).map(Into::into));
@@ -216,6 +224,15 @@ async fn systems(config: &Config) -> Vec<Line> {
                 };
                 lines.push((subject, error));
             }
+            SystemPlan::Sql(plan) => match SqlSystem::open(instance.clone(), plan) {
+                Err(failure) => lines.push((
+                    format!("system {}", instance.name),
+                    Some(format!("{}: {}", failure.code, failure.what)),
+                )),
+                Ok(system) => lines.extend(system.examine().await.into_iter().map(|(subject, wrong)| {
+                    (subject, wrong.map(|failure| format!("{}: {}", failure.code, failure.what)))
+                })),
+            },
         }
     }
     lines

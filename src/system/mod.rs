@@ -7,10 +7,12 @@ pub mod http;
 pub mod management;
 pub mod receiver;
 pub mod sign;
+pub mod sql;
 
 pub use amqp::AmqpSystem;
 pub use answer::{Heard, Said, classify};
 pub use http::{Body, HttpSystem};
+pub use sql::SqlSystem;
 
 use crate::{
     broker::{Link, Publisher},
@@ -26,6 +28,8 @@ pub enum System {
     Http(HttpSystem),
     /// It is a broker.
     Amqp(AmqpSystem),
+    /// It is a database.
+    Sql(SqlSystem),
 }
 
 impl System {
@@ -45,6 +49,7 @@ impl System {
             SystemPlan::Amqp(plan) => {
                 System::Amqp(AmqpSystem::open(instance, plan, config, platform, stop, tasks)?)
             }
+            SystemPlan::Sql(plan) => System::Sql(SqlSystem::open(instance.clone(), plan)?),
         })
     }
 }

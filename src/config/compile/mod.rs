@@ -2,16 +2,18 @@
 
 mod request;
 mod route;
+mod sql;
 
 use super::{
     plan::{self, *},
     raw::adapter::*,
+    statement::Statement,
     units,
 };
 use crate::{
     code::Code,
     event::{Accept, schema::EventSchema},
-    format::Namespaces,
+    format::{Format, Namespaces},
     mapping::{
         Condition, Mapping, impossible, names_under,
         path::Path,
@@ -45,6 +47,8 @@ pub struct With<'a> {
     pub broken: &'a BTreeSet<String>,
     /// The event schemas by type.
     pub schemas: &'a BTreeMap<String, Arc<EventSchema>>,
+    /// The statements in the adapter's folder, by their files' names; `None` if its problems are told elsewhere.
+    pub statements: &'a BTreeMap<String, Option<Arc<Statement>>>,
     /// The digest of the file.
     pub digest: String,
 }
@@ -82,20 +86,22 @@ impl<'a> Compiler<'a> {
     }
     fn adapter(&mut self, name: &str) -> Option<plan::Adapter> {
         let file = self.file;
-        let system = match (&file.http, &file.amqp) {
-            (Some(http), None) => SystemPlan::Http(Box::new(self.http(http)?)),
-            (None, Some(amqp)) => SystemPlan::Amqp(Box::new(self.amqp(amqp)?)),
-            (None, None) => {
+        let system = match (&file.http, &file.amqp, &file.sql) {
+            (Some(http), None, None) => SystemPlan::Http(Box::new(self.http(http)?)),
+            (None, Some(amqp), None) => SystemPlan::Amqp(Box::new(self.amqp(amqp)?)),
+            (None, None, Some(sql)) => SystemPlan::Sql(Box::new(self.sql(sql)?)),
+            (None, None, None) => {
                 let what = "nothing says how the system is reached";
                 self.problem(
                     Problem::error(Code::ExclusiveKeys, &["title"], what)
-                        .help("add a table `[http]` or `[amqp]`"),
+                        .help("add a table `[http]`, `[amqp]` or `[sql]`"),
                 );
                 return None;
             }
-            (Some(_), Some(_)) => {
-                let what = "`http` and `amqp` exclude each other: an adapter is for one system";
-                self.problem(Problem::error(Code::ExclusiveKeys, &["amqp"], what).on_key());
+            (_, amqp, sql) => {
+                let key = if amqp.is_some() && sql.is_none() { "amqp" } else { "sql" };
+                let what = "`http`, `amqp` and `sql` exclude each other: an adapter is for one system";
+                self.problem(Problem::error(Code::ExclusiveKeys, &[key], what).on_key());
                 return None;
             }
         };
@@ -493,9 +499,11 @@ impl<'a> Compiler<'a> {
     }
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum SystemPlanKind {
     Http,
     Amqp,
+    Sql,
 }
 
 /// Conditions on events of a type, and what is wrong with them.

@@ -96,11 +96,18 @@ impl Compiler<'_> {
             }
         });
         // What is wrong with it does not keep the rest of the route from being looked at.
-        let action = match (&keys.request, &keys.publish) {
-            (Some(request), None) => self.request(request, &under(&at, &["request"])).map(Action::Request),
-            (None, Some(publish)) => self.publish(publish, &under(&at, &["publish"])).map(Action::Publish),
+        let action = match (&keys.request, &keys.publish, &keys.statement) {
+            (Some(request), None, None) => {
+                self.request(request, &under(&at, &["request"])).map(Action::Request)
+            }
+            (None, Some(publish), None) => {
+                self.publish(publish, &under(&at, &["publish"])).map(Action::Publish)
+            }
+            (None, None, Some(statement)) => {
+                self.write(statement, keys, mapping.as_ref(), &at).map(Action::Statement)
+            }
             _ => {
-                let what = "a deliver route sends exactly one of `request` (HTTP) and `publish` (AMQP)";
+                let what = "a deliver route sends exactly one of `request` (HTTP), `publish` (AMQP) and `statement` (SQL)";
                 self.problem(Problem::under(Code::ExclusiveKeys, &at, "", what).on_key());
                 None
             }
@@ -122,7 +129,9 @@ impl Compiler<'_> {
             }
         }
         let opens = keys.opens.as_ref().and_then(|opens| self.opens(opens, &under(&at, &["opens"])));
-        if keys.answer_format.is_none()
+        // A statement answers with its rows, as JSON.
+        let answer_format = keys.answer_format.or(keys.statement.as_ref().map(|_| Format::Json));
+        if answer_format.is_none()
             && (!reply.is_empty()
                 || opens.is_some()
                 || answers.iter().any(|rule| !rule.conditions.is_empty() || rule.fault.is_some()))
@@ -132,7 +141,9 @@ impl Compiler<'_> {
                 Problem::under(Code::MissingKey, &at, "", what).on_key().label("`answer_format` is missing"),
             );
         }
-        let probe = keys.probe.as_ref().and_then(|probe| self.probe(probe, &under(&at, &["probe"])));
+        let probe = keys.probe.as_ref().and_then(|probe| {
+            self.probe(probe, &under(&at, &["probe"]), mapping.as_ref())
+        });
         let repeat = self.repeat(keys, &at, &answers, probe.is_some());
         let retry = self.retry(&keys.retry, &under(&at, &["retry"]));
         let amqp = keys.publish.is_some();
@@ -163,7 +174,7 @@ impl Compiler<'_> {
             action: action?,
             before,
             answers,
-            answer_format: keys.answer_format,
+            answer_format,
             reply,
             opens,
             probe,
@@ -226,10 +237,16 @@ impl Compiler<'_> {
     pub(super) fn collect(&mut self, name: &str, keys: &CollectKeys) -> Option<Collect> {
         let at = ["collect".to_owned(), name.to_owned()];
         self.route_name(name, &at);
-        let given = [keys.receive.is_some(), keys.poll.is_some(), keys.ask.is_some(), keys.consume.is_some()];
+        let given = [
+            keys.receive.is_some(),
+            keys.poll.is_some(),
+            keys.ask.is_some(),
+            keys.consume.is_some(),
+            keys.query.is_some(),
+        ];
         if given.iter().filter(|given| **given).count() != 1 {
             let what =
-                "a collect route says exactly once how documents come: `receive`, `poll`, `ask` or `consume`";
+                "a collect route says exactly once how documents come: `receive`, `poll`, `ask`, `consume` or `query`";
             self.problem(Problem::under(Code::ExclusiveKeys, &at, "", what).on_key());
             return None;
         }
@@ -238,6 +255,7 @@ impl Compiler<'_> {
             CollectKeys { poll: Some(poll), .. } => self.poll(poll, &under(&at, &["poll"])),
             CollectKeys { ask: Some(ask), .. } => self.ask(ask, &under(&at, &["ask"])),
             CollectKeys { consume: Some(consume), .. } => self.consume(consume, &under(&at, &["consume"])),
+            CollectKeys { query: Some(query), .. } => self.query(query, keys, &at),
             _ => None,
         };
         let key = keys.key.as_ref().and_then(|text| self.template(text, Escape::None, &under(&at, &["key"])));
@@ -349,8 +367,8 @@ impl Compiler<'_> {
         Some(Source::Ask(Ask { waits, give_up, request, answers }))
     }
     pub(super) fn consume(&mut self, keys: &ConsumeKeys, at: At<'_>) -> Option<Source> {
-        if let SystemPlanKind::Http = self.kind() {
-            let what = "a queue is consumed from a broker, and this system is reached over HTTP";
+        if self.kind() != SystemPlanKind::Amqp {
+            let what = "a queue is consumed from a broker, and this system is none";
             self.problem(Problem::under(Code::ExclusiveKeys, at, "", what).on_key());
         }
         let queue = self.template(&keys.queue, Escape::None, &under(at, &["queue"]))?;

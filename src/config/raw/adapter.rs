@@ -1,5 +1,6 @@
 //! An adapter file as written: how one kind of system is reached and what is exchanged with it.
 
+use super::sql::{QueryKeys, SqlKeys, StatementKeys};
 use crate::{format::Format, mapping::raw::ConditionKeys};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -18,10 +19,12 @@ pub struct AdapterFile {
     /// What a council has to set.
     #[serde(default)]
     pub settings: BTreeMap<String, SettingKeys>,
-    /// The system is reached over HTTP. One of `http` and `amqp`.
+    /// The system is reached over HTTP. One of `http`, `amqp` and `sql`.
     pub http: Option<HttpKeys>,
-    /// The system is a broker, the council's own or another vhost. One of `http` and `amqp`.
+    /// The system is a broker, the council's own or another vhost. One of `http`, `amqp` and `sql`.
     pub amqp: Option<AmqpKeys>,
+    /// The system is a database. One of `http`, `amqp` and `sql`.
+    pub sql: Option<SqlKeys>,
     /// The namespaces, by prefix, of all paths into documents in this file.
     #[serde(default)]
     pub namespaces: BTreeMap<String, String>,
@@ -289,6 +292,8 @@ pub struct DeliverKeys {
     pub request: Option<RequestKeys>,
     /// Where the message is published (AMQP).
     pub publish: Option<PublishKeys>,
+    /// The statement that writes it (SQL).
+    pub statement: Option<StatementKeys>,
     /// A request made before the first attempt, some of whose answer is kept and used in every attempt.
     pub before: Option<BeforeKeys>,
     /// What answers mean, before the rules that hold for all systems. The first rule that fits counts.
@@ -535,12 +540,17 @@ pub struct OpensKeys {
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ProbeKeys {
-    /// The request.
-    pub request: RequestKeys,
-    /// What answers mean: `delivered`, `absent`, `unknown`, `retry` or `dead`. The first that fits counts; what none fits is unknown.
+    /// The request. One of `request` and `statement`.
+    pub request: Option<RequestKeys>,
+    /// The file with a query, in the adapter's folder (SQL): if it finds a row, the document was written. Its parameters are
+    /// the document's fields. One of `request` and `statement`.
+    pub statement: Option<String>,
+    /// What answers to the request mean: `delivered`, `absent`, `unknown`, `retry` or `dead`. The first that fits counts; what
+    /// none fits is unknown.
+    #[serde(default)]
     pub answers: Vec<AnswerKeys>,
-    /// The format of the answer.
-    pub format: Format,
+    /// The format of the answer to the request.
+    pub format: Option<Format>,
     /// How long after the attempt "there is no such thing" is not yet to be believed. Default: `0s`.
     pub settle: Option<String>,
     /// How long asking may fail, or answer what no rule explains, before the message becomes a dead letter in doubt and a
@@ -561,7 +571,7 @@ pub struct RetryKeys {
     pub give_up: Option<String>,
 }
 
-/// A route from the system to the platform. Exactly one of `receive`, `poll`, `ask` and `consume` says how it comes.
+/// A route from the system to the platform. Exactly one of `receive`, `poll`, `ask`, `consume` and `query` says how it comes.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CollectKeys {
@@ -575,6 +585,8 @@ pub struct CollectKeys {
     pub ask: Option<AskKeys>,
     /// We consume a queue.
     pub consume: Option<ConsumeKeys>,
+    /// We ask a database from time to time.
+    pub query: Option<QueryKeys>,
     /// The format of what comes.
     pub format: Format,
     /// What makes two of them the same: a template of `document`. Without it, the bytes.

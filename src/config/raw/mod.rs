@@ -2,5 +2,6 @@
 
 pub mod adapter;
 pub mod bridge;
+pub mod sql;
 
 pub use crate::mapping::raw as mapping;
