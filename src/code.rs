@@ -140,6 +140,15 @@ codes! {
     RequestTooLarge = "PH2105", "a request beyond the limit";
     SpoolFull = "PH2106", "the spool is full";
     NoSuchPath = "PH2107", "nothing is received at this path";
+    // 22: files
+    HostKeyChanged = "PH2201", "a server shows a host key that is not pinned";
+    FolderMissing = "PH2202", "a folder or file that is not there";
+    AccessDenied = "PH2203", "a folder or file that we may not use";
+    NoRoom = "PH2204", "no room for a file in a system";
+    BadFileName = "PH2205", "a name that is not used as a file's";
+    FileChanged = "PH2206", "a file that changes while it is read";
+    FileExists = "PH2207", "another file has the name already";
+    FileTooLarge = "PH2208", "a file beyond the limit";
     // 24: databases
     StatementRefused = "PH2401", "a database refuses the values of a statement";
     DuplicateRow = "PH2402", "a row that is there already";

@@ -10,7 +10,7 @@ use crate::{
         secrets::SecretRef,
     },
     store::{Opener, Store},
-    system::{AmqpSystem, HttpSystem, SqlSystem, management},
+    system::{AmqpSystem, FileSystem, HttpSystem, SqlSystem, files::Need, management},
 };
 use clap::Args;
 use jiff::Timestamp;
@@ -91,6 +91,7 @@ fn certificates(config: &Config) -> Vec<Line> {
         let tls = match &instance.adapter.system {
             SystemPlan::Http(http) => http.tls.as_ref(),
             SystemPlan::Amqp(amqp) => amqp.tls.as_ref(),
+            SystemPlan::Files(_) => None,
             SystemPlan::Sql(sql) => match &sql.database {
                 Database::Postgres(postgres) => postgres.tls.as_ref(),
                 Database::Odbc { .. } => None,
@@ -189,6 +190,14 @@ async fn broker(config: &Config) -> Vec<Line> {
     lines
 }
 
+/// What the routes of an instance do with its files.
+fn needed(config: &Config, instance: &str) -> Need {
+    match config.deliver.iter().any(|route| route.instance.name == instance) {
+        true => Need::Write,
+        false => Need::Read,
+    }
+}
+
 async fn systems(config: &Config) -> Vec<Line> {
     let mut lines = Vec::new();
     for instance in &config.instances {
@@ -223,6 +232,17 @@ async fn systems(config: &Config) -> Vec<Line> {
                     Err(failure) => Some(format!("{}: {}", failure.code, failure.what)),
                 };
                 lines.push((subject, error));
+            }
+            SystemPlan::Files(plan) => {
+                let subject = format!("system {}", instance.name);
+                let checked = match FileSystem::open(instance, plan) {
+                    Ok(system) => system.check(needed(config, &instance.name)).await,
+                    Err(failure) => Err(failure),
+                };
+                lines.push(match checked {
+                    Ok(what) => (format!("{subject}: {what}"), None),
+                    Err(failure) => (subject, Some(format!("{}: {}", failure.code, failure.what))),
+                });
             }
             SystemPlan::Sql(plan) => match SqlSystem::open(instance.clone(), plan) {
                 Err(failure) => lines.push((

@@ -53,6 +53,8 @@ pub enum SystemPlan {
     Http(Box<Http>),
     /// It is a broker.
     Amqp(Box<Amqp>),
+    /// By files.
+    Files(Box<Files>),
     /// It is a database.
     Sql(Box<Sql>),
 }
@@ -175,6 +177,49 @@ pub struct Amqp {
     pub tls: Option<Tls>,
     /// The setting that must be `yes` to log in unencrypted.
     pub allow_unencrypted_login: Option<String>,
+}
+
+/// A system that is reached by files.
+#[derive(Debug)]
+pub enum Files {
+    /// In a folder of this machine.
+    Folder(Folder),
+    /// Over SFTP.
+    Sftp(Sftp),
+}
+
+/// Files in a folder of this machine.
+#[derive(Debug)]
+pub struct Folder {
+    /// The folder.
+    pub path: Template,
+    /// For a single operation.
+    pub timeout: Duration,
+    /// For copying a whole file.
+    pub transfer_timeout: Duration,
+}
+
+/// Files over SFTP.
+#[derive(Debug)]
+pub struct Sftp {
+    /// `host` or `host:port`.
+    pub address: Template,
+    /// The user.
+    pub username: Template,
+    /// The private key's secret setting.
+    pub key: Option<String>,
+    /// The password's secret setting.
+    pub password: Option<String>,
+    /// Fingerprints of the host keys, separated by spaces.
+    pub host_keys: Template,
+    /// The folder on the server; that of the login if there is none.
+    pub folder: Option<Template>,
+    /// For connecting.
+    pub connect_timeout: Duration,
+    /// For a single answer.
+    pub timeout: Duration,
+    /// For copying a whole file.
+    pub transfer_timeout: Duration,
 }
 
 /// A value computed for each request.

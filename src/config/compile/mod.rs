@@ -1,5 +1,6 @@
 //! From an adapter file as written to a [`plan::Adapter`], with everything that is wrong with it.
 
+mod files;
 mod request;
 mod route;
 mod sql;
@@ -86,25 +87,7 @@ impl<'a> Compiler<'a> {
     }
     fn adapter(&mut self, name: &str) -> Option<plan::Adapter> {
         let file = self.file;
-        let system = match (&file.http, &file.amqp, &file.sql) {
-            (Some(http), None, None) => SystemPlan::Http(Box::new(self.http(http)?)),
-            (None, Some(amqp), None) => SystemPlan::Amqp(Box::new(self.amqp(amqp)?)),
-            (None, None, Some(sql)) => SystemPlan::Sql(Box::new(self.sql(sql)?)),
-            (None, None, None) => {
-                let what = "nothing says how the system is reached";
-                self.problem(
-                    Problem::error(Code::ExclusiveKeys, &["title"], what)
-                        .help("add a table `[http]`, `[amqp]` or `[sql]`"),
-                );
-                return None;
-            }
-            (_, amqp, sql) => {
-                let key = if amqp.is_some() && sql.is_none() { "amqp" } else { "sql" };
-                let what = "`http`, `amqp` and `sql` exclude each other: an adapter is for one system";
-                self.problem(Problem::error(Code::ExclusiveKeys, &[key], what).on_key());
-                return None;
-            }
-        };
+        let system = self.system()?;
         let (values, body_signs) = self.computed();
         let verify = file
             .verify
@@ -141,6 +124,42 @@ impl<'a> Compiler<'a> {
             collect,
             digest: self.with.digest.clone(),
         })
+    }
+    /// How the system is reached: exactly one way.
+    fn system(&mut self) -> Option<SystemPlan> {
+        let file = self.file;
+        let given = [
+            ("http", file.http.is_some()),
+            ("amqp", file.amqp.is_some()),
+            ("folder", file.folder.is_some()),
+            ("sftp", file.sftp.is_some()),
+            ("sql", file.sql.is_some()),
+        ];
+        let mut given = given.iter().filter(|(_, given)| *given).map(|(key, _)| *key);
+        if let (Some(first), Some(second)) = (given.next(), given.next()) {
+            let what = format!("`{first}` and `{second}` exclude each other: an adapter is for one system");
+            self.problem(Problem::error(Code::ExclusiveKeys, &[second], what).on_key());
+            return None;
+        }
+        if let Some(http) = &file.http {
+            return Some(SystemPlan::Http(Box::new(self.http(http)?)));
+        }
+        if let Some(amqp) = &file.amqp {
+            return Some(SystemPlan::Amqp(Box::new(self.amqp(amqp)?)));
+        }
+        if let Some(folder) = &file.folder {
+            return Some(SystemPlan::Files(Box::new(Files::Folder(self.folder(folder)?))));
+        }
+        if let Some(sftp) = &file.sftp {
+            return Some(SystemPlan::Files(Box::new(Files::Sftp(self.sftp(sftp)?))));
+        }
+        if let Some(sql) = &file.sql {
+            return Some(SystemPlan::Sql(Box::new(self.sql(sql)?)));
+        }
+        let what = "nothing says how the system is reached";
+        let help = "add a table `[http]`, `[amqp]`, `[folder]`, `[sftp]` or `[sql]`";
+        self.problem(Problem::error(Code::ExclusiveKeys, &["title"], what).help(help));
+        None
     }
     fn http(&mut self, keys: &HttpKeys) -> Option<Http> {
         let at = ["http".to_owned()];
@@ -499,11 +518,25 @@ impl<'a> Compiler<'a> {
     }
 }
 
+/// Which way a system is reached, before everything about it is known to be right.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum SystemPlanKind {
     Http,
     Amqp,
+    Files,
     Sql,
+}
+
+impl SystemPlanKind {
+    /// The end of a sentence that begins with `this system is`.
+    fn in_words(self) -> &'static str {
+        match self {
+            SystemPlanKind::Http => "reached over HTTP",
+            SystemPlanKind::Amqp => "a broker",
+            SystemPlanKind::Files => "reached by files",
+            SystemPlanKind::Sql => "a database",
+        }
+    }
 }
 
 /// Conditions on events of a type, and what is wrong with them.

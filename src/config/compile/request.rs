@@ -37,12 +37,8 @@ impl Compiler<'_> {
                     .did_you_mean(&keys.method, METHODS);
             self.problem(problem);
         }
-        let other = match self.kind() {
-            SystemPlanKind::Http => None,
-            SystemPlanKind::Amqp => Some("a request goes over HTTP, and this system is a broker"),
-            SystemPlanKind::Sql => Some("a request goes over HTTP, and this system is a database"),
-        };
-        if let Some(what) = other {
+        if self.kind() != SystemPlanKind::Http {
+            let what = format!("a request goes over HTTP, and this system is {}", self.kind().in_words());
             self.problem(Problem::under(Code::ExclusiveKeys, at, "", what).on_key());
         }
         let path = self.template(&keys.path, Escape::Url, &under(at, &["path"]));
@@ -70,10 +66,12 @@ impl Compiler<'_> {
         })
     }
     pub(super) fn kind(&self) -> SystemPlanKind {
-        match (&self.file.amqp, &self.file.sql) {
-            (Some(_), _) => SystemPlanKind::Amqp,
-            (None, Some(_)) => SystemPlanKind::Sql,
-            (None, None) => SystemPlanKind::Http,
+        let file = self.file;
+        match (file.amqp.is_some(), file.folder.is_some() || file.sftp.is_some(), file.sql.is_some()) {
+            (true, ..) => SystemPlanKind::Amqp,
+            (_, true, _) => SystemPlanKind::Files,
+            (.., true) => SystemPlanKind::Sql,
+            _ => SystemPlanKind::Http,
         }
     }
     pub(super) fn rules(&mut self, keys: &[AnswerKeys], at: At<'_>) -> Vec<Rule> {
@@ -229,7 +227,8 @@ impl Compiler<'_> {
     }
     pub(super) fn publish(&mut self, keys: &PublishKeys, at: At<'_>) -> Option<Publish> {
         if self.kind() != SystemPlanKind::Amqp {
-            let what = "a message is published to a broker, and this system is none";
+            let what =
+                format!("a message is published to a broker, and this system is {}", self.kind().in_words());
             self.problem(Problem::under(Code::ExclusiveKeys, at, "", what).on_key());
         }
         let exchange = self.template(&keys.exchange, Escape::None, &under(at, &["exchange"]));

@@ -368,7 +368,8 @@ impl Compiler<'_> {
     }
     pub(super) fn consume(&mut self, keys: &ConsumeKeys, at: At<'_>) -> Option<Source> {
         if self.kind() != SystemPlanKind::Amqp {
-            let what = "a queue is consumed from a broker, and this system is none";
+            let what =
+                format!("a queue is consumed from a broker, and this system is {}", self.kind().in_words());
             self.problem(Problem::under(Code::ExclusiveKeys, at, "", what).on_key());
         }
         let queue = self.template(&keys.queue, Escape::None, &under(at, &["queue"]))?;

@@ -19,11 +19,15 @@ pub struct AdapterFile {
     /// What a council has to set.
     #[serde(default)]
     pub settings: BTreeMap<String, SettingKeys>,
-    /// The system is reached over HTTP. One of `http`, `amqp` and `sql`.
+    /// The system is reached over HTTP. Exactly one of `http`, `amqp`, `folder`, `sftp` and `sql`.
     pub http: Option<HttpKeys>,
-    /// The system is a broker, the council's own or another vhost. One of `http`, `amqp` and `sql`.
+    /// The system is a broker, the council's own or another vhost.
     pub amqp: Option<AmqpKeys>,
-    /// The system is a database. One of `http`, `amqp` and `sql`.
+    /// The system writes and reads files in a folder of this machine, or one that is mounted on it.
+    pub folder: Option<super::files::FolderKeys>,
+    /// The system's files are reached over SFTP.
+    pub sftp: Option<super::files::SftpKeys>,
+    /// The system is a database.
     pub sql: Option<SqlKeys>,
     /// The namespaces, by prefix, of all paths into documents in this file.
     #[serde(default)]

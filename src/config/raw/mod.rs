@@ -2,6 +2,7 @@
 
 pub mod adapter;
 pub mod bridge;
+pub mod files;
 pub mod sql;
 
 pub use crate::mapping::raw as mapping;
