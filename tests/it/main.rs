@@ -7,6 +7,7 @@ mod standins;
 mod broker;
 mod cards;
 mod connections;
+mod databases;
 mod docs;
 mod events;
 mod formats;
