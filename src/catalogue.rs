@@ -131,6 +131,7 @@ fn reached(system: &SystemPlan) -> &'static str {
             Files::Folder(_) => "by files in a folder",
             Files::Sftp(_) => "by files over SFTP",
         },
+        SystemPlan::Sql(_) => "as a database, by SQL",
     }
 }
 
@@ -142,6 +143,7 @@ fn sends(route: &Deliver) -> String {
     match &route.action {
         Action::Request(request) => format!("{what}, {}", request.method),
         Action::Publish(_) => format!("{what}, published"),
+        Action::Statement(write) => format!("{what}, as parameters of `{}`", write.statement.file),
     }
 }
 
@@ -170,22 +172,26 @@ fn comes(route: &Collect) -> String {
                 PickupThen::Leave => "left",
                 PickupThen::Delete => "deleted",
             };
-            let how = if pickup.compare.is_some() {
+            let how = if route.compare.is_some() {
                 "whole extracts, compared"
             } else {
                 "files, split into records"
             };
             format!("{format}{layout}: {how}, then {then}")
         }
+        Source::Query(query) => {
+            let how = match (&route.compare, &query.cursor) {
+                (Some(_), _) => "the whole of it, compared",
+                (None, Some(_)) => "from a cursor on",
+                (None, None) => "all of it each time",
+            };
+            format!("rows of `{}`, {how}", query.statement.file)
+        }
     }
 }
 
 fn known_by(route: &Collect) -> String {
-    let compared = match &route.source {
-        Source::Pickup(pickup) => pickup.compare.as_ref(),
-        Source::Receive(_) | Source::Poll(_) | Source::Ask(_) | Source::Consume(_) => None,
-    };
-    match (compared, &route.key, &route.source) {
+    match (&route.compare, &route.key, &route.source) {
         (Some(compare), _, _) => {
             let paths: Vec<String> = compare.key.iter().map(|path| format!("`{path}`")).collect();
             format!("{} within an extract", paths.join(", "))
@@ -193,7 +199,7 @@ fn known_by(route: &Collect) -> String {
         (None, Some(key), _) => format!("`{}`", key.source()),
         (None, None, Source::Pickup(_)) => "the file's bytes and the record's number".to_owned(),
         (None, None, Source::Ask(_)) => "the open item".to_owned(),
-        (None, None, Source::Receive(_) | Source::Poll(_) | Source::Consume(_)) => "its bytes".to_owned(),
+        (None, None, Source::Receive(_) | Source::Poll(_) | Source::Consume(_) | Source::Query(_)) => "its bytes".to_owned(),
     }
 }
 

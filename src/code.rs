@@ -59,6 +59,11 @@ codes! {
     WrongMapping = "PH0206", "a mapping that does not fit its route";
     GuardIncomplete = "PH0207", "`repeat = \"guard\"` without its guard";
     UnreachableAnswer = "PH0208", "an answer that can never be chosen";
+    BadStatement = "PH0230", "a file that is not one SQL statement";
+    ParameterMissing = "PH0231", "a parameter of a statement that nothing gives";
+    ValueUnused = "PH0232", "a value that no parameter of a statement takes";
+    ReadOnly = "PH0233", "a route that would write to a database that is only read";
+    CursorUnsafe = "PH0234", "a query that could pass rows over";
     // 03: mappings
     UnknownEventField = "PH0301", "a field that the event's schema does not have";
     BadPath = "PH0302", "not a path";
@@ -159,6 +164,16 @@ codes! {
     KeyTwice = "PH2303", "a key stands twice in one extract";
     ExtractSuspicious = "PH2304", "an extract that lost or changed too much";
     ExtractSuperseded = "PH2305", "an extract that a newer one has replaced";
+    // 24: databases
+    StatementRefused = "PH2401", "a database refuses the values of a statement";
+    DuplicateRow = "PH2402", "a row that is there already";
+    StatementWrong = "PH2403", "a statement that the database does not understand";
+    NotPermitted = "PH2404", "a database does not permit something to our user";
+    RowCountDiffers = "PH2405", "a statement changed more or fewer rows than it must";
+    ColumnsChanged = "PH2406", "a query's columns are not as they were";
+    ColumnMissing = "PH2407", "a query without a column that is needed";
+    LookTooLarge = "PH2408", "more rows in a query's overlap than one look may bring";
+    NotBuiltIn = "PH2409", "a kind of database that this Packhorse was built without";
     // 30: the broker
     BrokerUnreachable = "PH3001", "the broker cannot be reached";
     BrokerLoginRefused = "PH3002", "the broker refuses our login";

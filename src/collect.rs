@@ -8,6 +8,7 @@
 mod ask;
 mod extract;
 mod pickup;
+mod query;
 mod source;
 mod split;
 
@@ -102,6 +103,10 @@ impl Collector {
             Source::Pickup(_) => {
                 tasks.spawn(self.clone().forward());
                 tasks.spawn(self.clone().picking_up());
+            }
+            Source::Query(_) => {
+                tasks.spawn(self.clone().forward());
+                tasks.spawn(self.clone().querying());
             }
         }
     }

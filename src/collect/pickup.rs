@@ -19,7 +19,7 @@ use crate::{
 };
 use std::{
     collections::{HashMap, HashSet},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -94,7 +94,7 @@ impl Collector {
         next_look: &mut Instant,
         every: Duration,
     ) -> Result<(), Failure> {
-        self.carry_files(pickup, files).await?;
+        self.carry_files(Some((pickup, files))).await?;
         if Instant::now() < *next_look {
             return Ok(());
         }
@@ -105,14 +105,14 @@ impl Collector {
             (Complete::Still(_) | Complete::Marker(_), _) => every,
         };
         *next_look = Instant::now() + soon;
-        self.carry_files(pickup, files).await
+        self.carry_files(Some((pickup, files))).await
     }
 
-    /// Reads on what is begun, oldest first, and tells the source of what has ended.
-    async fn carry_files(&self, pickup: &Pickup, files: &FileSystem) -> Result<(), Failure> {
+    /// Reads on what is begun, oldest first, and tells the source, where there is one, of what has ended.
+    pub(super) async fn carry_files(&self, source: Option<(&Pickup, &FileSystem)>) -> Result<(), Failure> {
         for mut file in self.store.open_files(self.number).await.map_err(of_store)? {
             if file.state.is_open() {
-                let end = match self.read_file(pickup, &file).await {
+                let end = match self.read_file(&file).await {
                     Ok(why) => FileEnd::Done { why },
                     Err(Halt::Later(failure)) => return Err(failure),
                     Err(Halt::Refused { code, why }) => {
@@ -140,7 +140,9 @@ impl Collector {
                 file = after;
             }
             if !file.told {
-                self.tell_source(pickup, files, &file).await?;
+                if let Some((pickup, files)) = source {
+                    self.tell_source(pickup, files, &file).await?;
+                }
                 self.store.file_told(file.n).await.map_err(of_store)?;
             }
             if self.store.may_forget(file.digest).await.map_err(of_store)? {
@@ -227,14 +229,7 @@ impl Collector {
         folder: &str,
         file: &Listed,
     ) -> Result<(), Failure> {
-        let ours = |error: std::io::Error| {
-            Failure::not_done(
-                Code::StoreUnavailable,
-                format!("{} cannot be written: {error}", self.files.display()),
-            )
-        };
-        tokio::fs::create_dir_all(&self.files).await.map_err(ours)?;
-        let fetched_to = self.files.join(format!("{}.fetched", self.route.id));
+        let fetched_to = self.arriving().await?;
         let fetched = files.fetch(folder, &file.name, &fetched_to, pickup.limit).await?;
         if fetched.size != file.size {
             let what = format!(
@@ -243,24 +238,10 @@ impl Collector {
             );
             return Err(Failure::not_done(Code::FileChanged, what));
         }
-        tokio::fs::rename(&fetched_to, self.copy_of(&fetched.digest)).await.map_err(ours)?;
-        let same = if pickup.compare.is_some() { SameAs::Last } else { SameAs::Any };
-        let new = NewFile {
-            name: file.name.clone(),
-            digest: fetched.digest,
-            size: fetched.size,
-            modified: file.modified,
-        };
-        match self.store.take_file(self.number, now(), same, new).await.map_err(of_store)? {
-            Took::New(n) => {
-                info!(
-                    route = self.route.id,
-                    file = file.name,
-                    number = n,
-                    bytes = fetched.size,
-                    "a file is taken"
-                );
-            }
+        let modified = file.modified;
+        let new = NewFile { name: file.name.clone(), digest: fetched.digest, size: fetched.size, modified };
+        match self.write_down(&fetched_to, new).await? {
+            Took::New(_) => {}
             Took::Known(known) if !known.told && known.name == file.name => {}
             Took::Known(known) => {
                 warn!(route = self.route.id, file = file.name, code = %Code::FileTwice,
@@ -274,6 +255,28 @@ impl Collector {
             }
         }
         Ok(())
+    }
+
+    /// Where a file is copied to before it is known what it is.
+    pub(super) async fn arriving(&self) -> Result<PathBuf, Failure> {
+        tokio::fs::create_dir_all(&self.files).await.map_err(|error| self.unwritable(&error))?;
+        Ok(self.files.join(format!("{}.arriving", self.route.id)))
+    }
+
+    fn unwritable(&self, error: &std::io::Error) -> Failure {
+        Failure::not_done(Code::StoreUnavailable, format!("{} cannot be written: {error}", self.files.display()))
+    }
+
+    /// Makes a file that has arrived ours: under its digest, and written down in the store.
+    pub(super) async fn write_down(&self, arrived: &Path, new: NewFile) -> Result<Took, Failure> {
+        tokio::fs::rename(arrived, self.copy_of(&new.digest)).await.map_err(|error| self.unwritable(&error))?;
+        let same = if self.route.plan.compare.is_some() { SameAs::Last } else { SameAs::Any };
+        let (name, size) = (new.name.clone(), new.size);
+        let took = self.store.take_file(self.number, now(), same, new).await.map_err(of_store)?;
+        if let Took::New(n) = &took {
+            info!(route = self.route.id, file = name, number = n, bytes = size, "a file is taken");
+        }
+        Ok(took)
     }
 
     /// Puts the file in the system where it belongs. One that has changed since is another file, and left alone.

@@ -38,7 +38,7 @@ impl Collector {
     }
 
     /// A document with its identity: what the route's `key` makes of it, or else its bytes.
-    fn intake(&self, body: Vec<u8>, content_type: Option<String>) -> Intake {
+    pub(super) fn intake(&self, body: Vec<u8>, content_type: Option<String>) -> Intake {
         let named = self.route.plan.key.as_ref().and_then(|template| {
             let document = self.read(&body, content_type.as_deref()).ok()?;
             let scope = Scope {
@@ -56,7 +56,7 @@ impl Collector {
     }
 
     /// Puts documents on disk, and the cursor with them.
-    async fn take_in(&self, intakes: Vec<Intake>, cursor: Option<String>) -> Result<(), Failure> {
+    pub(super) async fn take_in(&self, intakes: Vec<Intake>, cursor: Option<String>) -> Result<(), Failure> {
         match self.store.take_in(self.number, now(), intakes, cursor).await {
             Ok(Taken::Stored(new)) => {
                 self.count_taken(&new);

@@ -4,7 +4,6 @@
 use super::{Collector, now, pickup::Halt};
 use crate::{
     code::Code,
-    config::plan::Pickup,
     event::{Key, hex},
     format::{
         FormatError,
@@ -48,11 +47,11 @@ pub(super) struct Found {
 
 impl Collector {
     /// Reads a file on, to its end. What a person should know of it, if anything.
-    pub(super) async fn read_file(&self, pickup: &Pickup, file: &TakenFile) -> Result<Option<String>, Halt> {
+    pub(super) async fn read_file(&self, file: &TakenFile) -> Result<Option<String>, Halt> {
         if file.point.is_none() || file.state == FileState::Taken {
             self.check_file(file).await?;
         }
-        match &pickup.compare {
+        match &self.route.plan.compare {
             None => self.split(file).await,
             Some(compare) => self.compare(compare, file).await,
         }

@@ -384,6 +384,10 @@ impl Builder<'_> {
                 let own = every.map(|_| vec![self.duration(&every.cloned(), "1m", &at("every"))]);
                 (own.unwrap_or_else(|| vec![poll.every]), waits.map(|_| "waits"))
             }
+            plan::Source::Query(query) => {
+                let own = every.map(|_| vec![self.duration(&every.cloned(), "1m", &at("every"))]);
+                (own.unwrap_or_else(|| vec![query.every]), waits.map(|_| "waits"))
+            }
             plan::Source::Ask(ask) => {
                 let own = waits.map(|waits| {
                     waits.iter().map(|wait| self.duration(&Some(wait.clone()), "1m", &at("waits"))).collect()
@@ -399,7 +403,7 @@ impl Builder<'_> {
             }
         };
         if let Some(key) = misplaced {
-            let what = "`every` is for routes that poll or pick up, `waits` for routes that ask";
+            let what = "`every` is for routes that poll, query or pick up, `waits` for routes that ask";
             self.error(Code::ExclusiveKeys, &at(key), what, "");
         }
         own

@@ -12,6 +12,7 @@ pub mod raw;
 pub mod schema;
 pub mod secrets;
 pub mod source;
+pub mod statement;
 pub mod units;
 
 pub use bridge::receive_path;

@@ -8,6 +8,7 @@ mod broker;
 mod cards;
 mod care;
 mod connections;
+mod databases;
 mod docs;
 mod events;
 mod extracts;

@@ -3,7 +3,7 @@
 use super::*;
 
 impl Compiler<'_> {
-    pub(super) fn pickup(&mut self, keys: &PickupKeys, route: &CollectKeys, at: At<'_>) -> Option<Source> {
+    pub(super) fn pickup(&mut self, keys: &PickupKeys, at: At<'_>) -> Option<Source> {
         let own = under(at, &["pickup"]);
         let mut folder = |text: &Option<String>, default: &str, key: &str| {
             let text = text.clone().unwrap_or_else(|| default.to_owned());
@@ -35,10 +35,6 @@ impl Compiler<'_> {
             }
         };
         let pattern = self.template(&keys.pattern, Escape::None, &under(&own, &["pattern"]));
-        let compare = match &route.compare {
-            None => None,
-            Some(compare) => Some(self.compare(compare, route, at)?),
-        };
         Some(Source::Pickup(Pickup {
             folder: base?,
             pattern: pattern?,
@@ -48,10 +44,9 @@ impl Compiler<'_> {
             then: then?,
             failed: failed?,
             limit: self.size(&keys.limit, 1 << 30, &under(&own, &["limit"])),
-            compare,
         }))
     }
-    pub(super) fn compare(&mut self, keys: &CompareKeys, route: &CollectKeys, at: At<'_>) -> Option<Compare> {
+    pub(super) fn compare(&mut self, keys: &CompareKeys, route: &CollectKeys, at: At<'_>) -> Compare {
         let own = under(at, &["compare"]);
         if route.key.is_some() {
             let what = "`key` and `compare` exclude each other: a compared record is known by `compare.key`";
@@ -84,12 +79,12 @@ impl Compiler<'_> {
             share(&keys.most_removed, 2_000, "most_removed"),
             share(&keys.most_changed, 6_000, "most_changed"),
         );
-        Some(Compare { key, ignore, most_removed, most_changed, first_is_news: keys.first_is_news })
+        Compare { key, ignore, most_removed, most_changed, first_is_news: keys.first_is_news }
     }
     /// What rules say of changes fits what the route does.
     pub(super) fn changes(&mut self, keys: &CollectKeys, at: At<'_>) {
-        if keys.compare.is_some() && keys.pickup.is_none() {
-            let what = "only extracts that are picked up are compared";
+        if keys.compare.is_some() && keys.pickup.is_none() && keys.query.is_none() {
+            let what = "only files that are picked up and queries are compared";
             self.problem(Problem::under(Code::ExclusiveKeys, at, "compare", what).on_key());
         }
         for (index, rule) in keys.events.iter().enumerate() {
