@@ -143,6 +143,8 @@ fn sends(route: &Deliver) -> String {
     match &route.action {
         Action::Request(request) => format!("{what}, {}", request.method),
         Action::Publish(_) => format!("{what}, published"),
+        Action::Batch(join) => format!("{what}, in a batch `{}`", join.batch.name),
+        Action::Write(_) => format!("{what}, a file for each"),
         Action::Statement(write) => format!("{what}, as parameters of `{}`", write.statement.file),
     }
 }

@@ -64,6 +64,7 @@ codes! {
     ValueUnused = "PH0232", "a value that no parameter of a statement takes";
     ReadOnly = "PH0233", "a route that would write to a database that is only read";
     CursorUnsafe = "PH0234", "a query that could pass rows over";
+    NameNotUnique = "PH0209", "a file name that is the same each time";
     // 03: mappings
     UnknownEventField = "PH0301", "a field that the event's schema does not have";
     BadPath = "PH0302", "not a path";
@@ -125,6 +126,8 @@ codes! {
     ResultBreaksSchema = "PH1209", "a mapped event that its schema refuses";
     NoMappingApplies = "PH1210", "an answer that no mapping is for";
     CodeNotValid = "PH1211", "a code that is not valid on that day";
+    ReportUnmatched = "PH1213", "a report about something that was not sent from here";
+    DateRefused = "PH1214", "a day on which nothing is processed";
     // 20: sending
     SystemUnreachable = "PH2001", "a system cannot be reached";
     SystemRefuses = "PH2002", "a system refuses what was sent";
@@ -141,6 +144,7 @@ codes! {
     StillOpen = "PH2013", "an earlier one of the same is still open";
     RetriesExhausted = "PH2014", "tried as often as the route allows";
     AlreadyConcluded = "PH2015", "an earlier one of the same has been concluded";
+    BatchNotWritten = "PH2016", "a batch that cannot be written yet";
     // 21: receiving
     SignatureMissing = "PH2101", "a request without its signature";
     SignatureWrong = "PH2102", "a request whose signature does not fit";
@@ -197,6 +201,7 @@ codes! {
     UnknownCodeAsked = "PH5004", "no such code";
     ClockWrong = "PH5005", "a clock that is wrong";
     NotHeld = "PH5006", "no extract of that number waits for a person";
+    NoSuchBatch = "PH5010", "no such batch, or none that can be sealed";
 }
 
 impl Code {

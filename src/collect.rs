@@ -5,6 +5,7 @@
 //! makes events of it, publishes them, and finishes the spool's rows only when the broker has confirmed. The broker may
 //! be away for a week; taking in goes on until the spool is full, and then says so.
 
+mod about;
 mod ask;
 mod extract;
 mod pickup;
@@ -380,7 +381,8 @@ impl Collector {
             change: origin.and_then(|origin| origin.change),
             ..self.ground(&document, cause.as_ref(), &waiting.id)
         };
-        emit::emit(&self.route.plan.events, ground)
+        let about = self.sent_before(ground).await?;
+        emit::emit(&self.route.plan.events, Ground { about: Some(&about), ..ground })
     }
 
     fn read(&self, body: &[u8], content_type: Option<&str>) -> Result<Tree, Failure> {
@@ -398,6 +400,7 @@ impl Collector {
             document,
             cause,
             change: None,
+            about: None,
             event: None,
             identity,
             now: Timestamp::now(),

@@ -1,6 +1,7 @@
 //! Packhorse joins councils' existing systems to a national platform over AMQP queues.
 #![forbid(unsafe_code)]
 pub mod asyncapi;
+pub mod batch;
 pub mod bridge;
 pub mod broker;
 pub mod catalogue;

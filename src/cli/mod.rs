@@ -5,6 +5,7 @@
 //! Data goes to standard output, everything else to standard error.
 
 mod account;
+mod batches;
 mod check;
 mod dead_letters;
 pub mod docs;
@@ -78,6 +79,9 @@ pub enum Command {
     /// Look at dead letters, replay them or discard them.
     #[command(subcommand)]
     DeadLetters(dead_letters::DeadLetters),
+    /// Look at batches that are written to files, or seal one now.
+    #[command(subcommand)]
+    Batches(batches::Batches),
     /// Taken in = delivered + waiting + dead + duplicate + discarded + nothing to publish: prove it, per route.
     ///
     /// Exits with 1 if a line does not close.
@@ -118,6 +122,7 @@ pub fn main() -> ExitCode {
         Command::Test(test) => test.run(&cli.config),
         Command::Topology(topology) => topology.run(&cli.config),
         Command::DeadLetters(command) => command.run(&cli.config),
+        Command::Batches(command) => command.run(&cli.config),
         Command::Account(account) => account.run(&cli.config),
         Command::Files(files) => files.run(&cli.config),
         Command::Extracts(extracts) => extracts.run(&cli.config),

@@ -4,6 +4,7 @@ use super::{
     Config, bridge, compile as adapters, plan, proof,
     raw::{
         adapter::AdapterFile,
+        batch::CalendarFile,
         bridge::BridgeFile,
         layout::LayoutFile,
         mapping::{CasesFile, MappingFile},
@@ -13,6 +14,7 @@ use super::{
     source::{Diagnostic, SourceFile},
 };
 use crate::{
+    batch::Calendar,
     code::Code,
     event::{hex, schema::EventSchema},
     format::{Format, Layout, Limits, layout},
@@ -52,6 +54,7 @@ pub struct Project {
     /// What `run` carries out; absent if anything is wrong, or if there is no `packhorse.toml`.
     pub config: Option<Config>,
     codes: HashMap<String, Arc<CodeList>>,
+    calendars: BTreeMap<String, Arc<Calendar>>,
     broken: BTreeSet<String>,
     broken_layouts: BTreeSet<String>,
     digests: HashMap<PathBuf, String>,
@@ -76,6 +79,7 @@ impl Project {
             adapters: BTreeMap::new(),
             config: None,
             codes: HashMap::new(),
+            calendars: BTreeMap::new(),
             broken: BTreeSet::new(),
             broken_layouts: BTreeSet::new(),
             digests: HashMap::new(),
@@ -96,6 +100,7 @@ impl Project {
         if let Some(codes) = own_codes {
             project.codes_in(&codes);
         }
+        project.calendars_in(&mappings.join("calendars"));
         project.layouts_in(&mappings.join("layouts"));
         project.mappings_in(&mappings);
         project.adapters_in(&adapters);
@@ -304,6 +309,25 @@ impl Project {
         }
     }
 
+    fn calendars_in(&mut self, folder: &Path) {
+        for path in self.files_in(folder, ".toml") {
+            let Some(file) = self.read::<CalendarFile>(&path, FileKind::Calendar) else { continue };
+            let name = file_name(&path, ".toml");
+            match Calendar::new(&name, file.years, &file.days) {
+                Ok(calendar) => {
+                    self.calendars.insert(name, Arc::new(calendar));
+                }
+                Err(bad) => {
+                    let problems = bad
+                        .into_iter()
+                        .map(|bad| Problem::error(Code::WrongType, &["days", &bad.entry], bad.what).on_key());
+                    let problems = problems.collect();
+                    self.tell(&path, problems);
+                }
+            }
+        }
+    }
+
     fn layouts_in(&mut self, folder: &Path) {
         for path in self.files_in(folder, ".toml") {
             let name = file_name(&path, ".toml");
@@ -331,7 +355,7 @@ impl Project {
             .flatten()
             .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
             .filter(|name| {
-                !matches!(name.as_str(), "events" | "codes" | "layouts")
+                !matches!(name.as_str(), "events" | "codes" | "layouts" | "calendars")
                     && self.folder.join(folder).join(name).is_dir()
             })
             .collect();
@@ -437,6 +461,7 @@ impl Project {
                 mappings: &self.mappings,
                 broken: &self.broken,
                 schemas: &self.schemas,
+                calendars: &self.calendars,
                 layouts: &self.layouts,
                 broken_layouts: &self.broken_layouts,
                 statements: &statements,
@@ -464,8 +489,13 @@ impl Project {
     /// The digest of an adapter's file and of the layouts that its routes name.
     fn adapter_digest(&self, path: &Path, file: &AdapterFile) -> String {
         let own = self.digests.get(path).cloned().unwrap_or_default();
-        let named: BTreeSet<&String> =
-            file.collect.values().filter_map(|keys| keys.layout.as_ref()).collect();
+        let batched = file.batch.values().flat_map(|batch| batch.files.values());
+        let named: BTreeSet<&String> = file
+            .collect
+            .values()
+            .filter_map(|keys| keys.layout.as_ref())
+            .chain(batched.filter_map(|keys| keys.layout.as_ref()))
+            .collect();
         if named.is_empty() {
             return own;
         }

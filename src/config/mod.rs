@@ -3,6 +3,7 @@
 //!
 //! Nothing here touches the network. Every problem of all files is found at once, with its file, line and column.
 
+pub mod batch;
 mod bridge;
 pub mod compile;
 mod load;

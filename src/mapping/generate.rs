@@ -345,6 +345,7 @@ fn samples(check: Check) -> Vec<String> {
         Check::Upn => &["X330123456789", "V204000100001"],
         Check::Gss => &["E09000012", "W06000015", "E08000007"],
         Check::Postcode => &["SK1 3XE", "EC1A 1BB", "N1P 1AA"],
+        Check::BacsReference => &["CT0012345678", "RENT/4417-2026", "A1-B2.C3 D4&E5"],
     };
     texts.iter().map(|text| (*text).to_owned()).collect()
 }

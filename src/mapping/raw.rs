@@ -296,6 +296,9 @@ pub enum Check {
     Gss,
     /// UK postcode, written as `AA9A 9AA`.
     Postcode,
+    /// The reference of a Direct Debit in a Bacs file, in capitals: 6 to 18 letters, digits, full stops, hyphens, slashes,
+    /// ampersands and spaces, the first a letter or digit, not all the same; `DDIC` and `CONTRA` are Bacs's own.
+    BacsReference,
 }
 
 /// How an account reference is checked.

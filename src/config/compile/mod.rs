@@ -1,5 +1,6 @@
 //! From an adapter file as written to a [`plan::Adapter`], with everything that is wrong with it.
 
+mod batch;
 mod files;
 mod pickup;
 mod request;
@@ -49,6 +50,8 @@ pub struct With<'a> {
     pub broken: &'a BTreeSet<String>,
     /// The event schemas by type.
     pub schemas: &'a BTreeMap<String, Arc<EventSchema>>,
+    /// The calendars by name.
+    pub calendars: &'a BTreeMap<String, Arc<crate::batch::Calendar>>,
     /// The layouts by name.
     pub layouts: &'a BTreeMap<String, Arc<Layout>>,
     /// The names of layouts that are there but broken: their problems are told elsewhere.
@@ -62,7 +65,8 @@ pub struct With<'a> {
 /// Compiles an adapter. With an error there is none.
 pub fn compile(name: &str, file: &AdapterFile, with: With<'_>) -> (Option<plan::Adapter>, Vec<Problem>) {
     let namespaces: Namespaces = file.namespaces.iter().map(|(p, u)| (p.as_str(), u.as_str())).collect();
-    let mut compiler = Compiler { file, with, namespaces, problems: Vec::new() };
+    let mut compiler =
+        Compiler { file, with, namespaces, batches: BTreeMap::new(), problems: Vec::new() };
     let adapter = compiler.adapter(name);
     let problems = compiler.problems;
     let broken = problems.iter().any(|problem| problem.severity == crate::problem::Severity::Error);
@@ -73,6 +77,7 @@ struct Compiler<'a> {
     file: &'a AdapterFile,
     with: With<'a>,
     namespaces: Namespaces,
+    batches: BTreeMap<String, Arc<super::batch::Batch>>,
     problems: Vec<Problem>,
 }
 
@@ -111,6 +116,7 @@ impl<'a> Compiler<'a> {
                 ),
             }
         }
+        self.batches = self.batches();
         let deliver =
             file.deliver.iter().filter_map(|(name, keys)| self.deliver(name, keys).map(Arc::new)).collect();
         let collect =
@@ -127,6 +133,7 @@ impl<'a> Compiler<'a> {
             body_signs,
             verify,
             rates,
+            batches: self.batches.values().cloned().collect(),
             deliver,
             collect,
             digest: self.with.digest.clone(),
