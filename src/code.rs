@@ -72,6 +72,9 @@ codes! {
     CaseFailed = "PH0310", "a case does not come out as expected";
     NoCases = "PH0311", "a mapping without cases";
     MostlyRefused = "PH0312", "most generated events are refused";
+    StillGuessed = "PH0313", "a row that is still a guess";
+    NameTaken = "PH0314", "a file of that name is there already";
+    NotASample = "PH0315", "a sample that cannot be used";
     // 04: schemas and code lists
     BadSchema = "PH0401", "not a JSON Schema";
     BadExample = "PH0402", "an example that its schema refuses";
