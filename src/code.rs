@@ -72,14 +72,16 @@ codes! {
     CaseFailed = "PH0310", "a case does not come out as expected";
     NoCases = "PH0311", "a mapping without cases";
     MostlyRefused = "PH0312", "most generated events are refused";
-    StillGuessed = "PH0313", "a row that is still a guess";
-    NameTaken = "PH0314", "a file of that name is there already";
-    NotASample = "PH0315", "a sample that cannot be used";
+    NotInLayout = "PH0313", "a place that the layout does not have";
+    StillGuessed = "PH0314", "a row that is still a guess";
+    NameTaken = "PH0315", "a file of that name is there already";
+    NotASample = "PH0316", "a sample that cannot be used";
     // 04: schemas and code lists
     BadSchema = "PH0401", "not a JSON Schema";
     BadExample = "PH0402", "an example that its schema refuses";
     BadCodeList = "PH0403", "a code list that contradicts itself";
     UnknownKeyword = "PH0404", "a schema annotation that is missing or wrong";
+    BadLayout = "PH0405", "a layout that contradicts itself";
     // 10: events as they arrive
     NotAnEvent = "PH1001", "not an event";
     EventAttributeMissing = "PH1002", "an event without one of the attributes that every event has";
@@ -103,6 +105,12 @@ codes! {
     LoneSurrogate = "PH1109", "half a character in JSON";
     NotSoap = "PH1110", "not a SOAP envelope";
     CannotWrite = "PH1111", "a value that the format cannot hold";
+    MalformedCsv = "PH1112", "not CSV";
+    WrongRecord = "PH1113", "a record that is not as its layout says";
+    ColumnsDiffer = "PH1114", "a file whose columns are not those of its layout";
+    TotalsDiffer = "PH1115", "a file whose totals do not agree with its records";
+    FileCutOff = "PH1116", "a file that is cut off";
+    NotText = "PH1117", "a file of another kind than expected";
     // 12: mapping at run time
     ValueMissing = "PH1201", "a value that the mapping needs is not there";
     ValueRefused = "PH1202", "a value that a conversion refuses";

@@ -366,7 +366,7 @@ impl Collector {
     fn read(&self, format: Format, body: &[u8], content_type: Option<&str>) -> Result<Tree, Failure> {
         let charset = content_type.and_then(charset_of);
         format
-            .decode(body, charset.as_deref(), &Limits::default())
+            .read(body, charset.as_deref(), self.route.plan.layout.as_deref(), &Limits::default())
             .map_err(|error| Failure::refused(error.code, "document", error.to_string()))
     }
 

@@ -453,7 +453,7 @@ fn collect_would_pass(
     let document: Tree = route
         .plan
         .format
-        .decode(&delivery.body, charset.as_deref(), &Limits::default())
+        .read(&delivery.body, charset.as_deref(), route.plan.layout.as_deref(), &Limits::default())
         .map_err(|error| Refused { code: error.code, what: format!("it would fail again: {error}") })?;
     let ground = Ground {
         instance: &route.instance,

@@ -112,6 +112,9 @@ fn keys(kind: FileKind, schema: &Value) -> String {
         FileKind::Adapter => ("Adapters", "One file a kind of system: `adapters/<name>.toml`."),
         FileKind::Mapping => ("Mappings", "One file a document: `mappings/<system>/<document>.toml`."),
         FileKind::Cases => ("Cases", "Beside each mapping: `mappings/<system>/<document>.cases.toml`."),
+        FileKind::Layout => {
+            ("Layouts", "One file a kind of file with records: `mappings/layouts/<name>.toml`.")
+        }
     };
     let mut out =
         format!("{MADE}\n# {title}\n\n{about} The same keys as JSON Schema, for editors: `docs/schemas/`.\n");

@@ -5,7 +5,7 @@
 use super::raw::adapter::{Algorithm, BodyIs, KeyEncoding, Makes, Meaning, Output, Repeat, SecretIn};
 use crate::{
     event::{Accept, schema::EventSchema},
-    format::{Format, Namespaces},
+    format::{Format, Layout, Namespaces},
     mapping::{Condition, Mapping, path::Path},
     template::Template,
 };
@@ -430,6 +430,8 @@ pub struct Collect {
     pub source: Source,
     /// Its format.
     pub format: Format,
+    /// How its records are built.
+    pub layout: Option<Arc<Layout>>,
     /// What makes two the same.
     pub key: Option<Template>,
     /// How the truth is fetched.

@@ -281,6 +281,7 @@ impl Accepts {
             | Conversion::Date(_)
             | Conversion::Time { .. }
             | Conversion::Boolean { .. }
+            | Conversion::FundOf { .. }
             | Conversion::AsIs => {}
         }
     }

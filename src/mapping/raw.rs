@@ -41,6 +41,9 @@ pub struct DocumentKeys {
     /// The namespaces by prefix (XML and SOAP). The empty prefix is the default namespace.
     #[serde(default)]
     pub namespaces: BTreeMap<String, String>,
+    /// The layout of the record (CSV, fixed width; JSON and XML where the documents come from files of records), by its
+    /// name in `mappings/layouts/`.
+    pub layout: Option<String>,
     /// The character encoding to write in, if it is not UTF-8: `windows-1252`.
     pub encoding: Option<String>,
 }
@@ -116,6 +119,9 @@ pub struct RowKeys {
     pub check: Option<Check>,
     /// The value is an account reference, checked by the rules of this code list and of the fund named beside it.
     pub account: Option<AccountKeys>,
+    /// The value is an account reference, and becomes the fund whose rules in this code list it keeps, the first that
+    /// fits; `default` where none does. To the event only.
+    pub fund_of: Option<String>,
     /// In JSON, write a number or truth value as text.
     #[serde(default)]
     pub quoted: bool,
@@ -147,6 +153,8 @@ pub struct ConditionKeys {
     pub not: Option<Vec<String>>,
     /// The value is there, or is not there. Null and empty text count as absent.
     pub present: Option<bool>,
+    /// The value is a number below zero, or is none.
+    pub below_zero: Option<bool>,
 }
 
 /// Rules for text.

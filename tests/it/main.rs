@@ -12,6 +12,7 @@ mod events;
 mod formats;
 mod judges;
 mod payments;
+mod records;
 mod refusals;
 mod replays;
 mod support;

@@ -262,11 +262,13 @@ impl Compiler<'_> {
             self.problem(Problem::under(Code::MissingKey, &at, "events", what));
         }
         let retry = self.retry(&keys.retry, &under(&at, &["retry"]));
+        let layout = self.layout(keys.layout.as_ref(), keys.format, &at);
         Some(Collect {
             name: name.to_owned(),
             about: keys.about.clone(),
             source: source?,
             format: keys.format,
+            layout,
             key,
             fetch,
             events,

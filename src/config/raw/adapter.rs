@@ -581,6 +581,8 @@ pub struct CollectKeys {
     pub consume: Option<ConsumeKeys>,
     /// The format of what comes.
     pub format: Format,
+    /// The layout of what comes, by its name in `mappings/layouts/`: how a file is split into records.
+    pub layout: Option<String>,
     /// What makes two of them the same: a template of `document`. Without it, the bytes.
     pub key: Option<String>,
     /// What comes is only a wake-up: the truth is fetched by this request, and its answer is the document.

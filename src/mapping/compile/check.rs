@@ -144,6 +144,18 @@ impl Compiler<'_> {
                 };
                 Some((Conversion::Account { rules }, Some(fund)))
             }
+            RowKeys { fund_of: Some(rules), .. } => {
+                if keys.only.or(self.file.only) != Some(Direction::ToEvent) {
+                    let what = "an account reference leads to its fund, but a fund to no account";
+                    self.problem(
+                        Problem::under(Code::WrongConversion, at, "fund_of", what)
+                            .on_key()
+                            .help("say `only = \"to-event\"`"),
+                    );
+                    return None;
+                }
+                plain(Conversion::FundOf { rules: self.code_list(rules, at, "fund_of", false)? })
+            }
             _ => match Conversion::of_kind(kind) {
                 Some(conversion) => plain(conversion),
                 // What was kept of a cause is in the event's terms already: lists and groups come as they are.

@@ -12,13 +12,17 @@ use super::{
 use crate::{
     code::Code,
     event::schema::{EventSchema, Field, Kind},
-    format::{Namespaces, Style, charset},
+    format::{Format, Layout, Namespaces, Style, charset},
     problem::Problem,
     template::{BadTemplate, Escape, Template},
     tree::Tree,
 };
 use jiff::tz::TimeZone;
-use std::{collections::HashMap, sync::Arc};
+use rust_decimal::Decimal;
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
 
 /// What a mapping is compiled with.
 pub struct With<'a> {
@@ -26,6 +30,10 @@ pub struct With<'a> {
     pub schema: Arc<EventSchema>,
     /// The code lists by name.
     pub codes: &'a HashMap<String, Arc<CodeList>>,
+    /// The layouts by name.
+    pub layouts: &'a BTreeMap<String, Arc<Layout>>,
+    /// The names of layouts that are there but broken: their problems are told elsewhere.
+    pub broken_layouts: &'a BTreeSet<String>,
     /// The line at which these keys stand in the file.
     pub line_of: &'a dyn Fn(&[String]) -> usize,
     /// The digest to note.
@@ -54,6 +62,8 @@ pub enum Test {
     Not(Vec<String>),
     /// Present, or absent.
     Present(bool),
+    /// A number below zero, or not.
+    BelowZero(bool),
 }
 
 impl Test {
@@ -62,6 +72,10 @@ impl Test {
         let value = value.filter(|tree| !matches!(tree, Tree::Null) && tree.as_text() != Some(""));
         match self {
             Test::Present(wanted) => value.is_some() == *wanted,
+            Test::BelowZero(wanted) => {
+                let number = value.and_then(Tree::to_plain_text).and_then(|text| text.trim().parse().ok());
+                number.is_some_and(|number: Decimal| number < Decimal::ZERO) == *wanted
+            }
             Test::Is(values) => {
                 value.and_then(Tree::to_plain_text).is_some_and(|text| values.contains(&text))
             }
@@ -98,14 +112,15 @@ impl Condition {
                     .label("exactly one of `event` and `document`"));
             }
         };
-        let test = match (&keys.is, &keys.not, keys.present) {
-            (Some(values), None, None) => Test::Is(values.clone()),
-            (None, Some(values), None) => Test::Not(values.clone()),
-            (None, None, Some(present)) => Test::Present(present),
+        let test = match (&keys.is, &keys.not, keys.present, keys.below_zero) {
+            (Some(values), None, None, None) => Test::Is(values.clone()),
+            (None, Some(values), None, None) => Test::Not(values.clone()),
+            (None, None, Some(present), None) => Test::Present(present),
+            (None, None, None, Some(below)) => Test::BelowZero(below),
             _ => {
-                let what = "a condition asks exactly one thing: `is`, `not` or `present`";
+                let what = "a condition asks exactly one thing: `is`, `not`, `present` or `below_zero`";
                 return Err(
-                    Problem::under(Code::ExclusiveKeys, at, "", what).label("exactly one of the three")
+                    Problem::under(Code::ExclusiveKeys, at, "", what).label("exactly one of the four")
                 );
             }
         };
@@ -129,11 +144,18 @@ pub fn bad_template(bad: BadTemplate, at: &[String], key: &str) -> Problem {
 
 /// Compiles a mapping. Problems that are only warnings come with a mapping; with an error there is none.
 pub fn compile(name: &str, file: &MappingFile, with: With<'_>) -> (Option<Mapping>, Vec<Problem>) {
-    let mut compiler =
-        Compiler { with, file, namespaces: Namespaces::default(), problems: Vec::new(), number: 0 };
+    let mut compiler = Compiler {
+        with,
+        file,
+        namespaces: Namespaces::default(),
+        problems: Vec::new(),
+        number: 0,
+        unsound: false,
+    };
     let mapping = compiler.mapping(name);
     let problems = compiler.problems;
-    let broken = problems.iter().any(|problem| problem.severity == crate::problem::Severity::Error);
+    let broken = compiler.unsound
+        || problems.iter().any(|problem| problem.severity == crate::problem::Severity::Error);
     (mapping.filter(|_| !broken), problems)
 }
 
@@ -143,6 +165,8 @@ struct Compiler<'a> {
     namespaces: Namespaces,
     problems: Vec<Problem>,
     number: usize,
+    /// Whether it cannot run for a reason that is told elsewhere: its layout is broken.
+    unsound: bool,
 }
 
 /// Where in the table a row stands: the group of the event, and the keys in the file.
@@ -201,6 +225,7 @@ impl<'a> Compiler<'a> {
                 None
             }
         });
+        let layout = self.layout();
         let schema = self.with.schema.clone();
         let group = Group { field: &schema.root, packed: false };
         let file = self.file;
@@ -212,12 +237,51 @@ impl<'a> Compiler<'a> {
             digest: self.with.digest.clone(),
             schema: schema.clone(),
             format: document.format,
-            style: Style { namespaces: std::mem::take(&mut self.namespaces), charset: encoding },
+            style: Style { namespaces: std::mem::take(&mut self.namespaces), charset: encoding, layout },
             only: self.file.only,
             root,
             known: super::read::Known::of(&rows, &ignore),
             rows,
         })
+    }
+    /// The layout of the document, if its format has one.
+    fn layout(&mut self) -> Option<Arc<Layout>> {
+        let document = &self.file.document;
+        let Some(name) = &document.layout else {
+            if document.format == Format::Fixed {
+                let what = "a document of fixed width is read and written by a layout";
+                self.problem(
+                    Problem::error(Code::MissingKey, &["document", "format"], what)
+                        .label("`layout` is missing"),
+                );
+            }
+            return None;
+        };
+        let Some(layout) = self.with.layouts.get(name).cloned() else {
+            if !self.with.broken_layouts.contains(name) {
+                let known: Vec<&str> = self.with.layouts.keys().map(String::as_str).collect();
+                let problem = Problem::error(
+                    Code::UnknownName,
+                    &["document", "layout"],
+                    format!("there is no layout `{name}`"),
+                )
+                .label("no such file in mappings/layouts/")
+                .did_you_mean(name, known);
+                self.problem(problem);
+            }
+            self.unsound = true;
+            return None;
+        };
+        if layout.format() != document.format {
+            let what = format!("the layout `{name}` is not for this format");
+            self.problem(Problem::error(Code::WrongConversion, &["document", "layout"], what));
+            return None;
+        }
+        if document.encoding.is_some() && !document.format.is_xml() {
+            let what = "the layout says the encoding";
+            self.problem(Problem::error(Code::ExclusiveKeys, &["document", "encoding"], what).on_key());
+        }
+        Some(layout)
     }
     fn paths(&mut self, texts: &[String], key: &str) -> Vec<Path> {
         let mut paths = Vec::new();
@@ -528,7 +592,7 @@ pub fn impossible(test: &Test, field: &Field, at: &[String]) -> Vec<Problem> {
         .collect()
 }
 
-fn conversion_keys(keys: &RowKeys) -> [(&'static str, bool); 10] {
+fn conversion_keys(keys: &RowKeys) -> [(&'static str, bool); 11] {
     [
         ("text", keys.text.is_some()),
         ("integer", keys.integer.is_some()),
@@ -540,6 +604,7 @@ fn conversion_keys(keys: &RowKeys) -> [(&'static str, bool); 10] {
         ("codes", keys.codes.is_some()),
         ("check", keys.check.is_some()),
         ("account", keys.account.is_some()),
+        ("fund_of", keys.fund_of.is_some()),
     ]
 }
 
