@@ -5,7 +5,8 @@ use crate::{
     event::schema::{Field, Kind},
     mapping::{
         checks,
-        convert::{Conversion, TimeForm},
+        convert::{Beside, Conversion},
+        dates::{DateForm, TimeForm},
         raw::{BooleanKeys, Check, Money, RowKeys, TextKeys, TimeKeys},
     },
     tree::Tree,
@@ -124,10 +125,10 @@ fn seen(given: &[&str], what: &str) -> String {
 
 fn date(given: &[&str]) -> Result<Way, String> {
     let fits = |pattern: &str| {
-        let conversion = Conversion::Date(pattern.to_owned());
+        let conversion = Conversion::Date(DateForm::plain(pattern));
         given.iter().all(|value| {
             let year = |text: &str| text.get(..4).and_then(|year| year.parse::<i32>().ok());
-            match conversion.to_event(&Tree::text(*value), Kind::Text, None) {
+            match conversion.to_event(&Tree::text(*value), Kind::Text, Beside::default()) {
                 Ok(Some(tree)) => tree.as_text().and_then(year).is_some_and(|year| (1850..2200).contains(&year)),
                 Ok(None) | Err(_) => false,
             }
@@ -146,7 +147,7 @@ fn date(given: &[&str]) -> Result<Way, String> {
 fn moment(given: &[&str]) -> Result<Way, String> {
     let fits = |form: &str| {
         let conversion = Conversion::Time { form: TimeForm::of(form), zone: TimeZone::UTC };
-        given.iter().all(|value| matches!(conversion.to_event(&Tree::text(*value), Kind::Text, None), Ok(Some(_))))
+        given.iter().all(|value| matches!(conversion.to_event(&Tree::text(*value), Kind::Text, Beside::default()), Ok(Some(_))))
     };
     let Some(form) = ["rfc3339", "iso8601"].into_iter().chain(MOMENTS).find(|form| fits(form)) else {
         return Err("its values are no moments in any usual spelling".to_owned());
@@ -165,7 +166,7 @@ fn money(given: &[&str]) -> Result<Way, String> {
     let row = |money| RowKeys { money: Some(money), ..RowKeys::default() };
     let all = |money| {
         let conversion = Conversion::Money(money);
-        given.iter().all(|value| conversion.to_event(&Tree::text(*value), Kind::Integer, None).is_ok())
+        given.iter().all(|value| conversion.to_event(&Tree::text(*value), Kind::Integer, Beside::default()).is_ok())
     };
     let pointed = given.iter().any(|value| value.contains('.'));
     match (given.is_empty(), pointed) {
