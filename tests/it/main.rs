@@ -6,9 +6,12 @@ mod standins;
 
 mod broker;
 mod cards;
+mod care;
 mod connections;
+mod databases;
 mod docs;
 mod events;
+mod extracts;
 mod formats;
 mod judges;
 mod payments;

@@ -1,12 +1,15 @@
 //! From an adapter file as written to a [`plan::Adapter`], with everything that is wrong with it.
 
 mod files;
+mod pickup;
 mod request;
 mod route;
+mod sql;
 
 use super::{
     plan::{self, *},
-    raw::adapter::*,
+    raw::{adapter::*, pickup::*},
+    statement::Statement,
     units,
 };
 use crate::{
@@ -50,6 +53,8 @@ pub struct With<'a> {
     pub layouts: &'a BTreeMap<String, Arc<Layout>>,
     /// The names of layouts that are there but broken: their problems are told elsewhere.
     pub broken_layouts: &'a BTreeSet<String>,
+    /// The statements in the adapter's folder, by their files' names; `None` if its problems are told elsewhere.
+    pub statements: &'a BTreeMap<String, Option<Arc<Statement>>>,
     /// The digest of the file.
     pub digest: String,
 }
@@ -114,6 +119,8 @@ impl<'a> Compiler<'a> {
             name: name.to_owned(),
             title: file.title.clone(),
             about: file.about.clone(),
+            judged_by: file.judged_by.clone(),
+            uncertain: file.uncertain.clone(),
             settings: file.settings.clone(),
             system,
             values,
@@ -133,6 +140,7 @@ impl<'a> Compiler<'a> {
             ("amqp", file.amqp.is_some()),
             ("folder", file.folder.is_some()),
             ("sftp", file.sftp.is_some()),
+            ("sql", file.sql.is_some()),
         ];
         let mut given = given.iter().filter(|(_, given)| *given).map(|(key, _)| *key);
         if let (Some(first), Some(second)) = (given.next(), given.next()) {
@@ -152,8 +160,11 @@ impl<'a> Compiler<'a> {
         if let Some(sftp) = &file.sftp {
             return Some(SystemPlan::Files(Box::new(Files::Sftp(self.sftp(sftp)?))));
         }
+        if let Some(sql) = &file.sql {
+            return Some(SystemPlan::Sql(Box::new(self.sql(sql)?)));
+        }
         let what = "nothing says how the system is reached";
-        let help = "add a table `[http]`, `[amqp]`, `[folder]` or `[sftp]`";
+        let help = "add a table `[http]`, `[amqp]`, `[folder]`, `[sftp]` or `[sql]`";
         self.problem(Problem::error(Code::ExclusiveKeys, &["title"], what).help(help));
         None
     }
@@ -548,6 +559,7 @@ enum SystemPlanKind {
     Http,
     Amqp,
     Files,
+    Sql,
 }
 
 impl SystemPlanKind {
@@ -557,6 +569,7 @@ impl SystemPlanKind {
             SystemPlanKind::Http => "reached over HTTP",
             SystemPlanKind::Amqp => "a broker",
             SystemPlanKind::Files => "reached by files",
+            SystemPlanKind::Sql => "a database",
         }
     }
 }

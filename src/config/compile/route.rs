@@ -96,11 +96,18 @@ impl Compiler<'_> {
             }
         });
         // What is wrong with it does not keep the rest of the route from being looked at.
-        let action = match (&keys.request, &keys.publish) {
-            (Some(request), None) => self.request(request, &under(&at, &["request"])).map(Action::Request),
-            (None, Some(publish)) => self.publish(publish, &under(&at, &["publish"])).map(Action::Publish),
+        let action = match (&keys.request, &keys.publish, &keys.statement) {
+            (Some(request), None, None) => {
+                self.request(request, &under(&at, &["request"])).map(Action::Request)
+            }
+            (None, Some(publish), None) => {
+                self.publish(publish, &under(&at, &["publish"])).map(Action::Publish)
+            }
+            (None, None, Some(statement)) => {
+                self.write(statement, keys, mapping.as_ref(), &at).map(Action::Statement)
+            }
             _ => {
-                let what = "a deliver route sends exactly one of `request` (HTTP) and `publish` (AMQP)";
+                let what = "a deliver route sends exactly one of `request` (HTTP), `publish` (AMQP) and `statement` (SQL)";
                 self.problem(Problem::under(Code::ExclusiveKeys, &at, "", what).on_key());
                 None
             }
@@ -122,7 +129,9 @@ impl Compiler<'_> {
             }
         }
         let opens = keys.opens.as_ref().and_then(|opens| self.opens(opens, &under(&at, &["opens"])));
-        if keys.answer_format.is_none()
+        // A statement answers with its rows, as JSON.
+        let answer_format = keys.answer_format.or(keys.statement.as_ref().map(|_| Format::Json));
+        if answer_format.is_none()
             && (!reply.is_empty()
                 || opens.is_some()
                 || answers.iter().any(|rule| !rule.conditions.is_empty() || rule.fault.is_some()))
@@ -132,7 +141,9 @@ impl Compiler<'_> {
                 Problem::under(Code::MissingKey, &at, "", what).on_key().label("`answer_format` is missing"),
             );
         }
-        let probe = keys.probe.as_ref().and_then(|probe| self.probe(probe, &under(&at, &["probe"])));
+        let probe = keys.probe.as_ref().and_then(|probe| {
+            self.probe(probe, &under(&at, &["probe"]), mapping.as_ref())
+        });
         let repeat = self.repeat(keys, &at, &answers, probe.is_some());
         let retry = self.retry(&keys.retry, &under(&at, &["retry"]));
         let amqp = keys.publish.is_some();
@@ -163,7 +174,7 @@ impl Compiler<'_> {
             action: action?,
             before,
             answers,
-            answer_format: keys.answer_format,
+            answer_format,
             reply,
             opens,
             probe,
@@ -226,10 +237,16 @@ impl Compiler<'_> {
     pub(super) fn collect(&mut self, name: &str, keys: &CollectKeys) -> Option<Collect> {
         let at = ["collect".to_owned(), name.to_owned()];
         self.route_name(name, &at);
-        let given = [keys.receive.is_some(), keys.poll.is_some(), keys.ask.is_some(), keys.consume.is_some()];
+        let given = [
+            keys.receive.is_some(),
+            keys.poll.is_some(),
+            keys.ask.is_some(),
+            keys.consume.is_some(),
+            keys.pickup.is_some(),
+            keys.query.is_some(),
+        ];
         if given.iter().filter(|given| **given).count() != 1 {
-            let what =
-                "a collect route says exactly once how documents come: `receive`, `poll`, `ask` or `consume`";
+            let what = "a collect route says exactly once how documents come: `receive`, `poll`, `ask`, `consume`, `pickup` or `query`";
             self.problem(Problem::under(Code::ExclusiveKeys, &at, "", what).on_key());
             return None;
         }
@@ -238,9 +255,12 @@ impl Compiler<'_> {
             CollectKeys { poll: Some(poll), .. } => self.poll(poll, &under(&at, &["poll"])),
             CollectKeys { ask: Some(ask), .. } => self.ask(ask, &under(&at, &["ask"])),
             CollectKeys { consume: Some(consume), .. } => self.consume(consume, &under(&at, &["consume"])),
+            CollectKeys { pickup: Some(pickup), .. } => self.pickup(pickup, &at),
+            CollectKeys { query: Some(query), .. } => self.query(query, keys, &at),
             _ => None,
         };
         let key = keys.key.as_ref().and_then(|text| self.template(text, Escape::None, &under(&at, &["key"])));
+        let compare = keys.compare.as_ref().map(|compare| self.compare(compare, keys, &at));
         let mut fetch = Vec::new();
         for (index, fetch_keys) in keys.fetch.iter().enumerate() {
             let at = under(&at, &["fetch", &index.to_string()]);
@@ -256,6 +276,7 @@ impl Compiler<'_> {
             }
         }
         let events = self.emits(&keys.events, &under(&at, &["events"]), keys.ask.is_some());
+        self.changes(keys, &at);
         let passes_on = keys.consume.as_ref().is_some_and(|consume| consume.events);
         if events.is_empty() && keys.events.is_empty() && !passes_on {
             let what = "nothing says what becomes of what is collected";
@@ -270,6 +291,7 @@ impl Compiler<'_> {
             format: keys.format,
             layout,
             key,
+            compare,
             fetch,
             events,
             already_posted: keys.already_posted,

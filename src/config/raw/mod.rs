@@ -3,5 +3,7 @@
 pub mod adapter;
 pub mod bridge;
 pub mod files;
+pub mod pickup;
+pub mod sql;
 
 pub use crate::{format::layout::raw as layout, mapping::raw as mapping};

@@ -202,6 +202,14 @@ impl Layout {
         }
     }
 
+    /// The XML side of it.
+    pub(super) fn xml(&self) -> Option<&Xml> {
+        match &self.shape {
+            Shape::Xml(xml) => Some(xml),
+            Shape::Csv(_) | Shape::Fixed(_) | Shape::Lines => None,
+        }
+    }
+
     /// The format of files of this layout.
     pub fn format(&self) -> super::Format {
         match self.shape {

@@ -5,7 +5,8 @@ mod check;
 use super::{
     Attribute, Body, EventPlace, Input, Mapping, Row,
     codes::CodeList,
-    convert::{Conversion, TimeForm},
+    convert::Conversion,
+    dates::{DateForm, TimeForm, london},
     path::{BadPath, Path},
     raw::{ConditionKeys, Direction, MappingFile, RowKeys},
 };
@@ -301,14 +302,14 @@ impl<'a> Compiler<'a> {
         for (index, keys) in keys.iter().enumerate() {
             let mut at = at.to_vec();
             at.push(index.to_string());
-            if let Some(row) = self.row(keys, &at, group) {
+            if let Some(row) = self.row(keys, &at, group, &rows) {
                 self.twice(&rows, &row, &at);
                 rows.push(row);
             }
         }
         rows
     }
-    fn row(&mut self, keys: &RowKeys, at: &[String], group: &Group<'_>) -> Option<Row> {
+    fn row(&mut self, keys: &RowKeys, at: &[String], group: &Group<'_>, above: &[Row]) -> Option<Row> {
         self.number += 1;
         let number = self.number;
         let before = self.problems.len();
@@ -360,6 +361,7 @@ impl<'a> Compiler<'a> {
         }
         let only = self.direction(keys, at, event.as_ref(), document.as_ref(), &input, is_group);
         let when = self.conditions(keys, at, group);
+        let codes_at = keys.codes_at.as_deref().and_then(|text| self.codes_at(text, at, group, above));
         let sum = keys.sum.as_deref().and_then(|text| self.sum(text, at));
         if keys.text.as_ref().is_some_and(|text| text.cut) && keys.lossy.is_none() {
             let what = "a text that is cut loses something: say in `lossy` why that is right";
@@ -368,6 +370,10 @@ impl<'a> Compiler<'a> {
         let misplaced = [
             ("most", keys.most.is_some() && !is_group, "is for rows with `fields`"),
             ("max_pence", keys.max_pence.is_some() && keys.money.is_none(), "is for rows with `money`"),
+            ("shift_days", keys.shift_days.is_some() && keys.date.is_none(), "is for rows with `date`"),
+            ("pivot", keys.pivot.is_some() && keys.date.is_none(), "is for rows with `date`"),
+            ("codes_at", keys.codes_at.is_some() && keys.codes.is_none(), "is for rows with `codes`"),
+            ("none", !keys.none.is_empty() && is_group, "is for rows that carry one value"),
             (
                 "packed_max",
                 keys.packed_max.is_some() && keys.packed.is_none(),
@@ -400,6 +406,8 @@ impl<'a> Compiler<'a> {
             sum,
             most: keys.most,
             max_pence: keys.max_pence,
+            none: keys.none.clone(),
+            codes_at,
         })
     }
     fn event_place(
