@@ -72,11 +72,13 @@ codes! {
     CaseFailed = "PH0310", "a case does not come out as expected";
     NoCases = "PH0311", "a mapping without cases";
     MostlyRefused = "PH0312", "most generated events are refused";
+    NotInLayout = "PH0313", "a place that the layout does not have";
     // 04: schemas and code lists
     BadSchema = "PH0401", "not a JSON Schema";
     BadExample = "PH0402", "an example that its schema refuses";
     BadCodeList = "PH0403", "a code list that contradicts itself";
     UnknownKeyword = "PH0404", "a schema annotation that is missing or wrong";
+    BadLayout = "PH0405", "a layout that contradicts itself";
     // 10: events as they arrive
     NotAnEvent = "PH1001", "not an event";
     EventAttributeMissing = "PH1002", "an event without one of the attributes that every event has";
@@ -100,6 +102,12 @@ codes! {
     LoneSurrogate = "PH1109", "half a character in JSON";
     NotSoap = "PH1110", "not a SOAP envelope";
     CannotWrite = "PH1111", "a value that the format cannot hold";
+    MalformedCsv = "PH1112", "not CSV";
+    WrongRecord = "PH1113", "a record that is not as its layout says";
+    ColumnsDiffer = "PH1114", "a file whose columns are not those of its layout";
+    TotalsDiffer = "PH1115", "a file whose totals do not agree with its records";
+    FileCutOff = "PH1116", "a file that is cut off";
+    NotText = "PH1117", "a file of another kind than expected";
     // 12: mapping at run time
     ValueMissing = "PH1201", "a value that the mapping needs is not there";
     ValueRefused = "PH1202", "a value that a conversion refuses";
@@ -145,6 +153,12 @@ codes! {
     FileChanged = "PH2206", "a file that changes while it is read";
     FileExists = "PH2207", "another file has the name already";
     FileTooLarge = "PH2208", "a file beyond the limit";
+    // 23: files
+    FileTwice = "PH2301", "the same file came twice";
+    FileOutOfOrder = "PH2302", "files in the wrong order";
+    KeyTwice = "PH2303", "a key stands twice in one extract";
+    ExtractSuspicious = "PH2304", "an extract that lost or changed too much";
+    ExtractSuperseded = "PH2305", "an extract that a newer one has replaced";
     // 30: the broker
     BrokerUnreachable = "PH3001", "the broker cannot be reached";
     BrokerLoginRefused = "PH3002", "the broker refuses our login";
@@ -167,6 +181,7 @@ codes! {
     AccountDiffers = "PH5003", "the account does not close";
     UnknownCodeAsked = "PH5004", "no such code";
     ClockWrong = "PH5005", "a clock that is wrong";
+    NotHeld = "PH5006", "no extract of that number waits for a person";
 }
 
 impl Code {

@@ -9,6 +9,7 @@ use crate::{
     config::{
         Instance,
         plan::{Emit, EmitAction, Opens},
+        raw::pickup::Change,
     },
     event::{Event, Key},
     mapping::{Condition, Context, Failures},
@@ -30,6 +31,8 @@ pub struct Ground<'a> {
     pub document: &'a Tree,
     /// What was kept of what caused it.
     pub cause: Option<&'a Tree>,
+    /// What has become of a compared record.
+    pub change: Option<Change>,
     /// What caused it, if that was an event.
     pub event: Option<&'a Event>,
     /// What the ids of events begin with where a mapping makes none.
@@ -87,7 +90,9 @@ pub fn emit(rules: &[Emit], ground: Ground<'_>) -> Result<Emitted, Failure> {
     let mut emitted = Emitted::default();
     let mut applied = false;
     for rule in rules {
-        if !hold(&rule.when, ground.document) {
+        let changed =
+            rule.change.is_empty() || ground.change.is_some_and(|change| rule.change.contains(&change));
+        if !changed || !hold(&rule.when, ground.document) {
             continue;
         }
         applied = true;

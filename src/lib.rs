@@ -3,6 +3,7 @@
 pub mod asyncapi;
 pub mod bridge;
 pub mod broker;
+pub mod catalogue;
 pub mod cli;
 pub mod code;
 pub mod collect;
@@ -16,6 +17,7 @@ pub mod letter;
 pub mod listen;
 pub mod mapping;
 pub mod ops;
+pub mod origin;
 pub mod problem;
 pub mod retry;
 pub mod store;

@@ -306,3 +306,17 @@ pub fn percent_encode(text: &str) -> String {
     }
     out
 }
+
+/// What was percent-encoded; nothing if a `%` is not followed by two hexadecimal digits or the bytes are not UTF-8.
+pub fn percent_decode(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(b) = rest.next() {
+        let digit = |b: Option<u8>| b.and_then(|b| (b as char).to_digit(16));
+        bytes.push(match b {
+            b'%' => (digit(rest.next())? * 16 + digit(rest.next())?) as u8,
+            b => b,
+        });
+    }
+    String::from_utf8(bytes).ok()
+}

@@ -9,6 +9,7 @@ mod check;
 mod dead_letters;
 pub mod docs;
 mod doctor;
+mod files;
 mod mapping;
 mod render;
 mod run;
@@ -81,10 +82,18 @@ pub enum Command {
     ///
     /// Exits with 1 if a line does not close.
     Account(account::Account),
+    /// Look at the files that were picked up.
+    #[command(subcommand)]
+    Files(files::Files),
+    /// Look at extracts that wait for a person, and decide on them.
+    #[command(subcommand)]
+    Extracts(files::Extracts),
     /// Is everything reachable, trusted, permitted and in date?
     Doctor(doctor::Doctor),
     /// Say what a code means and what to do about it.
     Explain(docs::Explain),
+    /// Say what is connected: every adapter, its routes, events and settings, what it promises and what is uncertain.
+    Catalogue(docs::Catalogue),
     /// Print the AsyncAPI 3 document of all events that go in and out.
     Asyncapi,
     /// Print or write the generated reference: keys, conversions, commands, metrics, JSON Schemas for editors.
@@ -110,8 +119,11 @@ pub fn main() -> ExitCode {
         Command::Topology(topology) => topology.run(&cli.config),
         Command::DeadLetters(command) => command.run(&cli.config),
         Command::Account(account) => account.run(&cli.config),
+        Command::Files(files) => files.run(&cli.config),
+        Command::Extracts(extracts) => extracts.run(&cli.config),
         Command::Doctor(doctor) => doctor.run(&cli.config),
         Command::Explain(explain) => explain.run(),
+        Command::Catalogue(catalogue) => catalogue.run(&cli.config),
         Command::Asyncapi => docs::asyncapi(&cli.config),
         Command::Docs(docs) => docs.run(),
     };
@@ -164,6 +176,13 @@ fn complain(code: Code, what: &str) {
     if !code.remedy().is_empty() {
         anstream::eprintln!("  = help: {}", code.remedy());
     }
+}
+
+/// A moment, in whole seconds.
+fn moment(millis: i64) -> String {
+    jiff::Timestamp::from_millisecond(millis)
+        .map(|moment| moment.to_string().chars().take(19).collect::<String>() + "Z")
+        .unwrap_or_default()
 }
 
 /// A table on standard output: columns as wide as their widest cell, the last as wide as it is.

@@ -5,6 +5,7 @@ use super::{
     raw::{
         adapter::AdapterFile,
         bridge::BridgeFile,
+        layout::LayoutFile,
         mapping::{CasesFile, MappingFile},
     },
     schema::FileKind,
@@ -13,7 +14,7 @@ use super::{
 use crate::{
     code::Code,
     event::{hex, schema::EventSchema},
-    format::{Format, Limits},
+    format::{Format, Layout, Limits, layout},
     mapping::{self, Mapping, codes::CodeList},
     problem::Problem,
     tree::Tree,
@@ -39,6 +40,8 @@ pub struct Project {
     pub schemas: BTreeMap<String, Arc<EventSchema>>,
     /// An example of each event, as data.
     pub examples: BTreeMap<String, Tree>,
+    /// The layouts by name.
+    pub layouts: BTreeMap<String, Arc<Layout>>,
     /// The mappings by name.
     pub mappings: BTreeMap<String, Arc<Mapping>>,
     /// The cases by their mapping's name, with their file.
@@ -49,6 +52,7 @@ pub struct Project {
     pub config: Option<Config>,
     codes: HashMap<String, Arc<CodeList>>,
     broken: BTreeSet<String>,
+    broken_layouts: BTreeSet<String>,
     digests: HashMap<PathBuf, String>,
     codes_digests: BTreeMap<String, String>,
 }
@@ -65,12 +69,14 @@ impl Project {
             diagnostics: Vec::new(),
             schemas: BTreeMap::new(),
             examples: BTreeMap::new(),
+            layouts: BTreeMap::new(),
             mappings: BTreeMap::new(),
             cases: BTreeMap::new(),
             adapters: BTreeMap::new(),
             config: None,
             codes: HashMap::new(),
             broken: BTreeSet::new(),
+            broken_layouts: BTreeSet::new(),
             digests: HashMap::new(),
             codes_digests: BTreeMap::new(),
         };
@@ -89,6 +95,7 @@ impl Project {
         if let Some(codes) = own_codes {
             project.codes_in(&codes);
         }
+        project.layouts_in(&mappings.join("layouts"));
         project.mappings_in(&mappings);
         project.adapters_in(&adapters);
         if let Some(bridge) = bridge {
@@ -296,13 +303,35 @@ impl Project {
         }
     }
 
+    fn layouts_in(&mut self, folder: &Path) {
+        for path in self.files_in(folder, ".toml") {
+            let name = file_name(&path, ".toml");
+            let Some(file) = self.read::<LayoutFile>(&path, FileKind::Layout) else {
+                self.broken_layouts.insert(name);
+                continue;
+            };
+            let digest = self.digests.get(&path).cloned().unwrap_or_default();
+            let (layout, problems) = layout::compile(&name, digest, &file);
+            self.tell(&path, problems);
+            match layout {
+                Some(layout) => {
+                    self.layouts.insert(name, Arc::new(layout));
+                }
+                None => {
+                    self.broken_layouts.insert(name);
+                }
+            }
+        }
+    }
+
     fn mappings_in(&mut self, folder: &Path) {
         let mut systems: Vec<String> = std::fs::read_dir(self.folder.join(folder))
             .into_iter()
             .flatten()
             .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
             .filter(|name| {
-                !matches!(name.as_str(), "events" | "codes") && self.folder.join(folder).join(name).is_dir()
+                !matches!(name.as_str(), "events" | "codes" | "layouts")
+                    && self.folder.join(folder).join(name).is_dir()
             })
             .collect();
         systems.sort();
@@ -366,11 +395,16 @@ impl Project {
         digest.update(schema.document.to_string().as_bytes());
         // Whatever a list says may decide what a mapping makes.
         self.codes_digests.values().for_each(|list| digest.update(list.as_bytes()));
+        // So does the layout of its document.
+        let layout = file.document.layout.as_ref().and_then(|name| self.layouts.get(name));
+        digest.update(layout.map(|layout| layout.digest.as_bytes()).unwrap_or_default());
         let source = self.files.get(path).cloned();
         let line_of = |at: &[String]| source.as_ref().map_or(0, |source| source.line_of(at));
         let with = mapping::With {
             schema,
             codes: &self.codes,
+            layouts: &self.layouts,
+            broken_layouts: &self.broken_layouts,
             line_of: &line_of,
             digest: hex(digest.finish().as_ref()),
         };
@@ -397,7 +431,9 @@ impl Project {
                 mappings: &self.mappings,
                 broken: &self.broken,
                 schemas: &self.schemas,
-                digest: self.digests.get(&path).cloned().unwrap_or_default(),
+                layouts: &self.layouts,
+                broken_layouts: &self.broken_layouts,
+                digest: self.adapter_digest(&path, &file),
             };
             let (adapter, problems) = adapters::compile(&name, &file, with);
             self.tell(&path, problems);
@@ -410,6 +446,22 @@ impl Project {
                 }
             }
         }
+    }
+
+    /// The digest of an adapter's file and of the layouts that its routes name.
+    fn adapter_digest(&self, path: &Path, file: &AdapterFile) -> String {
+        let own = self.digests.get(path).cloned().unwrap_or_default();
+        let named: BTreeSet<&String> =
+            file.collect.values().filter_map(|keys| keys.layout.as_ref()).collect();
+        if named.is_empty() {
+            return own;
+        }
+        let mut digest = ring::digest::Context::new(&ring::digest::SHA256);
+        digest.update(own.as_bytes());
+        for layout in named.into_iter().filter_map(|name| self.layouts.get(name)) {
+            digest.update(layout.digest.as_bytes());
+        }
+        hex(digest.finish().as_ref())
     }
 
     fn bridge(&mut self, path: &Path, file: &BridgeFile) {
@@ -430,15 +482,21 @@ impl Project {
         self.config = config.filter(|_| fine && !self.has_errors());
     }
 
-    /// Mappings that no adapter uses.
+    /// Mappings that no adapter uses, layouts that nothing uses.
     fn unused(&mut self) {
-        if !self.broken.is_empty() {
+        if !self.broken.is_empty() || !self.broken_layouts.is_empty() {
             return;
         }
         let mut used: BTreeSet<String> = BTreeSet::new();
+        let mut layouts: BTreeSet<String> = BTreeSet::new();
         for adapter in self.adapters.values() {
             used.extend(adapter.mappings().into_iter().map(|mapping| mapping.name.clone()));
+            layouts
+                .extend(adapter.collect.iter().filter_map(|route| Some(route.layout.as_ref()?.name.clone())));
         }
+        layouts.extend(
+            self.mappings.values().filter_map(|mapping| Some(mapping.style.layout.as_ref()?.name.clone())),
+        );
         let unused: Vec<(String, PathBuf)> = self
             .mappings
             .keys()
@@ -455,6 +513,16 @@ impl Project {
         for (name, path) in unused {
             let what = format!("no adapter uses the mapping `{name}`");
             self.tell(&path, vec![Problem::error(Code::UnusedFile, &["event"], what).on_key().warning()]);
+        }
+        let unused: Vec<String> =
+            self.layouts.keys().filter(|name| !layouts.contains(*name)).cloned().collect();
+        for name in unused {
+            let ending = format!("layouts/{name}.toml");
+            let path =
+                self.files.keys().find(|path| path.to_string_lossy().replace('\\', "/").ends_with(&ending));
+            let Some(path) = path.cloned() else { continue };
+            let what = format!("neither a mapping nor an adapter uses the layout `{name}`");
+            self.tell(&path, vec![Problem::error(Code::UnusedFile, &["about"], what).on_key().warning()]);
         }
     }
 }
@@ -494,7 +562,7 @@ impl plan::Adapter {
             match &route.source {
                 plan::Source::Ask(ask) => found.extend(ask.request.mapping.clone()),
                 plan::Source::Poll(poll) => found.extend(poll.request.mapping.clone()),
-                plan::Source::Receive(_) | plan::Source::Consume(_) => {}
+                plan::Source::Receive(_) | plan::Source::Consume(_) | plan::Source::Pickup(_) => {}
             }
         }
         found

@@ -596,6 +596,7 @@ impl OwnGround<'_> {
             council: &self.deliverer.council,
             document: self.document,
             cause: Some(self.cause),
+            change: None,
             event: Some(self.event),
             identity: &self.identity,
             now: Timestamp::now(),
@@ -722,7 +723,8 @@ pub fn end_of(deliverer: &Deliverer, letter: &Letter, went: &Went, failure: Fail
 /// The content type of a mapping's document.
 fn content_type(mapping: &Mapping) -> String {
     let media_type = mapping.format.media_type();
-    match (mapping.format, mapping.style.charset) {
+    let charset = mapping.style.layout.as_ref().map_or(mapping.style.charset, |layout| Some(layout.encoding));
+    match (mapping.format, charset) {
         (Format::Json | Format::Form, None) => media_type.to_owned(),
         (_, charset) => format!(
             "{media_type}; charset={}",

@@ -22,7 +22,7 @@ pub use compile::{Condition, Test, With, bad_path, bad_template, compile, imposs
 use crate::{
     code::Code,
     event::{Event, schema::EventSchema},
-    format::{Format, Style},
+    format::{Format, FormatError, Limits, Style},
     template::{Template, Texts},
     tree::{Name, Tree},
 };
@@ -262,6 +262,14 @@ impl Mapping {
             _ => None,
         };
         self.rows.iter().filter_map(constant).collect()
+    }
+
+    /// Reads one of its documents.
+    ///
+    /// # Errors
+    /// What is not as the format and the layout say.
+    pub fn read(&self, bytes: &[u8]) -> Result<Tree, FormatError> {
+        self.format.read(bytes, None, self.style.layout.as_deref(), &Limits::default())
     }
 
     fn collect(&self, of: impl Fn(&Row) -> Vec<String> + Copy) -> BTreeSet<String> {

@@ -41,6 +41,9 @@ pub struct DocumentKeys {
     /// The namespaces by prefix (XML and SOAP). The empty prefix is the default namespace.
     #[serde(default)]
     pub namespaces: BTreeMap<String, String>,
+    /// The layout of the record (CSV, fixed width; JSON and XML where the documents come from files of records), by its
+    /// name in `mappings/layouts/`.
+    pub layout: Option<String>,
     /// The character encoding to write in, if it is not UTF-8: `windows-1252`.
     pub encoding: Option<String>,
 }

@@ -6,12 +6,15 @@ mod standins;
 
 mod broker;
 mod cards;
+mod care;
 mod connections;
 mod docs;
 mod events;
+mod extracts;
 mod formats;
 mod judges;
 mod payments;
+mod records;
 mod refusals;
 mod replays;
 mod support;

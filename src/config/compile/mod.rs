@@ -1,18 +1,19 @@
 //! From an adapter file as written to a [`plan::Adapter`], with everything that is wrong with it.
 
 mod files;
+mod pickup;
 mod request;
 mod route;
 
 use super::{
     plan::{self, *},
-    raw::adapter::*,
+    raw::{adapter::*, pickup::*},
     units,
 };
 use crate::{
     code::Code,
     event::{Accept, schema::EventSchema},
-    format::Namespaces,
+    format::{Format, Layout, Namespaces},
     mapping::{
         Condition, Mapping, impossible, names_under,
         path::Path,
@@ -46,6 +47,10 @@ pub struct With<'a> {
     pub broken: &'a BTreeSet<String>,
     /// The event schemas by type.
     pub schemas: &'a BTreeMap<String, Arc<EventSchema>>,
+    /// The layouts by name.
+    pub layouts: &'a BTreeMap<String, Arc<Layout>>,
+    /// The names of layouts that are there but broken: their problems are told elsewhere.
+    pub broken_layouts: &'a BTreeSet<String>,
     /// The digest of the file.
     pub digest: String,
 }
@@ -110,6 +115,8 @@ impl<'a> Compiler<'a> {
             name: name.to_owned(),
             title: file.title.clone(),
             about: file.about.clone(),
+            judged_by: file.judged_by.clone(),
+            uncertain: file.uncertain.clone(),
             settings: file.settings.clone(),
             system,
             values,
@@ -152,6 +159,34 @@ impl<'a> Compiler<'a> {
         let help = "add a table `[http]`, `[amqp]`, `[folder]` or `[sftp]`";
         self.problem(Problem::error(Code::ExclusiveKeys, &["title"], what).help(help));
         None
+    }
+    /// The layout that a route names.
+    fn layout(&mut self, name: Option<&String>, format: Format, at: At<'_>) -> Option<Arc<Layout>> {
+        let Some(name) = name else {
+            if format == Format::Fixed {
+                let what = "what is of fixed width is read by a layout";
+                self.problem(
+                    Problem::under(Code::MissingKey, at, "format", what).label("`layout` is missing"),
+                );
+            }
+            return None;
+        };
+        let Some(layout) = self.with.layouts.get(name).cloned() else {
+            if !self.with.broken_layouts.contains(name) {
+                let known: Vec<&str> = self.with.layouts.keys().map(String::as_str).collect();
+                let problem =
+                    Problem::under(Code::UnknownName, at, "layout", format!("there is no layout `{name}`"))
+                        .label("no such file in mappings/layouts/")
+                        .did_you_mean(name, known);
+                self.problem(problem);
+            }
+            return None;
+        };
+        if layout.format() != format {
+            let what = format!("the layout `{name}` is not for this format");
+            self.problem(Problem::under(Code::WrongConversion, at, "layout", what));
+        }
+        Some(layout)
     }
     fn http(&mut self, keys: &HttpKeys) -> Option<Http> {
         let at = ["http".to_owned()];

@@ -190,7 +190,8 @@ impl Compiler<'_> {
                 let key = self.template(&keys.key, Escape::None, &under(&at, &["key"]))?;
                 Some((keys.route.clone(), key))
             });
-            emits.push(Emit { when, action, each, each_when, unless_open, opens, also: keys.also });
+            let change = keys.change.clone();
+            emits.push(Emit { when, change, action, each, each_when, unless_open, opens, also: keys.also });
         }
         emits
     }

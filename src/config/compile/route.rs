@@ -226,10 +226,15 @@ impl Compiler<'_> {
     pub(super) fn collect(&mut self, name: &str, keys: &CollectKeys) -> Option<Collect> {
         let at = ["collect".to_owned(), name.to_owned()];
         self.route_name(name, &at);
-        let given = [keys.receive.is_some(), keys.poll.is_some(), keys.ask.is_some(), keys.consume.is_some()];
+        let given = [
+            keys.receive.is_some(),
+            keys.poll.is_some(),
+            keys.ask.is_some(),
+            keys.consume.is_some(),
+            keys.pickup.is_some(),
+        ];
         if given.iter().filter(|given| **given).count() != 1 {
-            let what =
-                "a collect route says exactly once how documents come: `receive`, `poll`, `ask` or `consume`";
+            let what = "a collect route says exactly once how documents come: `receive`, `poll`, `ask`, `consume` or `pickup`";
             self.problem(Problem::under(Code::ExclusiveKeys, &at, "", what).on_key());
             return None;
         }
@@ -238,6 +243,7 @@ impl Compiler<'_> {
             CollectKeys { poll: Some(poll), .. } => self.poll(poll, &under(&at, &["poll"])),
             CollectKeys { ask: Some(ask), .. } => self.ask(ask, &under(&at, &["ask"])),
             CollectKeys { consume: Some(consume), .. } => self.consume(consume, &under(&at, &["consume"])),
+            CollectKeys { pickup: Some(pickup), .. } => self.pickup(pickup, keys, &at),
             _ => None,
         };
         let key = keys.key.as_ref().and_then(|text| self.template(text, Escape::None, &under(&at, &["key"])));
@@ -256,17 +262,20 @@ impl Compiler<'_> {
             }
         }
         let events = self.emits(&keys.events, &under(&at, &["events"]), keys.ask.is_some());
+        self.changes(keys, &at);
         let passes_on = keys.consume.as_ref().is_some_and(|consume| consume.events);
         if events.is_empty() && keys.events.is_empty() && !passes_on {
             let what = "nothing says what becomes of what is collected";
             self.problem(Problem::under(Code::MissingKey, &at, "events", what));
         }
         let retry = self.retry(&keys.retry, &under(&at, &["retry"]));
+        let layout = self.layout(keys.layout.as_ref(), keys.format, &at);
         Some(Collect {
             name: name.to_owned(),
             about: keys.about.clone(),
             source: source?,
             format: keys.format,
+            layout,
             key,
             fetch,
             events,

@@ -15,6 +15,11 @@ pub struct AdapterFile {
     pub title: String,
     /// What the system is, where its interface is described, what of it is uncertain.
     pub about: String,
+    /// By whom or what it is judged that documents and events are right, other than by our own cases.
+    pub judged_by: Option<String>,
+    /// What of the system is deprecated, uncertain or not public, a point each.
+    #[serde(default)]
+    pub uncertain: Vec<String>,
     /// What a council has to set.
     #[serde(default)]
     pub settings: BTreeMap<String, SettingKeys>,
@@ -480,6 +485,9 @@ pub struct EmitKeys {
     /// When this holds; the first that fits counts. Conditions on the document.
     #[serde(default)]
     pub when: Vec<ConditionKeys>,
+    /// With `compare`: when one of these has become of the record. Mappings read it with `cause = "change"`.
+    #[serde(default)]
+    pub change: Vec<super::pickup::Change>,
     /// The mapping that makes the event.
     pub mapping: Option<String>,
     /// One event for each of these parts of the document: `_embedded/refunds[]`.
@@ -565,7 +573,7 @@ pub struct RetryKeys {
     pub give_up: Option<String>,
 }
 
-/// A route from the system to the platform. Exactly one of `receive`, `poll`, `ask` and `consume` says how it comes.
+/// A route from the system to the platform. Exactly one of `receive`, `poll`, `ask`, `consume` and `pickup` says how it comes.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CollectKeys {
@@ -579,8 +587,14 @@ pub struct CollectKeys {
     pub ask: Option<AskKeys>,
     /// We consume a queue.
     pub consume: Option<ConsumeKeys>,
+    /// We pick up files.
+    pub pickup: Option<super::pickup::PickupKeys>,
+    /// What we pick up is a whole extract, and compared with the last one.
+    pub compare: Option<super::pickup::CompareKeys>,
     /// The format of what comes.
     pub format: Format,
+    /// The layout of what comes, by its name in `mappings/layouts/`: how a file is split into records.
+    pub layout: Option<String>,
     /// What makes two of them the same: a template of `document`. Without it, the bytes.
     pub key: Option<String>,
     /// What comes is only a wake-up: the truth is fetched by this request, and its answer is the document.

@@ -3,5 +3,6 @@
 pub mod adapter;
 pub mod bridge;
 pub mod files;
+pub mod pickup;
 
-pub use crate::mapping::raw as mapping;
+pub use crate::{format::layout::raw as layout, mapping::raw as mapping};

@@ -13,14 +13,17 @@ use super::{
 use crate::{
     code::Code,
     event::schema::{EventSchema, Field, Kind},
-    format::{Namespaces, Style, charset},
+    format::{Format, Layout, Namespaces, Style, charset},
     problem::Problem,
     template::{BadTemplate, Escape, Template},
     tree::Tree,
 };
 use jiff::tz::TimeZone;
 use rust_decimal::Decimal;
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
 
 /// What a mapping is compiled with.
 pub struct With<'a> {
@@ -28,6 +31,10 @@ pub struct With<'a> {
     pub schema: Arc<EventSchema>,
     /// The code lists by name.
     pub codes: &'a HashMap<String, Arc<CodeList>>,
+    /// The layouts by name.
+    pub layouts: &'a BTreeMap<String, Arc<Layout>>,
+    /// The names of layouts that are there but broken: their problems are told elsewhere.
+    pub broken_layouts: &'a BTreeSet<String>,
     /// The line at which these keys stand in the file.
     pub line_of: &'a dyn Fn(&[String]) -> usize,
     /// The digest to note.
@@ -138,11 +145,18 @@ pub fn bad_template(bad: BadTemplate, at: &[String], key: &str) -> Problem {
 
 /// Compiles a mapping. Problems that are only warnings come with a mapping; with an error there is none.
 pub fn compile(name: &str, file: &MappingFile, with: With<'_>) -> (Option<Mapping>, Vec<Problem>) {
-    let mut compiler =
-        Compiler { with, file, namespaces: Namespaces::default(), problems: Vec::new(), number: 0 };
+    let mut compiler = Compiler {
+        with,
+        file,
+        namespaces: Namespaces::default(),
+        problems: Vec::new(),
+        number: 0,
+        unsound: false,
+    };
     let mapping = compiler.mapping(name);
     let problems = compiler.problems;
-    let broken = problems.iter().any(|problem| problem.severity == crate::problem::Severity::Error);
+    let broken = compiler.unsound
+        || problems.iter().any(|problem| problem.severity == crate::problem::Severity::Error);
     (mapping.filter(|_| !broken), problems)
 }
 
@@ -152,6 +166,8 @@ struct Compiler<'a> {
     namespaces: Namespaces,
     problems: Vec<Problem>,
     number: usize,
+    /// Whether it cannot run for a reason that is told elsewhere: its layout is broken.
+    unsound: bool,
 }
 
 /// Where in the table a row stands: the group of the event, and the keys in the file.
@@ -210,6 +226,7 @@ impl<'a> Compiler<'a> {
                 None
             }
         });
+        let layout = self.layout();
         let schema = self.with.schema.clone();
         let group = Group { field: &schema.root, packed: false };
         let file = self.file;
@@ -221,12 +238,51 @@ impl<'a> Compiler<'a> {
             digest: self.with.digest.clone(),
             schema: schema.clone(),
             format: document.format,
-            style: Style { namespaces: std::mem::take(&mut self.namespaces), charset: encoding },
+            style: Style { namespaces: std::mem::take(&mut self.namespaces), charset: encoding, layout },
             only: self.file.only,
             root,
             known: super::read::Known::of(&rows, &ignore),
             rows,
         })
+    }
+    /// The layout of the document, if its format has one.
+    fn layout(&mut self) -> Option<Arc<Layout>> {
+        let document = &self.file.document;
+        let Some(name) = &document.layout else {
+            if document.format == Format::Fixed {
+                let what = "a document of fixed width is read and written by a layout";
+                self.problem(
+                    Problem::error(Code::MissingKey, &["document", "format"], what)
+                        .label("`layout` is missing"),
+                );
+            }
+            return None;
+        };
+        let Some(layout) = self.with.layouts.get(name).cloned() else {
+            if !self.with.broken_layouts.contains(name) {
+                let known: Vec<&str> = self.with.layouts.keys().map(String::as_str).collect();
+                let problem = Problem::error(
+                    Code::UnknownName,
+                    &["document", "layout"],
+                    format!("there is no layout `{name}`"),
+                )
+                .label("no such file in mappings/layouts/")
+                .did_you_mean(name, known);
+                self.problem(problem);
+            }
+            self.unsound = true;
+            return None;
+        };
+        if layout.format() != document.format {
+            let what = format!("the layout `{name}` is not for this format");
+            self.problem(Problem::error(Code::WrongConversion, &["document", "layout"], what));
+            return None;
+        }
+        if document.encoding.is_some() && !document.format.is_xml() {
+            let what = "the layout says the encoding";
+            self.problem(Problem::error(Code::ExclusiveKeys, &["document", "encoding"], what).on_key());
+        }
+        Some(layout)
     }
     fn paths(&mut self, texts: &[String], key: &str) -> Vec<Path> {
         let mut paths = Vec::new();
