@@ -141,9 +141,10 @@ impl Compiler<'_> {
                 Problem::under(Code::MissingKey, &at, "", what).on_key().label("`answer_format` is missing"),
             );
         }
-        let probe = keys.probe.as_ref().and_then(|probe| {
-            self.probe(probe, &under(&at, &["probe"]), mapping.as_ref())
-        });
+        let probe = keys
+            .probe
+            .as_ref()
+            .and_then(|probe| self.probe(probe, &under(&at, &["probe"]), mapping.as_ref()));
         let repeat = self.repeat(keys, &at, &answers, probe.is_some());
         let retry = self.retry(&keys.retry, &under(&at, &["retry"]));
         let amqp = keys.publish.is_some();
@@ -245,8 +246,7 @@ impl Compiler<'_> {
             keys.query.is_some(),
         ];
         if given.iter().filter(|given| **given).count() != 1 {
-            let what =
-                "a collect route says exactly once how documents come: `receive`, `poll`, `ask`, `consume` or `query`";
+            let what = "a collect route says exactly once how documents come: `receive`, `poll`, `ask`, `consume` or `query`";
             self.problem(Problem::under(Code::ExclusiveKeys, &at, "", what).on_key());
             return None;
         }
