@@ -79,6 +79,9 @@ codes! {
     NoCases = "PH0311", "a mapping without cases";
     MostlyRefused = "PH0312", "most generated events are refused";
     NotInLayout = "PH0313", "a place that the layout does not have";
+    StillGuessed = "PH0314", "a row that is still a guess";
+    NameTaken = "PH0315", "a file of that name is there already";
+    NotASample = "PH0316", "a sample that cannot be used";
     // 04: schemas and code lists
     BadSchema = "PH0401", "not a JSON Schema";
     BadExample = "PH0402", "an example that its schema refuses";

@@ -11,6 +11,7 @@ pub mod collect;
 pub mod config;
 pub mod console;
 pub mod deliver;
+pub mod draft;
 pub mod emit;
 pub mod event;
 pub mod format;

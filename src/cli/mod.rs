@@ -12,6 +12,7 @@ pub mod docs;
 mod doctor;
 mod files;
 mod mapping;
+mod new;
 mod render;
 mod run;
 mod topology;
@@ -69,6 +70,11 @@ pub enum Command {
     ///
     /// Without the network, unless `--live`. Exits with 1 if there is an error.
     Check(check::Check),
+    /// Write a first adapter, mapping and case from a real file of a system.
+    ///
+    /// Nothing that is there is overwritten. Every row that was guessed says so: `check` repeats it until a person has
+    /// looked and taken the guess out.
+    New(new::New),
     /// Map one sample and print the result.
     Try(mapping::Try),
     /// Run the cases and the laws of all mappings, or of those named.
@@ -118,6 +124,7 @@ pub fn main() -> ExitCode {
     let code = match &cli.command {
         Command::Run => run::run(&cli.config),
         Command::Check(check) => check.run(&cli.config),
+        Command::New(new) => new.run(&cli.config),
         Command::Try(this) => this.run(&cli.config),
         Command::Test(test) => test.run(&cli.config),
         Command::Topology(topology) => topology.run(&cli.config),

@@ -35,6 +35,10 @@ use std::{
 pub struct Project {
     /// The folder of `packhorse.toml`.
     pub folder: PathBuf,
+    /// Where its adapters stand, below the folder.
+    pub adapters_folder: PathBuf,
+    /// Where its mappings stand, below the folder.
+    pub mappings_folder: PathBuf,
     /// Every file that was read, by its path relative to the folder.
     pub files: BTreeMap<PathBuf, SourceFile>,
     /// Everything that is wrong.
@@ -69,6 +73,8 @@ impl Project {
             settings.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let mut project = Project {
             folder: folder.to_owned(),
+            adapters_folder: PathBuf::new(),
+            mappings_folder: PathBuf::new(),
             files: BTreeMap::new(),
             diagnostics: Vec::new(),
             schemas: BTreeMap::new(),
@@ -95,6 +101,8 @@ impl Project {
         let mappings = folder_of(bridge.as_ref().and_then(|file| file.mappings_folder.as_ref()), "mappings");
         let adapters = folder_of(bridge.as_ref().and_then(|file| file.adapters_folder.as_ref()), "adapters");
         let own_codes = bridge.as_ref().and_then(|file| file.codes_folder.as_ref()).map(PathBuf::from);
+        project.adapters_folder = adapters.clone();
+        project.mappings_folder = mappings.clone();
         project.schemas_in(&mappings.join("events"));
         project.codes_in(&mappings.join("codes"));
         if let Some(codes) = own_codes {

@@ -262,7 +262,7 @@ fn at_line(error: FormatError, line: u64) -> FormatError {
 }
 
 /// What the first bytes of a file say that it is, if that is no text.
-fn kind_of_file(head: &[u8]) -> Option<&'static str> {
+pub(crate) fn kind_of_file(head: &[u8]) -> Option<&'static str> {
     const KINDS: [(&[u8], &str); 8] = [
         (b"PK\x03\x04", "a zip archive (an Excel or Word file is one too)"),
         (b"PK\x05\x06", "a zip archive"),

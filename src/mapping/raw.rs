@@ -93,6 +93,10 @@ pub struct RowKeys {
     /// That this row loses something, and what: it is left out of the laws.
     pub lossy: Option<String>,
 
+    /// That this row was guessed, and from what: `packhorse new` writes it, `check` repeats it until a person has looked and
+    /// taken it out. It changes nothing in what the row does.
+    pub guess: Option<String>,
+
     /// The value is text; its length and spelling.
     pub text: Option<TextKeys>,
     /// The value is a whole number.

@@ -318,6 +318,7 @@ impl Compiler<'_> {
                 role,
                 when: keys.when.as_ref().map(|when| (when.at.saturating_sub(1), when.is.clone())),
                 width,
+                longer: keys.longer,
                 fields,
             });
         }
@@ -329,7 +330,7 @@ impl Compiler<'_> {
     fn widths(&mut self, shape: &Shape, records: &[RecordType]) {
         let Shape::Fixed(Fixed { line_end: LineEnd::None, .. }) = shape else { return };
         let widths: BTreeSet<usize> = records.iter().map(|record| record.width).collect();
-        if widths.len() > 1 || widths.contains(&0) {
+        if widths.len() > 1 || widths.contains(&0) || records.iter().any(|record| record.longer) {
             let what =
                 "without line ends all records have one width: nothing else says where the next begins";
             self.bad(&["fixed", "line_end"], what);

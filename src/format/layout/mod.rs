@@ -103,6 +103,8 @@ pub struct RecordType {
     pub when: Option<(usize, Vec<String>)>,
     /// The width of a line; the number of cells of a row.
     pub width: usize,
+    /// Whether it may be longer.
+    pub longer: bool,
     /// Its fields, in order.
     pub fields: Vec<Field>,
 }
@@ -158,6 +160,13 @@ pub enum Source {
     Field(usize, usize),
     /// XML: names from the root down.
     Path(Vec<Name>),
+}
+
+impl RecordType {
+    /// Whether a line so wide, or a row of so many cells, is such a record.
+    pub(super) fn holds(&self, width: usize) -> bool {
+        if self.longer { width >= self.width } else { width == self.width }
+    }
 }
 
 impl Layout {

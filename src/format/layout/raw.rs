@@ -166,6 +166,10 @@ pub struct RecordKeys {
     pub when: Option<WhenKeys>,
     /// The width of its lines, if it differs from the file's.
     pub width: Option<usize>,
+    /// Its lines or rows may be longer: what stands behind the last field is passed over. Where a file's makers do not say
+    /// what comes there.
+    #[serde(default)]
+    pub longer: bool,
     /// Its fields.
     #[serde(default)]
     pub fields: Vec<FieldKeys>,
