@@ -71,8 +71,13 @@ pub fn joining(deliverer: &Deliverer, join: &Join, event: &Event) -> Result<Join
     };
     let record = match &deliverer.route.plan.mapping {
         Some(mapping) if !removes => {
-            let context =
-                Context { settings: &instance.settings, values: &values, cause: None, now: moment, trace: None };
+            let context = Context {
+                settings: &instance.settings,
+                values: &values,
+                cause: None,
+                now: moment,
+                trace: None,
+            };
             let document =
                 mapping.to_document(event, context).map_err(|failures| emit::of_mapping(&failures))?;
             record(mapping, join, &document)?

@@ -161,10 +161,7 @@ impl<R: BufRead> Records<R> {
             (Some(layout), _) => layout,
             (None, Format::Csv) => Arc::new(Layout::plain_csv().clone()),
             (None, Format::Json) => Arc::new(Layout::json_lines().clone()),
-            (
-                None,
-                Format::Xml | Format::Soap11 | Format::Soap12 | Format::Form | Format::Fixed,
-            ) => {
+            (None, Format::Xml | Format::Soap11 | Format::Soap12 | Format::Form | Format::Fixed) => {
                 let what = "a file is split into records by a layout, and none is named";
                 return Err(FormatError::nowhere(Code::WrongRecord, what));
             }

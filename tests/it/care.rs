@@ -1,7 +1,10 @@
 //! Children's returns: every row of SSDA903's tables and every child of the CIN census becomes an event, and a return that is
 //! built from the events is found clean by validators that nobody here wrote, its rows counted.
 
-use crate::{judges::judges, support::{Folder, root}};
+use crate::{
+    judges::judges,
+    support::{Folder, root},
+};
 use packhorse::{
     config::Project,
     event::Event,
@@ -171,7 +174,9 @@ fn the_xml_form_of_a_child_is_clean_to_the_validator_as_its_tables_are() {
     let (status, verdict) = judged(&judges, "ssda903.py", &["2026", "E08000025", path]);
     assert_eq!(verdict["issues"], serde_json::json!([]));
     assert_eq!(status, 0, "{verdict}");
-    for (table, rows) in [("Header", 2), ("Episodes", 3), ("Reviews", 6), ("PrevPerm", 2), ("UASC", 1), ("Missing", 1)] {
+    for (table, rows) in
+        [("Header", 2), ("Episodes", 3), ("Reviews", 6), ("PrevPerm", 2), ("UASC", 1), ("Missing", 1)]
+    {
         assert_eq!(verdict["tables"][table], rows, "{table}");
     }
 }
@@ -230,7 +235,8 @@ fn a_child_that_is_gone_is_told_by_its_number_in_xml_as_well() {
     let layout = &project.layouts["cin-census"];
     let file = std::fs::read(given("cin/2026/return.xml")).unwrap();
     let mut records =
-        Records::new(Format::Xml, Some(layout.clone()), Cursor::new(&file[..]), RecordLimits::default()).unwrap();
+        Records::new(Format::Xml, Some(layout.clone()), Cursor::new(&file[..]), RecordLimits::default())
+            .unwrap();
     records.next().unwrap();
     let key = "Message/Children/Child/ChildIdentifiers/LAchildID".to_owned();
     let gone = packhorse::format::records::only(

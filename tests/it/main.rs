@@ -14,6 +14,7 @@ mod events;
 mod extracts;
 mod formats;
 mod judges;
+mod nightly;
 mod payments;
 mod records;
 mod refusals;

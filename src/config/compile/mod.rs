@@ -65,8 +65,7 @@ pub struct With<'a> {
 /// Compiles an adapter. With an error there is none.
 pub fn compile(name: &str, file: &AdapterFile, with: With<'_>) -> (Option<plan::Adapter>, Vec<Problem>) {
     let namespaces: Namespaces = file.namespaces.iter().map(|(p, u)| (p.as_str(), u.as_str())).collect();
-    let mut compiler =
-        Compiler { file, with, namespaces, batches: BTreeMap::new(), problems: Vec::new() };
+    let mut compiler = Compiler { file, with, namespaces, batches: BTreeMap::new(), problems: Vec::new() };
     let adapter = compiler.adapter(name);
     let problems = compiler.problems;
     let broken = problems.iter().any(|problem| problem.severity == crate::problem::Severity::Error);

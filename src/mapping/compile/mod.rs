@@ -390,7 +390,9 @@ impl<'a> Compiler<'a> {
         if let Some(why) = &keys.guess {
             let problem = Problem::under(Code::StillGuessed, at, "guess", format!("still a guess: {why}"));
             let problem = problem.on_key().warning().label("nobody has looked at it yet");
-            self.problem(problem.help("compare it with the system's description; when it is right, take `guess` out"));
+            self.problem(
+                problem.help("compare it with the system's description; when it is right, take `guess` out"),
+            );
         }
         let personal = field.as_ref().is_some_and(|field| field.personal || field.secret);
         Some(Row {
