@@ -5,6 +5,7 @@
 
 mod bridge;
 pub mod compile;
+pub mod host_keys;
 mod load;
 pub mod plan;
 mod proof;

@@ -9,6 +9,7 @@ mod cards;
 mod connections;
 mod docs;
 mod events;
+mod files;
 mod formats;
 mod judges;
 mod payments;
