@@ -47,16 +47,23 @@ pub struct Session {
     handle: client::Handle<Host>,
     broken: AtomicBool,
     // Last: the socket is cut when everything else is gone.
-    _socket: Socket,
+    socket: Socket,
 }
 
 /// The connection's socket. Dropping it cuts the connection, whatever still waits on it: a task that hangs at a silent server
 /// would otherwise stay for ever.
 struct Socket(std::net::TcpStream);
 
+impl Socket {
+    fn cut(&self) {
+        // One that is closed already is cut.
+        let _ = self.0.shutdown(std::net::Shutdown::Both);
+    }
+}
+
 impl Drop for Socket {
     fn drop(&mut self) {
-        let _ = self.0.shutdown(std::net::Shutdown::Both);
+        self.cut();
     }
 }
 
@@ -234,7 +241,7 @@ impl Session {
             host_key,
             handle,
             broken: AtomicBool::new(false),
-            _socket: socket,
+            socket,
         })
     }
 
@@ -243,9 +250,10 @@ impl Session {
         !self.broken.load(Ordering::SeqCst) && !self.handle.is_closed()
     }
 
-    /// It is not used again.
+    /// It is not used again, and what others wait for on it ends as well.
     pub fn give_up(&self) {
         self.broken.store(true, Ordering::SeqCst);
+        self.socket.cut();
     }
 }
 
