@@ -406,18 +406,26 @@ impl Builder<'_> {
                 let own = every.map(|_| vec![self.duration(&every.cloned(), "1m", &at("every"))]);
                 (own.unwrap_or_else(|| vec![poll.every]), waits.map(|_| "waits"))
             }
+            plan::Source::Query(query) => {
+                let own = every.map(|_| vec![self.duration(&every.cloned(), "1m", &at("every"))]);
+                (own.unwrap_or_else(|| vec![query.every]), waits.map(|_| "waits"))
+            }
             plan::Source::Ask(ask) => {
                 let own = waits.map(|waits| {
                     waits.iter().map(|wait| self.duration(&Some(wait.clone()), "1m", &at("waits"))).collect()
                 });
                 (own.unwrap_or_else(|| ask.waits.clone()), every.map(|_| "every"))
             }
+            plan::Source::Pickup(pickup) => {
+                let own = every.map(|_| vec![self.duration(&every.cloned(), "1m", &at("every"))]);
+                (own.unwrap_or_else(|| vec![pickup.every]), waits.map(|_| "waits"))
+            }
             plan::Source::Receive(_) | plan::Source::Consume(_) => {
                 (Vec::new(), every.map(|_| "every").or(waits.map(|_| "waits")))
             }
         };
         if let Some(key) = misplaced {
-            let what = "`every` is for routes that poll, `waits` for routes that ask";
+            let what = "`every` is for routes that poll, query or pick up, `waits` for routes that ask";
             self.error(Code::ExclusiveKeys, &at(key), what, "");
         }
         own
