@@ -6,6 +6,7 @@
 pub mod batch;
 mod bridge;
 pub mod compile;
+pub mod host_keys;
 mod load;
 pub mod plan;
 mod proof;

@@ -12,6 +12,7 @@ mod databases;
 mod docs;
 mod events;
 mod extracts;
+mod files;
 mod formats;
 mod judges;
 mod nightly;
