@@ -64,6 +64,7 @@ codes! {
     ValueUnused = "PH0232", "a value that no parameter of a statement takes";
     ReadOnly = "PH0233", "a route that would write to a database that is only read";
     CursorUnsafe = "PH0234", "a query that could pass rows over";
+    NameNotUnique = "PH0209", "a file name that is the same each time";
     // 03: mappings
     UnknownEventField = "PH0301", "a field that the event's schema does not have";
     BadPath = "PH0302", "not a path";
@@ -77,11 +78,16 @@ codes! {
     CaseFailed = "PH0310", "a case does not come out as expected";
     NoCases = "PH0311", "a mapping without cases";
     MostlyRefused = "PH0312", "most generated events are refused";
+    NotInLayout = "PH0313", "a place that the layout does not have";
+    StillGuessed = "PH0314", "a row that is still a guess";
+    NameTaken = "PH0315", "a file of that name is there already";
+    NotASample = "PH0316", "a sample that cannot be used";
     // 04: schemas and code lists
     BadSchema = "PH0401", "not a JSON Schema";
     BadExample = "PH0402", "an example that its schema refuses";
     BadCodeList = "PH0403", "a code list that contradicts itself";
     UnknownKeyword = "PH0404", "a schema annotation that is missing or wrong";
+    BadLayout = "PH0405", "a layout that contradicts itself";
     // 10: events as they arrive
     NotAnEvent = "PH1001", "not an event";
     EventAttributeMissing = "PH1002", "an event without one of the attributes that every event has";
@@ -105,6 +111,12 @@ codes! {
     LoneSurrogate = "PH1109", "half a character in JSON";
     NotSoap = "PH1110", "not a SOAP envelope";
     CannotWrite = "PH1111", "a value that the format cannot hold";
+    MalformedCsv = "PH1112", "not CSV";
+    WrongRecord = "PH1113", "a record that is not as its layout says";
+    ColumnsDiffer = "PH1114", "a file whose columns are not those of its layout";
+    TotalsDiffer = "PH1115", "a file whose totals do not agree with its records";
+    FileCutOff = "PH1116", "a file that is cut off";
+    NotText = "PH1117", "a file of another kind than expected";
     // 12: mapping at run time
     ValueMissing = "PH1201", "a value that the mapping needs is not there";
     ValueRefused = "PH1202", "a value that a conversion refuses";
@@ -116,6 +128,9 @@ codes! {
     WrongShape = "PH1208", "a document of another shape than the mapping's";
     ResultBreaksSchema = "PH1209", "a mapped event that its schema refuses";
     NoMappingApplies = "PH1210", "an answer that no mapping is for";
+    CodeNotValid = "PH1211", "a code that is not valid on that day";
+    ReportUnmatched = "PH1213", "a report about something that was not sent from here";
+    DateRefused = "PH1214", "a day on which nothing is processed";
     // 20: sending
     SystemUnreachable = "PH2001", "a system cannot be reached";
     SystemRefuses = "PH2002", "a system refuses what was sent";
@@ -132,6 +147,7 @@ codes! {
     StillOpen = "PH2013", "an earlier one of the same is still open";
     RetriesExhausted = "PH2014", "tried as often as the route allows";
     AlreadyConcluded = "PH2015", "an earlier one of the same has been concluded";
+    BatchNotWritten = "PH2016", "a batch that cannot be written yet";
     // 21: receiving
     SignatureMissing = "PH2101", "a request without its signature";
     SignatureWrong = "PH2102", "a request whose signature does not fit";
@@ -149,6 +165,12 @@ codes! {
     FileChanged = "PH2206", "a file that changes while it is read";
     FileExists = "PH2207", "another file has the name already";
     FileTooLarge = "PH2208", "a file beyond the limit";
+    // 23: files
+    FileTwice = "PH2301", "the same file came twice";
+    FileOutOfOrder = "PH2302", "files in the wrong order";
+    KeyTwice = "PH2303", "a key stands twice in one extract";
+    ExtractSuspicious = "PH2304", "an extract that lost or changed too much";
+    ExtractSuperseded = "PH2305", "an extract that a newer one has replaced";
     // 24: databases
     StatementRefused = "PH2401", "a database refuses the values of a statement";
     DuplicateRow = "PH2402", "a row that is there already";
@@ -181,6 +203,8 @@ codes! {
     AccountDiffers = "PH5003", "the account does not close";
     UnknownCodeAsked = "PH5004", "no such code";
     ClockWrong = "PH5005", "a clock that is wrong";
+    NotHeld = "PH5006", "no extract of that number waits for a person";
+    NoSuchBatch = "PH5010", "no such batch, or none that can be sealed";
 }
 
 impl Code {

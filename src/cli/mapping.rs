@@ -153,7 +153,7 @@ fn to_document(mapping: &Mapping, text: &[u8], context: Context<'_>) -> Result<(
 }
 
 fn to_event(mapping: &Mapping, text: &[u8], context: Context<'_>) -> Result<(), u8> {
-    let document = mapping.format.decode(text, None, &Limits::default()).map_err(|error| {
+    let document = mapping.read(text).map_err(|error| {
         super::complain(error.code, &error.to_string());
         exit::DATA
     })?;

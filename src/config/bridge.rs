@@ -394,12 +394,16 @@ impl Builder<'_> {
                 });
                 (own.unwrap_or_else(|| ask.waits.clone()), every.map(|_| "every"))
             }
+            plan::Source::Pickup(pickup) => {
+                let own = every.map(|_| vec![self.duration(&every.cloned(), "1m", &at("every"))]);
+                (own.unwrap_or_else(|| vec![pickup.every]), waits.map(|_| "waits"))
+            }
             plan::Source::Receive(_) | plan::Source::Consume(_) => {
                 (Vec::new(), every.map(|_| "every").or(waits.map(|_| "waits")))
             }
         };
         if let Some(key) = misplaced {
-            let what = "`every` is for routes that poll or query, `waits` for routes that ask";
+            let what = "`every` is for routes that poll, query or pick up, `waits` for routes that ask";
             self.error(Code::ExclusiveKeys, &at(key), what, "");
         }
         own

@@ -4,7 +4,9 @@ use super::{
     Config, bridge, compile as adapters, plan, proof,
     raw::{
         adapter::AdapterFile,
+        batch::CalendarFile,
         bridge::BridgeFile,
+        layout::LayoutFile,
         mapping::{CasesFile, MappingFile},
     },
     schema::FileKind,
@@ -12,9 +14,10 @@ use super::{
     statement::Statement,
 };
 use crate::{
+    batch::Calendar,
     code::Code,
     event::{hex, schema::EventSchema},
-    format::{Format, Limits},
+    format::{Format, Layout, Limits, layout},
     mapping::{self, Mapping, codes::CodeList},
     problem::Problem,
     tree::Tree,
@@ -32,6 +35,10 @@ use std::{
 pub struct Project {
     /// The folder of `packhorse.toml`.
     pub folder: PathBuf,
+    /// Where its adapters stand, below the folder.
+    pub adapters_folder: PathBuf,
+    /// Where its mappings stand, below the folder.
+    pub mappings_folder: PathBuf,
     /// Every file that was read, by its path relative to the folder.
     pub files: BTreeMap<PathBuf, SourceFile>,
     /// Everything that is wrong.
@@ -40,6 +47,8 @@ pub struct Project {
     pub schemas: BTreeMap<String, Arc<EventSchema>>,
     /// An example of each event, as data.
     pub examples: BTreeMap<String, Tree>,
+    /// The layouts by name.
+    pub layouts: BTreeMap<String, Arc<Layout>>,
     /// The mappings by name.
     pub mappings: BTreeMap<String, Arc<Mapping>>,
     /// The cases by their mapping's name, with their file.
@@ -49,7 +58,9 @@ pub struct Project {
     /// What `run` carries out; absent if anything is wrong, or if there is no `packhorse.toml`.
     pub config: Option<Config>,
     codes: HashMap<String, Arc<CodeList>>,
+    calendars: BTreeMap<String, Arc<Calendar>>,
     broken: BTreeSet<String>,
+    broken_layouts: BTreeSet<String>,
     digests: HashMap<PathBuf, String>,
     codes_digests: BTreeMap<String, String>,
 }
@@ -62,16 +73,21 @@ impl Project {
             settings.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let mut project = Project {
             folder: folder.to_owned(),
+            adapters_folder: PathBuf::new(),
+            mappings_folder: PathBuf::new(),
             files: BTreeMap::new(),
             diagnostics: Vec::new(),
             schemas: BTreeMap::new(),
             examples: BTreeMap::new(),
+            layouts: BTreeMap::new(),
             mappings: BTreeMap::new(),
             cases: BTreeMap::new(),
             adapters: BTreeMap::new(),
             config: None,
             codes: HashMap::new(),
+            calendars: BTreeMap::new(),
             broken: BTreeSet::new(),
+            broken_layouts: BTreeSet::new(),
             digests: HashMap::new(),
             codes_digests: BTreeMap::new(),
         };
@@ -85,11 +101,15 @@ impl Project {
         let mappings = folder_of(bridge.as_ref().and_then(|file| file.mappings_folder.as_ref()), "mappings");
         let adapters = folder_of(bridge.as_ref().and_then(|file| file.adapters_folder.as_ref()), "adapters");
         let own_codes = bridge.as_ref().and_then(|file| file.codes_folder.as_ref()).map(PathBuf::from);
+        project.adapters_folder = adapters.clone();
+        project.mappings_folder = mappings.clone();
         project.schemas_in(&mappings.join("events"));
         project.codes_in(&mappings.join("codes"));
         if let Some(codes) = own_codes {
             project.codes_in(&codes);
         }
+        project.calendars_in(&mappings.join("calendars"));
+        project.layouts_in(&mappings.join("layouts"));
         project.mappings_in(&mappings);
         project.adapters_in(&adapters);
         if let Some(bridge) = bridge {
@@ -297,13 +317,54 @@ impl Project {
         }
     }
 
+    fn calendars_in(&mut self, folder: &Path) {
+        for path in self.files_in(folder, ".toml") {
+            let Some(file) = self.read::<CalendarFile>(&path, FileKind::Calendar) else { continue };
+            let name = file_name(&path, ".toml");
+            match Calendar::new(&name, file.years, &file.days) {
+                Ok(calendar) => {
+                    self.calendars.insert(name, Arc::new(calendar));
+                }
+                Err(bad) => {
+                    let problems = bad
+                        .into_iter()
+                        .map(|bad| Problem::error(Code::WrongType, &["days", &bad.entry], bad.what).on_key());
+                    let problems = problems.collect();
+                    self.tell(&path, problems);
+                }
+            }
+        }
+    }
+
+    fn layouts_in(&mut self, folder: &Path) {
+        for path in self.files_in(folder, ".toml") {
+            let name = file_name(&path, ".toml");
+            let Some(file) = self.read::<LayoutFile>(&path, FileKind::Layout) else {
+                self.broken_layouts.insert(name);
+                continue;
+            };
+            let digest = self.digests.get(&path).cloned().unwrap_or_default();
+            let (layout, problems) = layout::compile(&name, digest, &file);
+            self.tell(&path, problems);
+            match layout {
+                Some(layout) => {
+                    self.layouts.insert(name, Arc::new(layout));
+                }
+                None => {
+                    self.broken_layouts.insert(name);
+                }
+            }
+        }
+    }
+
     fn mappings_in(&mut self, folder: &Path) {
         let mut systems: Vec<String> = std::fs::read_dir(self.folder.join(folder))
             .into_iter()
             .flatten()
             .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
             .filter(|name| {
-                !matches!(name.as_str(), "events" | "codes") && self.folder.join(folder).join(name).is_dir()
+                !matches!(name.as_str(), "events" | "codes" | "layouts" | "calendars")
+                    && self.folder.join(folder).join(name).is_dir()
             })
             .collect();
         systems.sort();
@@ -367,11 +428,16 @@ impl Project {
         digest.update(schema.document.to_string().as_bytes());
         // Whatever a list says may decide what a mapping makes.
         self.codes_digests.values().for_each(|list| digest.update(list.as_bytes()));
+        // So does the layout of its document.
+        let layout = file.document.layout.as_ref().and_then(|name| self.layouts.get(name));
+        digest.update(layout.map(|layout| layout.digest.as_bytes()).unwrap_or_default());
         let source = self.files.get(path).cloned();
         let line_of = |at: &[String]| source.as_ref().map_or(0, |source| source.line_of(at));
         let with = mapping::With {
             schema,
             codes: &self.codes,
+            layouts: &self.layouts,
+            broken_layouts: &self.broken_layouts,
             line_of: &line_of,
             digest: hex(digest.finish().as_ref()),
         };
@@ -395,7 +461,7 @@ impl Project {
                 continue;
             };
             let statements = self.statements_in(&folder.join(&name));
-            let mut digest = self.digests.get(&path).cloned().unwrap_or_default();
+            let mut digest = self.adapter_digest(&path, &file);
             for statement in statements.values().flatten() {
                 digest = digest_of(format!("{digest}{}", statement.digest).as_bytes());
             }
@@ -403,6 +469,9 @@ impl Project {
                 mappings: &self.mappings,
                 broken: &self.broken,
                 schemas: &self.schemas,
+                calendars: &self.calendars,
+                layouts: &self.layouts,
+                broken_layouts: &self.broken_layouts,
                 statements: &statements,
                 digest,
             };
@@ -423,6 +492,27 @@ impl Project {
                 }
             }
         }
+    }
+
+    /// The digest of an adapter's file and of the layouts that its routes name.
+    fn adapter_digest(&self, path: &Path, file: &AdapterFile) -> String {
+        let own = self.digests.get(path).cloned().unwrap_or_default();
+        let batched = file.batch.values().flat_map(|batch| batch.files.values());
+        let named: BTreeSet<&String> = file
+            .collect
+            .values()
+            .filter_map(|keys| keys.layout.as_ref())
+            .chain(batched.filter_map(|keys| keys.layout.as_ref()))
+            .collect();
+        if named.is_empty() {
+            return own;
+        }
+        let mut digest = ring::digest::Context::new(&ring::digest::SHA256);
+        digest.update(own.as_bytes());
+        for layout in named.into_iter().filter_map(|name| self.layouts.get(name)) {
+            digest.update(layout.digest.as_bytes());
+        }
+        hex(digest.finish().as_ref())
     }
 
     /// The statements in an adapter's own folder, by their files' names; one that cannot be read is told, and is `None`.
@@ -468,15 +558,21 @@ impl Project {
         self.config = config.filter(|_| fine && !self.has_errors());
     }
 
-    /// Mappings that no adapter uses.
+    /// Mappings that no adapter uses, layouts that nothing uses.
     fn unused(&mut self) {
-        if !self.broken.is_empty() {
+        if !self.broken.is_empty() || !self.broken_layouts.is_empty() {
             return;
         }
         let mut used: BTreeSet<String> = BTreeSet::new();
+        let mut layouts: BTreeSet<String> = BTreeSet::new();
         for adapter in self.adapters.values() {
             used.extend(adapter.mappings().into_iter().map(|mapping| mapping.name.clone()));
+            layouts
+                .extend(adapter.collect.iter().filter_map(|route| Some(route.layout.as_ref()?.name.clone())));
         }
+        layouts.extend(
+            self.mappings.values().filter_map(|mapping| Some(mapping.style.layout.as_ref()?.name.clone())),
+        );
         let unused: Vec<(String, PathBuf)> = self
             .mappings
             .keys()
@@ -493,6 +589,16 @@ impl Project {
         for (name, path) in unused {
             let what = format!("no adapter uses the mapping `{name}`");
             self.tell(&path, vec![Problem::error(Code::UnusedFile, &["event"], what).on_key().warning()]);
+        }
+        let unused: Vec<String> =
+            self.layouts.keys().filter(|name| !layouts.contains(*name)).cloned().collect();
+        for name in unused {
+            let ending = format!("layouts/{name}.toml");
+            let path =
+                self.files.keys().find(|path| path.to_string_lossy().replace('\\', "/").ends_with(&ending));
+            let Some(path) = path.cloned() else { continue };
+            let what = format!("neither a mapping nor an adapter uses the layout `{name}`");
+            self.tell(&path, vec![Problem::error(Code::UnusedFile, &["about"], what).on_key().warning()]);
         }
     }
 }
@@ -538,7 +644,10 @@ impl plan::Adapter {
             match &route.source {
                 plan::Source::Ask(ask) => found.extend(ask.request.mapping.clone()),
                 plan::Source::Poll(poll) => found.extend(poll.request.mapping.clone()),
-                plan::Source::Receive(_) | plan::Source::Consume(_) | plan::Source::Query(_) => {}
+                plan::Source::Receive(_)
+                | plan::Source::Consume(_)
+                | plan::Source::Pickup(_)
+                | plan::Source::Query(_) => {}
             }
         }
         found

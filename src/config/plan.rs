@@ -5,13 +5,14 @@
 use super::{
     raw::{
         adapter::{Algorithm, BodyIs, KeyEncoding, Makes, Meaning, Output, Repeat, SecretIn},
+        pickup::Change,
         sql::{CursorKind, DuplicateIs},
     },
     statement::Statement,
 };
 use crate::{
     event::{Accept, schema::EventSchema},
-    format::{Format, Namespaces},
+    format::{Format, Layout, Namespaces},
     mapping::{Condition, Mapping, path::Path},
     template::Template,
 };
@@ -26,6 +27,10 @@ pub struct Adapter {
     pub title: String,
     /// What it is.
     pub about: String,
+    /// By whom or what it is judged.
+    pub judged_by: Option<String>,
+    /// What of it is uncertain.
+    pub uncertain: Vec<String>,
     /// Its settings.
     pub settings: BTreeMap<String, super::raw::adapter::SettingKeys>,
     /// How the system is reached.
@@ -38,6 +43,8 @@ pub struct Adapter {
     pub verify: BTreeMap<String, Verify>,
     /// Rates, by name: so many within a time.
     pub rates: BTreeMap<String, (u32, Duration)>,
+    /// Batches that become files.
+    pub batches: Vec<Arc<super::batch::Batch>>,
     /// Routes to the system.
     pub deliver: Vec<Arc<Deliver>>,
     /// Routes from the system.
@@ -317,6 +324,10 @@ pub enum Action {
     Publish(Publish),
     /// A statement.
     Statement(Write),
+    /// Nothing yet: it joins a batch.
+    Batch(Box<super::batch::Join>),
+    /// A file of its own.
+    Write(super::batch::WriteFile),
 }
 
 /// A statement that writes a document.
@@ -415,6 +426,8 @@ pub enum AnswerTest {
 pub struct Emit {
     /// When.
     pub when: Vec<Condition>,
+    /// When one of these has become of a compared record; always if empty.
+    pub change: Vec<Change>,
     /// What.
     pub action: EmitAction,
     /// For each of these parts of the document.
@@ -425,6 +438,8 @@ pub struct Emit {
     pub unless_open: Option<(String, Template)>,
     /// What is remembered as open.
     pub opens: Option<Opens>,
+    /// What was sent that this is about.
+    pub about: Option<super::batch::About>,
     /// Whether the rules after it count as well.
     pub also: bool,
 }
@@ -511,8 +526,12 @@ pub struct Collect {
     pub source: Source,
     /// Its format.
     pub format: Format,
+    /// How its records are built.
+    pub layout: Option<Arc<Layout>>,
     /// What makes two the same.
     pub key: Option<Template>,
+    /// What comes is a whole extract, compared with the last one.
+    pub compare: Option<Compare>,
     /// How the truth is fetched.
     pub fetch: Vec<Fetch>,
     /// What becomes of it.
@@ -538,6 +557,8 @@ pub enum Source {
     Ask(Ask),
     /// We consume a queue.
     Consume(Consume),
+    /// We pick up files.
+    Pickup(Pickup),
     /// We ask a database.
     Query(Query),
 }
@@ -659,4 +680,60 @@ pub struct Fetch {
     pub answers: Vec<Rule>,
     /// The format of the answer.
     pub format: Format,
+}
+
+/// We pick up files.
+#[derive(Debug)]
+pub struct Pickup {
+    /// The folder, below the system's own.
+    pub folder: Template,
+    /// Which files.
+    pub pattern: Template,
+    /// Whether capital and small letters count the same.
+    pub ignore_case: bool,
+    /// How often.
+    pub every: Duration,
+    /// When a file is complete.
+    pub complete: Complete,
+    /// What becomes of it in the system.
+    pub then: PickupThen,
+    /// The folder for refused ones.
+    pub failed: Template,
+    /// Bytes of a file.
+    pub limit: u64,
+}
+
+/// When a file is complete.
+#[derive(Debug)]
+pub enum Complete {
+    /// When it has not changed for so long.
+    Still(Duration),
+    /// When a file of this name, with `{name}` for its own, is there.
+    Marker(String),
+}
+
+/// What becomes of a file in the system when we have it.
+#[derive(Debug)]
+pub enum PickupThen {
+    /// It is moved into this folder.
+    Archive(Template),
+    /// It stays.
+    Leave,
+    /// It is deleted.
+    Delete,
+}
+
+/// An extract is compared with the last one.
+#[derive(Debug)]
+pub struct Compare {
+    /// What says which record it is.
+    pub key: Vec<Path>,
+    /// What is no news.
+    pub ignore: Vec<Path>,
+    /// The share of the last one's rows that may be missing, in hundredths of a per cent.
+    pub most_removed: u32,
+    /// The share of rows that may say something else, in hundredths of a per cent.
+    pub most_changed: u32,
+    /// Whether the first one is news.
+    pub first_is_news: bool,
 }

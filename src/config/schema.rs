@@ -1,8 +1,11 @@
-//! JSON Schemas of the three kinds of files, made from the types they are read into; and the check of a file against
+//! JSON Schemas of the kinds of files, made from the types they are read into; and the check of a file against
 //! its schema, which finds every unknown key, missing key and wrong type at once.
 
 use super::{
-    raw::{adapter::AdapterFile, bridge::BridgeFile, mapping::CasesFile, mapping::MappingFile},
+    raw::{
+        adapter::AdapterFile, batch::CalendarFile, bridge::BridgeFile, layout::LayoutFile,
+        mapping::CasesFile, mapping::MappingFile,
+    },
     source::SourceFile,
 };
 use crate::{code::Code, problem::Problem};
@@ -25,15 +28,21 @@ pub enum FileKind {
     Mapping,
     /// `mappings/*/*.cases.toml`
     Cases,
+    /// `mappings/calendars/*.toml`
+    Calendar,
+    /// `mappings/layouts/*.toml`
+    Layout,
 }
 
 impl FileKind {
     /// All of them, with the names of their schemas.
-    pub const ALL: [(FileKind, &str); 4] = [
+    pub const ALL: [(FileKind, &str); 6] = [
         (FileKind::Bridge, "packhorse"),
         (FileKind::Adapter, "adapter"),
         (FileKind::Mapping, "mapping"),
         (FileKind::Cases, "cases"),
+        (FileKind::Calendar, "calendar"),
+        (FileKind::Layout, "layout"),
     ];
 
     /// Its JSON Schema, for editors and for the check.
@@ -43,17 +52,21 @@ impl FileKind {
             FileKind::Adapter => schema_of::<AdapterFile>("adapter"),
             FileKind::Mapping => schema_of::<MappingFile>("mapping"),
             FileKind::Cases => schema_of::<CasesFile>("cases"),
+            FileKind::Calendar => schema_of::<CalendarFile>("calendar"),
+            FileKind::Layout => schema_of::<LayoutFile>("layout"),
         }
     }
 
     fn compiled(self) -> &'static (Value, Option<Validator>) {
-        static COMPILED: [OnceLock<(Value, Option<Validator>)>; 4] = [const { OnceLock::new() }; 4];
-        let [bridge, adapter, mapping, cases] = &COMPILED;
+        static COMPILED: [OnceLock<(Value, Option<Validator>)>; 6] = [const { OnceLock::new() }; 6];
+        let [bridge, adapter, mapping, cases, calendar, layout] = &COMPILED;
         let slot = match self {
             FileKind::Bridge => bridge,
             FileKind::Adapter => adapter,
             FileKind::Mapping => mapping,
             FileKind::Cases => cases,
+            FileKind::Calendar => calendar,
+            FileKind::Layout => layout,
         };
         slot.get_or_init(|| {
             let schema = self.schema();

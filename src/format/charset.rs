@@ -41,7 +41,10 @@ fn is_utf_16(encoding: &Encoding) -> bool {
     encoding == UTF_16LE || encoding == UTF_16BE
 }
 
-fn decode_as<'a>(encoding: &'static Encoding, body: &'a [u8]) -> Result<Cow<'a, str>, FormatError> {
+pub(super) fn decode_as<'a>(
+    encoding: &'static Encoding,
+    body: &'a [u8],
+) -> Result<Cow<'a, str>, FormatError> {
     if encoding == UTF_8 {
         return match std::str::from_utf8(body) {
             Ok(text) => Ok(Cow::Borrowed(text)),

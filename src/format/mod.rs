@@ -1,22 +1,29 @@
 //! The formats in which systems speak: bytes to tree and back, nothing else.
 //!
 //! A format knows no mapping, no transport and no clock. Everything read has [`Limits`]; everything refused says where
-//! in the document, by line and column. CSV, fixed width and HL7 are further variants of [`Format`].
+//! in the document, by line and column. HL7 is a further variant of [`Format`].
+//!
+//! A file of many records is split by [`records::Records`]; each record is a document by itself, read by [`Format::read`].
 
 pub mod charset;
+mod csv;
+mod fixed;
 mod form;
 mod json;
+pub mod layout;
 mod names;
+pub mod records;
 mod soap;
 mod xml;
 
 pub use json::{parse as parse_json, write as write_json, write_pretty as write_json_pretty};
+pub use layout::Layout;
 pub use names::Namespaces;
 pub use soap::{Fault, fault};
 
 use crate::{code::Code, tree::Tree};
 use serde::{Deserialize, Serialize};
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 /// How a document is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
@@ -34,6 +41,11 @@ pub enum Format {
     Soap12,
     /// Name and value pairs as an HTML form sends them (`application/x-www-form-urlencoded`).
     Form,
+    /// Rows of cells (RFC 4180, and what else is called CSV). A layout says what parts the cells and names the columns;
+    /// without one: commas, double quotes and one header row.
+    Csv,
+    /// Lines with fields at fixed positions, by a layout.
+    Fixed,
 }
 
 /// What a document may be at most. Bigger ones are refused before they cost memory.
@@ -73,6 +85,8 @@ pub struct Style {
     pub namespaces: Namespaces,
     /// The character encoding of the bytes; `None` is UTF-8.
     pub charset: Option<&'static encoding_rs::Encoding>,
+    /// How a record is built. CSV and fixed width only.
+    pub layout: Option<Arc<Layout>>,
 }
 
 /// Why bytes could not be read as a document, or a tree not written as one.
@@ -140,6 +154,21 @@ impl Format {
             Format::Soap11 => "text/xml",
             Format::Soap12 => "application/soap+xml",
             Format::Form => "application/x-www-form-urlencoded",
+            Format::Csv => "text/csv",
+            Format::Fixed => "text/plain",
+        }
+    }
+
+    /// As written in files.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Format::Json => "json",
+            Format::Xml => "xml",
+            Format::Soap11 => "soap-1.1",
+            Format::Soap12 => "soap-1.2",
+            Format::Form => "form",
+            Format::Csv => "csv",
+            Format::Fixed => "fixed",
         }
     }
 
@@ -147,7 +176,9 @@ impl Format {
     pub fn typed(self) -> bool {
         match self {
             Format::Json => true,
-            Format::Xml | Format::Soap11 | Format::Soap12 | Format::Form => false,
+            Format::Xml | Format::Soap11 | Format::Soap12 | Format::Form | Format::Csv | Format::Fixed => {
+                false
+            }
         }
     }
 
@@ -155,7 +186,7 @@ impl Format {
     pub fn is_xml(self) -> bool {
         match self {
             Format::Xml | Format::Soap11 | Format::Soap12 => true,
-            Format::Json | Format::Form => false,
+            Format::Json | Format::Form | Format::Csv | Format::Fixed => false,
         }
     }
 
@@ -165,6 +196,20 @@ impl Format {
     /// # Errors
     /// What is not well-formed, beyond a limit, or refused on principle (DTDs, entities, duplicate members).
     pub fn decode(self, bytes: &[u8], charset: Option<&str>, limits: &Limits) -> Result<Tree, FormatError> {
+        self.read(bytes, charset, None, limits)
+    }
+
+    /// Reads a document by a layout: one record with the headers that stand before it in its file.
+    ///
+    /// # Errors
+    /// As [`Format::decode`]; and what is not as the layout says.
+    pub fn read(
+        self,
+        bytes: &[u8],
+        charset: Option<&str>,
+        layout: Option<&Layout>,
+        limits: &Limits,
+    ) -> Result<Tree, FormatError> {
         if bytes.len() > limits.bytes {
             return Err(FormatError::nowhere(
                 Code::DocumentTooLarge,
@@ -181,6 +226,8 @@ impl Format {
                 soap::open(xml::parse(&text, limits)?)
             }
             Format::Form => form::parse(&charset::decode(bytes, charset, None)?, limits),
+            Format::Csv => csv::parse(bytes, charset, layout.unwrap_or(Layout::plain_csv()), limits),
+            Format::Fixed => fixed::parse(bytes, charset, layout.ok_or_else(fixed::no_layout)?, limits),
         }
     }
 
@@ -195,6 +242,10 @@ impl Format {
             Format::Soap11 => soap::write(tree, style, soap::SPACE_11)?,
             Format::Soap12 => soap::write(tree, style, soap::SPACE_12)?,
             Format::Form => form::write(tree)?,
+            Format::Csv => return csv::write(tree, style.layout.as_deref().unwrap_or(Layout::plain_csv())),
+            Format::Fixed => {
+                return fixed::write(tree, style.layout.as_deref().ok_or_else(fixed::no_layout)?);
+            }
         };
         charset::encode(text, style.charset)
     }

@@ -9,6 +9,7 @@ pub mod checks;
 pub mod codes;
 mod compile;
 pub mod convert;
+pub mod dates;
 pub mod generate;
 pub mod laws;
 pub mod path;
@@ -21,7 +22,7 @@ pub use compile::{Condition, Test, With, bad_path, bad_template, compile, imposs
 use crate::{
     code::Code,
     event::{Event, schema::EventSchema},
-    format::{Format, Style},
+    format::{Format, FormatError, Limits, Style},
     template::{Template, Texts},
     tree::{Name, Tree},
 };
@@ -76,6 +77,10 @@ struct Row {
     most: Option<usize>,
     /// Money: the largest amount that the system takes, in pence.
     max_pence: Option<i64>,
+    /// What the document holds where there is no value.
+    none: Vec<String>,
+    /// Codes that are valid on some days only: the event's field that names the day.
+    codes_at: Option<Path>,
 }
 
 /// Where in an event.
@@ -272,6 +277,14 @@ impl Mapping {
         self.rows.iter().filter_map(constant).collect()
     }
 
+    /// Reads one of its documents.
+    ///
+    /// # Errors
+    /// What is not as the format and the layout say.
+    pub fn read(&self, bytes: &[u8]) -> Result<Tree, FormatError> {
+        self.format.read(bytes, None, self.style.layout.as_deref(), &Limits::default())
+    }
+
     /// The places in documents that its rows write (to documents) or read (to events): each once, those of groups by the
     /// group's own place.
     pub fn document_fields(&self, direction: Direction) -> Vec<Field> {
@@ -345,6 +358,17 @@ impl Mapping {
 }
 
 impl Row {
+    /// The day on which a code must be valid: that of the field which the row names, or else the message's.
+    fn day(&self, conversion: &Conversion, item: &Tree, now: Timestamp) -> Option<jiff::civil::Date> {
+        let Conversion::Codes(list) = conversion else { return None };
+        if !list.has_validity() {
+            return None;
+        }
+        let named = self.codes_at.as_ref().and_then(|path| path.find(item)).and_then(Tree::as_text);
+        let named = named.and_then(|text| dates::DateForm::plain("iso8601").read(text).ok());
+        Some(named.unwrap_or_else(|| dates::london().to_datetime(now).date()))
+    }
+
     fn goes(&self, direction: Direction) -> bool {
         self.only.is_none_or(|only| only == direction)
     }

@@ -233,7 +233,8 @@ fn xml_keeps_what_counts_and_says_it_again() {
     ];
     assert_eq!(texts, expected.map(|(name, text)| (name.to_owned(), text.map(str::to_owned))).to_vec());
     assert_eq!(root.get_local("b").unwrap().as_record().unwrap().get_plain(TEXT), Some(&Tree::text(" t ")));
-    let style = Style { namespaces: Namespaces::from_iter([("", "urn:o"), ("q", "urn:p")]), charset: None };
+    let style =
+        Style { namespaces: Namespaces::from_iter([("", "urn:o"), ("q", "urn:p")]), ..Style::default() };
     let again = Format::Xml.encode(&tree, &style).unwrap();
     assert_eq!(xml(&again).unwrap(), tree, "{}", String::from_utf8_lossy(&again));
 }

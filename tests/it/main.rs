@@ -6,13 +6,16 @@ mod standins;
 
 mod broker;
 mod cards;
+mod care;
 mod connections;
 mod databases;
 mod docs;
 mod events;
+mod extracts;
 mod formats;
 mod judges;
 mod payments;
+mod records;
 mod refusals;
 mod replays;
 mod support;

@@ -1,20 +1,22 @@
 //! From an adapter file as written to a [`plan::Adapter`], with everything that is wrong with it.
 
+mod batch;
 mod files;
+mod pickup;
 mod request;
 mod route;
 mod sql;
 
 use super::{
     plan::{self, *},
-    raw::adapter::*,
+    raw::{adapter::*, pickup::*},
     statement::Statement,
     units,
 };
 use crate::{
     code::Code,
     event::{Accept, schema::EventSchema},
-    format::{Format, Namespaces},
+    format::{Format, Layout, Namespaces},
     mapping::{
         Condition, Mapping, impossible, names_under,
         path::Path,
@@ -48,6 +50,12 @@ pub struct With<'a> {
     pub broken: &'a BTreeSet<String>,
     /// The event schemas by type.
     pub schemas: &'a BTreeMap<String, Arc<EventSchema>>,
+    /// The calendars by name.
+    pub calendars: &'a BTreeMap<String, Arc<crate::batch::Calendar>>,
+    /// The layouts by name.
+    pub layouts: &'a BTreeMap<String, Arc<Layout>>,
+    /// The names of layouts that are there but broken: their problems are told elsewhere.
+    pub broken_layouts: &'a BTreeSet<String>,
     /// The statements in the adapter's folder, by their files' names; `None` if its problems are told elsewhere.
     pub statements: &'a BTreeMap<String, Option<Arc<Statement>>>,
     /// The digest of the file.
@@ -57,7 +65,7 @@ pub struct With<'a> {
 /// Compiles an adapter. With an error there is none.
 pub fn compile(name: &str, file: &AdapterFile, with: With<'_>) -> (Option<plan::Adapter>, Vec<Problem>) {
     let namespaces: Namespaces = file.namespaces.iter().map(|(p, u)| (p.as_str(), u.as_str())).collect();
-    let mut compiler = Compiler { file, with, namespaces, problems: Vec::new() };
+    let mut compiler = Compiler { file, with, namespaces, batches: BTreeMap::new(), problems: Vec::new() };
     let adapter = compiler.adapter(name);
     let problems = compiler.problems;
     let broken = problems.iter().any(|problem| problem.severity == crate::problem::Severity::Error);
@@ -68,6 +76,7 @@ struct Compiler<'a> {
     file: &'a AdapterFile,
     with: With<'a>,
     namespaces: Namespaces,
+    batches: BTreeMap<String, Arc<super::batch::Batch>>,
     problems: Vec<Problem>,
 }
 
@@ -106,6 +115,7 @@ impl<'a> Compiler<'a> {
                 ),
             }
         }
+        self.batches = self.batches();
         let deliver =
             file.deliver.iter().filter_map(|(name, keys)| self.deliver(name, keys).map(Arc::new)).collect();
         let collect =
@@ -114,12 +124,15 @@ impl<'a> Compiler<'a> {
             name: name.to_owned(),
             title: file.title.clone(),
             about: file.about.clone(),
+            judged_by: file.judged_by.clone(),
+            uncertain: file.uncertain.clone(),
             settings: file.settings.clone(),
             system,
             values,
             body_signs,
             verify,
             rates,
+            batches: self.batches.values().cloned().collect(),
             deliver,
             collect,
             digest: self.with.digest.clone(),
@@ -160,6 +173,34 @@ impl<'a> Compiler<'a> {
         let help = "add a table `[http]`, `[amqp]`, `[folder]`, `[sftp]` or `[sql]`";
         self.problem(Problem::error(Code::ExclusiveKeys, &["title"], what).help(help));
         None
+    }
+    /// The layout that a route names.
+    fn layout(&mut self, name: Option<&String>, format: Format, at: At<'_>) -> Option<Arc<Layout>> {
+        let Some(name) = name else {
+            if format == Format::Fixed {
+                let what = "what is of fixed width is read by a layout";
+                self.problem(
+                    Problem::under(Code::MissingKey, at, "format", what).label("`layout` is missing"),
+                );
+            }
+            return None;
+        };
+        let Some(layout) = self.with.layouts.get(name).cloned() else {
+            if !self.with.broken_layouts.contains(name) {
+                let known: Vec<&str> = self.with.layouts.keys().map(String::as_str).collect();
+                let problem =
+                    Problem::under(Code::UnknownName, at, "layout", format!("there is no layout `{name}`"))
+                        .label("no such file in mappings/layouts/")
+                        .did_you_mean(name, known);
+                self.problem(problem);
+            }
+            return None;
+        };
+        if layout.format() != format {
+            let what = format!("the layout `{name}` is not for this format");
+            self.problem(Problem::under(Code::WrongConversion, at, "layout", what));
+        }
+        Some(layout)
     }
     fn http(&mut self, keys: &HttpKeys) -> Option<Http> {
         let at = ["http".to_owned()];

@@ -191,7 +191,19 @@ impl Compiler<'_> {
                 let key = self.template(&keys.key, Escape::None, &under(&at, &["key"]))?;
                 Some((keys.route.clone(), key))
             });
-            emits.push(Emit { when, action, each, each_when, unless_open, opens, also: keys.also });
+            let change = keys.change.clone();
+            let about = keys.about.as_ref().and_then(|about| self.about(about, &under(&at, &["about"])));
+            emits.push(Emit {
+                when,
+                change,
+                action,
+                each,
+                each_when,
+                unless_open,
+                opens,
+                about,
+                also: keys.also,
+            });
         }
         emits
     }

@@ -96,21 +96,35 @@ impl Compiler<'_> {
             }
         });
         // What is wrong with it does not keep the rest of the route from being looked at.
-        let action = match (&keys.request, &keys.publish, &keys.statement) {
-            (Some(request), None, None) => {
-                self.request(request, &under(&at, &["request"])).map(Action::Request)
-            }
-            (None, Some(publish), None) => {
-                self.publish(publish, &under(&at, &["publish"])).map(Action::Publish)
-            }
-            (None, None, Some(statement)) => {
-                self.write(statement, keys, mapping.as_ref(), &at).map(Action::Statement)
-            }
-            _ => {
-                let what = "a deliver route sends exactly one of `request` (HTTP), `publish` (AMQP) and `statement` (SQL)";
+        let given = [
+            keys.request.is_some(),
+            keys.publish.is_some(),
+            keys.statement.is_some(),
+            keys.batch.is_some(),
+            keys.write.is_some(),
+        ];
+        let action = match keys {
+            _ if given.iter().filter(|given| **given).count() != 1 => {
+                let what = "a deliver route sends exactly one of `request` (HTTP), `publish` (AMQP), `statement` (SQL), `batch` and `write` (files)";
                 self.problem(Problem::under(Code::ExclusiveKeys, &at, "", what).on_key());
                 None
             }
+            DeliverKeys { request: Some(request), .. } => {
+                self.request(request, &under(&at, &["request"])).map(Action::Request)
+            }
+            DeliverKeys { publish: Some(publish), .. } => {
+                self.publish(publish, &under(&at, &["publish"])).map(Action::Publish)
+            }
+            DeliverKeys { statement: Some(statement), .. } => {
+                self.write(statement, keys, mapping.as_ref(), &at).map(Action::Statement)
+            }
+            DeliverKeys { batch: Some(join), .. } => {
+                self.join(join, &under(&at, &["batch"])).map(|join| Action::Batch(Box::new(join)))
+            }
+            DeliverKeys { write: Some(write), .. } => {
+                self.write_file(write, &under(&at, &["write"])).map(Action::Write)
+            }
+            _ => None,
         };
         let before = keys.before.as_ref().and_then(|before| self.before(before, &under(&at, &["before"])));
         let answers = self.rules(&keys.answers, &under(&at, &["answers"]));
@@ -148,7 +162,12 @@ impl Compiler<'_> {
         let repeat = self.repeat(keys, &at, &answers, probe.is_some());
         let retry = self.retry(&keys.retry, &under(&at, &["retry"]));
         let amqp = keys.publish.is_some();
-        if amqp {
+        let files = keys.batch.is_some() || keys.write.is_some();
+        if files && keys.mapping.is_none() && !keys.batch.as_ref().is_some_and(|join| join.removes) {
+            let what = "what is written to a file is made by a mapping";
+            self.problem(Problem::under(Code::MissingKey, &at, "mapping", what));
+        }
+        if amqp || files {
             // Nothing answers there: what looks into an answer, or asks, has nothing to look into.
             let given = [
                 ("each", keys.each.is_some()),
@@ -159,7 +178,9 @@ impl Compiler<'_> {
                 ("probe", keys.probe.is_some()),
             ];
             for (key, _) in given.iter().filter(|(_, given)| *given) {
-                let what = format!("`{key}` is for routes that send a `request`; a broker gives no answer");
+                let what = format!(
+                    "`{key}` is for routes that send a `request`; a broker or a file gives no answer"
+                );
                 self.problem(Problem::under(Code::ExclusiveKeys, &at, key, what).on_key());
             }
         }
@@ -181,7 +202,7 @@ impl Compiler<'_> {
             probe,
             retry,
             concurrency: keys.concurrency.unwrap_or(if amqp { 4 } else { 1 }).max(1),
-            window: keys.window.unwrap_or(if amqp { 256 } else { 1 }).clamp(1, 4096),
+            window: keys.window.unwrap_or(if amqp || keys.batch.is_some() { 256 } else { 1 }).clamp(1, 4096),
             accept: Accept {
                 bare_headers: keys.accept.contains(&AcceptForm::BareHeaders),
                 untyped_json: keys.accept.contains(&AcceptForm::UntypedJson),
@@ -243,10 +264,11 @@ impl Compiler<'_> {
             keys.poll.is_some(),
             keys.ask.is_some(),
             keys.consume.is_some(),
+            keys.pickup.is_some(),
             keys.query.is_some(),
         ];
         if given.iter().filter(|given| **given).count() != 1 {
-            let what = "a collect route says exactly once how documents come: `receive`, `poll`, `ask`, `consume` or `query`";
+            let what = "a collect route says exactly once how documents come: `receive`, `poll`, `ask`, `consume`, `pickup` or `query`";
             self.problem(Problem::under(Code::ExclusiveKeys, &at, "", what).on_key());
             return None;
         }
@@ -255,10 +277,12 @@ impl Compiler<'_> {
             CollectKeys { poll: Some(poll), .. } => self.poll(poll, &under(&at, &["poll"])),
             CollectKeys { ask: Some(ask), .. } => self.ask(ask, &under(&at, &["ask"])),
             CollectKeys { consume: Some(consume), .. } => self.consume(consume, &under(&at, &["consume"])),
+            CollectKeys { pickup: Some(pickup), .. } => self.pickup(pickup, &at),
             CollectKeys { query: Some(query), .. } => self.query(query, keys, &at),
             _ => None,
         };
         let key = keys.key.as_ref().and_then(|text| self.template(text, Escape::None, &under(&at, &["key"])));
+        let compare = keys.compare.as_ref().map(|compare| self.compare(compare, keys, &at));
         let mut fetch = Vec::new();
         for (index, fetch_keys) in keys.fetch.iter().enumerate() {
             let at = under(&at, &["fetch", &index.to_string()]);
@@ -274,18 +298,22 @@ impl Compiler<'_> {
             }
         }
         let events = self.emits(&keys.events, &under(&at, &["events"]), keys.ask.is_some());
+        self.changes(keys, &at);
         let passes_on = keys.consume.as_ref().is_some_and(|consume| consume.events);
         if events.is_empty() && keys.events.is_empty() && !passes_on {
             let what = "nothing says what becomes of what is collected";
             self.problem(Problem::under(Code::MissingKey, &at, "events", what));
         }
         let retry = self.retry(&keys.retry, &under(&at, &["retry"]));
+        let layout = self.layout(keys.layout.as_ref(), keys.format, &at);
         Some(Collect {
             name: name.to_owned(),
             about: keys.about.clone(),
             source: source?,
             format: keys.format,
+            layout,
             key,
+            compare,
             fetch,
             events,
             already_posted: keys.already_posted,

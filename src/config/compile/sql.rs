@@ -144,6 +144,13 @@ impl Compiler<'_> {
             let (column, first, kind) = (cursor.column.clone(), cursor.first.clone(), cursor.kind);
             QueryCursor { column, first, overlap, kind }
         });
+        // A whole view is written to the disk and not held in memory.
+        let usual = if route.compare.is_some() { 10_000_000 } else { 100_000 };
+        let limit = keys.limit.unwrap_or(usual).max(1);
+        if let (Some(_), Some(_)) = (&route.compare, &keys.cursor) {
+            let what = "`cursor` and `compare` exclude each other: a view is looked at from its cursor on, or as a whole";
+            self.problem(Problem::under(Code::ExclusiveKeys, at, "cursor", what).on_key());
+        }
         let statement = statement?;
         let names = statement.parameters();
         for name in &names {
@@ -167,13 +174,7 @@ impl Compiler<'_> {
         if let Some(cursor) = &cursor {
             self.safe(cursor, &statement, route, format_at);
         }
-        Some(Source::Query(Query {
-            statement,
-            every,
-            cursor,
-            parameters,
-            limit: keys.limit.unwrap_or(100_000).max(1),
-        }))
+        Some(Source::Query(Query { statement, every, cursor, parameters, limit }))
     }
     /// Whether a query with a cursor could pass rows over.
     fn safe(&mut self, cursor: &QueryCursor, statement: &Statement, route: &CollectKeys, at: At<'_>) {

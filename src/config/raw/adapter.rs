@@ -16,6 +16,11 @@ pub struct AdapterFile {
     pub title: String,
     /// What the system is, where its interface is described, what of it is uncertain.
     pub about: String,
+    /// By whom or what it is judged that documents and events are right, other than by our own cases.
+    pub judged_by: Option<String>,
+    /// What of the system is deprecated, uncertain or not public, a point each.
+    #[serde(default)]
+    pub uncertain: Vec<String>,
     /// What a council has to set.
     #[serde(default)]
     pub settings: BTreeMap<String, SettingKeys>,
@@ -44,6 +49,9 @@ pub struct AdapterFile {
     /// How often the system may be called, by name: `15/s`, `100/m`. Requests name the rate they count under.
     #[serde(default)]
     pub rates: BTreeMap<String, String>,
+    /// Batches that are written to files, by name. Routes join them with `[deliver.<route>.batch]`.
+    #[serde(default)]
+    pub batch: BTreeMap<String, super::batch::BatchKeys>,
     /// Routes from the platform to the system, by name.
     #[serde(default)]
     pub deliver: BTreeMap<String, DeliverKeys>,
@@ -298,6 +306,10 @@ pub struct DeliverKeys {
     pub publish: Option<PublishKeys>,
     /// The statement that writes it (SQL).
     pub statement: Option<StatementKeys>,
+    /// The batch that events join, to be written to a file together (files).
+    pub batch: Option<super::batch::JoinKeys>,
+    /// The file that is written for each event (files).
+    pub write: Option<super::batch::WriteKeys>,
     /// A request made before the first attempt, some of whose answer is kept and used in every attempt.
     pub before: Option<BeforeKeys>,
     /// What answers mean, before the rules that hold for all systems. The first rule that fits counts.
@@ -485,6 +497,9 @@ pub struct EmitKeys {
     /// When this holds; the first that fits counts. Conditions on the document.
     #[serde(default)]
     pub when: Vec<ConditionKeys>,
+    /// With `compare`: when one of these has become of the record. Mappings read it with `cause = "change"`.
+    #[serde(default)]
+    pub change: Vec<super::pickup::Change>,
     /// The mapping that makes the event.
     pub mapping: Option<String>,
     /// One event for each of these parts of the document: `_embedded/refunds[]`.
@@ -503,6 +518,8 @@ pub struct EmitKeys {
     pub dead: Option<String>,
     /// What is remembered as open from here on, for a `collect` route with `ask`.
     pub opens: Option<OpensKeys>,
+    /// What was sent in a batch that this is about: mappings read what was remembered of it with `cause`.
+    pub about: Option<super::batch::AboutKeys>,
     /// Look on: the rules after this one count as well.
     #[serde(default)]
     pub also: bool,
@@ -575,7 +592,8 @@ pub struct RetryKeys {
     pub give_up: Option<String>,
 }
 
-/// A route from the system to the platform. Exactly one of `receive`, `poll`, `ask`, `consume` and `query` says how it comes.
+/// A route from the system to the platform. Exactly one of `receive`, `poll`, `ask`, `consume`, `pickup` and `query` says how
+/// it comes.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CollectKeys {
@@ -589,10 +607,16 @@ pub struct CollectKeys {
     pub ask: Option<AskKeys>,
     /// We consume a queue.
     pub consume: Option<ConsumeKeys>,
+    /// We pick up files.
+    pub pickup: Option<super::pickup::PickupKeys>,
+    /// What we pick up is a whole extract, and compared with the last one.
+    pub compare: Option<super::pickup::CompareKeys>,
     /// We ask a database from time to time.
     pub query: Option<QueryKeys>,
     /// The format of what comes.
     pub format: Format,
+    /// The layout of what comes, by its name in `mappings/layouts/`: how a file is split into records.
+    pub layout: Option<String>,
     /// What makes two of them the same: a template of `document`. Without it, the bytes.
     pub key: Option<String>,
     /// What comes is only a wake-up: the truth is fetched by this request, and its answer is the document.

@@ -5,20 +5,25 @@ mod check;
 use super::{
     Attribute, Body, EventPlace, Input, Mapping, Row,
     codes::CodeList,
-    convert::{Conversion, TimeForm},
+    convert::Conversion,
+    dates::{DateForm, TimeForm, london},
     path::{BadPath, Path},
     raw::{ConditionKeys, Direction, MappingFile, RowKeys},
 };
 use crate::{
     code::Code,
     event::schema::{EventSchema, Field, Kind},
-    format::{Namespaces, Style, charset},
+    format::{Format, Layout, Namespaces, Style, charset},
     problem::Problem,
     template::{BadTemplate, Escape, Template},
     tree::Tree,
 };
 use jiff::tz::TimeZone;
-use std::{collections::HashMap, sync::Arc};
+use rust_decimal::Decimal;
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
 
 /// What a mapping is compiled with.
 pub struct With<'a> {
@@ -26,6 +31,10 @@ pub struct With<'a> {
     pub schema: Arc<EventSchema>,
     /// The code lists by name.
     pub codes: &'a HashMap<String, Arc<CodeList>>,
+    /// The layouts by name.
+    pub layouts: &'a BTreeMap<String, Arc<Layout>>,
+    /// The names of layouts that are there but broken: their problems are told elsewhere.
+    pub broken_layouts: &'a BTreeSet<String>,
     /// The line at which these keys stand in the file.
     pub line_of: &'a dyn Fn(&[String]) -> usize,
     /// The digest to note.
@@ -54,6 +63,8 @@ pub enum Test {
     Not(Vec<String>),
     /// Present, or absent.
     Present(bool),
+    /// A number below zero, or not.
+    BelowZero(bool),
 }
 
 impl Test {
@@ -62,6 +73,10 @@ impl Test {
         let value = value.filter(|tree| !matches!(tree, Tree::Null) && tree.as_text() != Some(""));
         match self {
             Test::Present(wanted) => value.is_some() == *wanted,
+            Test::BelowZero(wanted) => {
+                let number = value.and_then(Tree::to_plain_text).and_then(|text| text.trim().parse().ok());
+                number.is_some_and(|number: Decimal| number < Decimal::ZERO) == *wanted
+            }
             Test::Is(values) => {
                 value.and_then(Tree::to_plain_text).is_some_and(|text| values.contains(&text))
             }
@@ -98,14 +113,15 @@ impl Condition {
                     .label("exactly one of `event` and `document`"));
             }
         };
-        let test = match (&keys.is, &keys.not, keys.present) {
-            (Some(values), None, None) => Test::Is(values.clone()),
-            (None, Some(values), None) => Test::Not(values.clone()),
-            (None, None, Some(present)) => Test::Present(present),
+        let test = match (&keys.is, &keys.not, keys.present, keys.below_zero) {
+            (Some(values), None, None, None) => Test::Is(values.clone()),
+            (None, Some(values), None, None) => Test::Not(values.clone()),
+            (None, None, Some(present), None) => Test::Present(present),
+            (None, None, None, Some(below)) => Test::BelowZero(below),
             _ => {
-                let what = "a condition asks exactly one thing: `is`, `not` or `present`";
+                let what = "a condition asks exactly one thing: `is`, `not`, `present` or `below_zero`";
                 return Err(
-                    Problem::under(Code::ExclusiveKeys, at, "", what).label("exactly one of the three")
+                    Problem::under(Code::ExclusiveKeys, at, "", what).label("exactly one of the four")
                 );
             }
         };
@@ -129,11 +145,18 @@ pub fn bad_template(bad: BadTemplate, at: &[String], key: &str) -> Problem {
 
 /// Compiles a mapping. Problems that are only warnings come with a mapping; with an error there is none.
 pub fn compile(name: &str, file: &MappingFile, with: With<'_>) -> (Option<Mapping>, Vec<Problem>) {
-    let mut compiler =
-        Compiler { with, file, namespaces: Namespaces::default(), problems: Vec::new(), number: 0 };
+    let mut compiler = Compiler {
+        with,
+        file,
+        namespaces: Namespaces::default(),
+        problems: Vec::new(),
+        number: 0,
+        unsound: false,
+    };
     let mapping = compiler.mapping(name);
     let problems = compiler.problems;
-    let broken = problems.iter().any(|problem| problem.severity == crate::problem::Severity::Error);
+    let broken = compiler.unsound
+        || problems.iter().any(|problem| problem.severity == crate::problem::Severity::Error);
     (mapping.filter(|_| !broken), problems)
 }
 
@@ -143,6 +166,8 @@ struct Compiler<'a> {
     namespaces: Namespaces,
     problems: Vec<Problem>,
     number: usize,
+    /// Whether it cannot run for a reason that is told elsewhere: its layout is broken.
+    unsound: bool,
 }
 
 /// Where in the table a row stands: the group of the event, and the keys in the file.
@@ -201,6 +226,7 @@ impl<'a> Compiler<'a> {
                 None
             }
         });
+        let layout = self.layout();
         let schema = self.with.schema.clone();
         let group = Group { field: &schema.root, packed: false };
         let file = self.file;
@@ -212,12 +238,51 @@ impl<'a> Compiler<'a> {
             digest: self.with.digest.clone(),
             schema: schema.clone(),
             format: document.format,
-            style: Style { namespaces: std::mem::take(&mut self.namespaces), charset: encoding },
+            style: Style { namespaces: std::mem::take(&mut self.namespaces), charset: encoding, layout },
             only: self.file.only,
             root,
             known: super::read::Known::of(&rows, &ignore),
             rows,
         })
+    }
+    /// The layout of the document, if its format has one.
+    fn layout(&mut self) -> Option<Arc<Layout>> {
+        let document = &self.file.document;
+        let Some(name) = &document.layout else {
+            if document.format == Format::Fixed {
+                let what = "a document of fixed width is read and written by a layout";
+                self.problem(
+                    Problem::error(Code::MissingKey, &["document", "format"], what)
+                        .label("`layout` is missing"),
+                );
+            }
+            return None;
+        };
+        let Some(layout) = self.with.layouts.get(name).cloned() else {
+            if !self.with.broken_layouts.contains(name) {
+                let known: Vec<&str> = self.with.layouts.keys().map(String::as_str).collect();
+                let problem = Problem::error(
+                    Code::UnknownName,
+                    &["document", "layout"],
+                    format!("there is no layout `{name}`"),
+                )
+                .label("no such file in mappings/layouts/")
+                .did_you_mean(name, known);
+                self.problem(problem);
+            }
+            self.unsound = true;
+            return None;
+        };
+        if layout.format() != document.format {
+            let what = format!("the layout `{name}` is not for this format");
+            self.problem(Problem::error(Code::WrongConversion, &["document", "layout"], what));
+            return None;
+        }
+        if document.encoding.is_some() && !document.format.is_xml() {
+            let what = "the layout says the encoding";
+            self.problem(Problem::error(Code::ExclusiveKeys, &["document", "encoding"], what).on_key());
+        }
+        Some(layout)
     }
     fn paths(&mut self, texts: &[String], key: &str) -> Vec<Path> {
         let mut paths = Vec::new();
@@ -237,14 +302,14 @@ impl<'a> Compiler<'a> {
         for (index, keys) in keys.iter().enumerate() {
             let mut at = at.to_vec();
             at.push(index.to_string());
-            if let Some(row) = self.row(keys, &at, group) {
+            if let Some(row) = self.row(keys, &at, group, &rows) {
                 self.twice(&rows, &row, &at);
                 rows.push(row);
             }
         }
         rows
     }
-    fn row(&mut self, keys: &RowKeys, at: &[String], group: &Group<'_>) -> Option<Row> {
+    fn row(&mut self, keys: &RowKeys, at: &[String], group: &Group<'_>, above: &[Row]) -> Option<Row> {
         self.number += 1;
         let number = self.number;
         let before = self.problems.len();
@@ -296,6 +361,7 @@ impl<'a> Compiler<'a> {
         }
         let only = self.direction(keys, at, event.as_ref(), document.as_ref(), &input, is_group);
         let when = self.conditions(keys, at, group);
+        let codes_at = keys.codes_at.as_deref().and_then(|text| self.codes_at(text, at, group, above));
         let sum = keys.sum.as_deref().and_then(|text| self.sum(text, at));
         if keys.text.as_ref().is_some_and(|text| text.cut) && keys.lossy.is_none() {
             let what = "a text that is cut loses something: say in `lossy` why that is right";
@@ -304,6 +370,10 @@ impl<'a> Compiler<'a> {
         let misplaced = [
             ("most", keys.most.is_some() && !is_group, "is for rows with `fields`"),
             ("max_pence", keys.max_pence.is_some() && keys.money.is_none(), "is for rows with `money`"),
+            ("shift_days", keys.shift_days.is_some() && keys.date.is_none(), "is for rows with `date`"),
+            ("pivot", keys.pivot.is_some() && keys.date.is_none(), "is for rows with `date`"),
+            ("codes_at", keys.codes_at.is_some() && keys.codes.is_none(), "is for rows with `codes`"),
+            ("none", !keys.none.is_empty() && is_group, "is for rows that carry one value"),
             (
                 "packed_max",
                 keys.packed_max.is_some() && keys.packed.is_none(),
@@ -316,6 +386,13 @@ impl<'a> Compiler<'a> {
         }
         if self.problems.len() > before && body.is_none() {
             return None;
+        }
+        if let Some(why) = &keys.guess {
+            let problem = Problem::under(Code::StillGuessed, at, "guess", format!("still a guess: {why}"));
+            let problem = problem.on_key().warning().label("nobody has looked at it yet");
+            self.problem(
+                problem.help("compare it with the system's description; when it is right, take `guess` out"),
+            );
         }
         let personal = field.as_ref().is_some_and(|field| field.personal || field.secret);
         Some(Row {
@@ -336,6 +413,8 @@ impl<'a> Compiler<'a> {
             sum,
             most: keys.most,
             max_pence: keys.max_pence,
+            none: keys.none.clone(),
+            codes_at,
         })
     }
     fn event_place(
@@ -523,7 +602,7 @@ pub fn impossible(test: &Test, field: &Field, at: &[String]) -> Vec<Problem> {
         .collect()
 }
 
-fn conversion_keys(keys: &RowKeys) -> [(&'static str, bool); 10] {
+fn conversion_keys(keys: &RowKeys) -> [(&'static str, bool); 11] {
     [
         ("text", keys.text.is_some()),
         ("integer", keys.integer.is_some()),
@@ -535,6 +614,7 @@ fn conversion_keys(keys: &RowKeys) -> [(&'static str, bool); 10] {
         ("codes", keys.codes.is_some()),
         ("check", keys.check.is_some()),
         ("account", keys.account.is_some()),
+        ("fund_of", keys.fund_of.is_some()),
     ]
 }
 
