@@ -18,7 +18,7 @@ pub mod statement;
 pub mod units;
 
 pub use bridge::receive_path;
-pub use compile::{TIERS, select};
+pub use compile::{PROCESSING_DATE, TIERS, select};
 pub use load::Project;
 
 use crate::{

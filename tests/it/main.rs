@@ -4,6 +4,7 @@
 #[path = "../standins/mod.rs"]
 mod standins;
 
+mod batches;
 mod broker;
 mod cards;
 mod care;
