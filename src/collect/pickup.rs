@@ -28,7 +28,7 @@ use tracing::{error, info, warn};
 /// How many files of one folder are looked at.
 const MOST_FILES: usize = 100_000;
 /// How often it is looked whether a person has decided on a file.
-const LOOK: Duration = Duration::from_secs(1);
+pub(super) const LOOK: Duration = Duration::from_secs(1);
 
 /// Why a file is not read on.
 #[derive(Debug)]

@@ -160,9 +160,10 @@ impl<R: BufRead> Records<R> {
         let layout = match (layout, format) {
             (Some(layout), _) => layout,
             (None, Format::Csv) => Arc::new(Layout::plain_csv().clone()),
+            (None, Format::Json) => Arc::new(Layout::json_lines().clone()),
             (
                 None,
-                Format::Json | Format::Xml | Format::Soap11 | Format::Soap12 | Format::Form | Format::Fixed,
+                Format::Xml | Format::Soap11 | Format::Soap12 | Format::Form | Format::Fixed,
             ) => {
                 let what = "a file is split into records by a layout, and none is named";
                 return Err(FormatError::nowhere(Code::WrongRecord, what));

@@ -155,9 +155,10 @@ impl Compiler<'_> {
                 Problem::under(Code::MissingKey, &at, "", what).on_key().label("`answer_format` is missing"),
             );
         }
-        let probe = keys.probe.as_ref().and_then(|probe| {
-            self.probe(probe, &under(&at, &["probe"]), mapping.as_ref())
-        });
+        let probe = keys
+            .probe
+            .as_ref()
+            .and_then(|probe| self.probe(probe, &under(&at, &["probe"]), mapping.as_ref()));
         let repeat = self.repeat(keys, &at, &answers, probe.is_some());
         let retry = self.retry(&keys.retry, &under(&at, &["retry"]));
         let amqp = keys.publish.is_some();

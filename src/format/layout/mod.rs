@@ -170,6 +170,12 @@ impl RecordType {
 }
 
 impl Layout {
+    /// The layout of JSON lines: an object a line, in UTF-8.
+    pub fn json_lines() -> &'static Layout {
+        static LINES: std::sync::OnceLock<Layout> = std::sync::OnceLock::new();
+        LINES.get_or_init(|| Layout { shape: Shape::Lines, ..Layout::plain_csv().clone() })
+    }
+
     /// The layout of a CSV file of which nothing is said: commas, quotes, one header row, UTF-8.
     pub fn plain_csv() -> &'static Layout {
         static PLAIN: std::sync::OnceLock<Layout> = std::sync::OnceLock::new();
