@@ -12,6 +12,7 @@ mod pickup;
 mod query;
 mod source;
 mod split;
+mod whole;
 
 use crate::{
     broker::{Message, Properties, Published, Publisher, topology::Names},

@@ -66,15 +66,18 @@ impl Collector {
 
     /// One look: every row that is new, up to the limit.
     async fn look_up(&self, system: &SqlSystem, query: &Query) -> Result<Next, Failure> {
-        let stored =
-            self.store.cursor(self.number).await.map_err(|error| Failure::not_done(error.code, error.what))?;
-        let mut look = Look::begin(query, &self.route.plan.events, stored.as_deref(), Timestamp::now())?;
         let mut values: Values = Vec::new();
         for (name, template) in &query.parameters {
             let text = self.route.instance.render(template);
             let text = text.map_err(|failed| Failure::not_done(Code::TemplateFailed, failed.0))?;
             values.push((name.clone(), Tree::text(text)));
         }
+        if self.route.plan.compare.is_some() {
+            return self.look_at_all(system, query, &values).await.map(|()| Next::Rest);
+        }
+        let stored =
+            self.store.cursor(self.number).await.map_err(|error| Failure::not_done(error.code, error.what))?;
+        let mut look = Look::begin(query, &self.route.plan.events, stored.as_deref(), Timestamp::now())?;
         if let Some(from) = look.from() {
             values.push(("cursor".to_owned(), Tree::text(from?)));
         }

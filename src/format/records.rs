@@ -160,10 +160,8 @@ impl<R: BufRead> Records<R> {
         let layout = match (layout, format) {
             (Some(layout), _) => layout,
             (None, Format::Csv) => Arc::new(Layout::plain_csv().clone()),
-            (
-                None,
-                Format::Json | Format::Xml | Format::Soap11 | Format::Soap12 | Format::Form | Format::Fixed,
-            ) => {
+            (None, Format::Json) => Arc::new(Layout::plain_lines().clone()),
+            (None, Format::Xml | Format::Soap11 | Format::Soap12 | Format::Form | Format::Fixed) => {
                 let what = "a file is split into records by a layout, and none is named";
                 return Err(FormatError::nowhere(Code::WrongRecord, what));
             }

@@ -4,6 +4,7 @@
 #[path = "../standins/mod.rs"]
 mod standins;
 
+mod benefits;
 mod broker;
 mod cards;
 mod care;
@@ -14,9 +15,11 @@ mod events;
 mod extracts;
 mod formats;
 mod judges;
+mod lettings;
 mod payments;
 mod records;
 mod refusals;
 mod replays;
+mod safeguarding;
 mod support;
 mod tidy;

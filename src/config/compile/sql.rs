@@ -118,6 +118,10 @@ impl Compiler<'_> {
             let what = "a query's rows are the truth themselves: nothing is fetched";
             self.problem(Problem::under(Code::ExclusiveKeys, format_at, "fetch", what).on_key());
         }
+        if keys.cursor.is_some() && route.compare.is_some() {
+            let what = "`cursor` and `compare` exclude each other: what is compared is everything there is";
+            self.problem(Problem::under(Code::ExclusiveKeys, at, "cursor", what).on_key());
+        }
         let every = self.duration(&Some(keys.every.clone()), "1m", &under(at, &["every"]));
         let statement = self.reading(&keys.statement, &under(at, &["statement"]));
         let parameters = self.templates(&keys.parameters, Escape::None, &under(at, &["parameters"]));

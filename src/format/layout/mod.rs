@@ -170,6 +170,19 @@ impl RecordType {
 }
 
 impl Layout {
+    /// The layout of JSON lines of which nothing is said.
+    pub fn plain_lines() -> &'static Layout {
+        static PLAIN: std::sync::OnceLock<Layout> = std::sync::OnceLock::new();
+        PLAIN.get_or_init(|| Layout {
+            name: String::new(),
+            digest: String::new(),
+            encoding: encoding_rs::UTF_8,
+            shape: Shape::Lines,
+            records: Vec::new(),
+            totals: Vec::new(),
+        })
+    }
+
     /// The layout of a CSV file of which nothing is said: commas, quotes, one header row, UTF-8.
     pub fn plain_csv() -> &'static Layout {
         static PLAIN: std::sync::OnceLock<Layout> = std::sync::OnceLock::new();
