@@ -5,6 +5,7 @@
 mod standins;
 
 mod batches;
+mod benefits;
 mod broker;
 mod cards;
 mod care;
@@ -17,9 +18,11 @@ mod files;
 mod formats;
 mod judges;
 mod nightly;
+mod lettings;
 mod payments;
 mod records;
 mod refusals;
 mod replays;
+mod safeguarding;
 mod support;
 mod tidy;
