@@ -53,7 +53,9 @@ fn pair(kind: &str, person: &str) -> (String, String) {
 async fn the_dataset_tells_what_has_changed_and_nothing_of_people_who_are_restricted() {
     let database = Database::new().await;
     database.sql(DATASET).await;
-    database.sql(&format!("GRANT SELECT ON ALL TABLES IN SCHEMA public TO {}", database.role("reader"))).await;
+    database
+        .sql(&format!("GRANT SELECT ON ALL TABLES IN SCHEMA public TO {}", database.role("reader")))
+        .await;
     let site = reading(&database, "ssd").await;
     let bridge = site.start().await;
     baselines(&site, &STATEMENTS).await;
@@ -82,7 +84,8 @@ async fn the_dataset_tells_what_has_changed_and_nothing_of_people_who_are_restri
             pair("worker", "P2"),
         ]
     );
-    let of = |kind: &str| events.iter().find(|event| event.json()["type"] == kind).unwrap().json()["data"].clone();
+    let of =
+        |kind: &str| events.iter().find(|event| event.json()["type"] == kind).unwrap().json()["data"].clone();
     assert_eq!(of("social-care.placement.changed.v1")["until"], "2026-11-20");
     assert!(of("social-care.assessment.changed.v1")["worker_id"].is_null(), "-1 is none");
     // Somebody becomes restricted: what was told is gone, by its number and nothing else.
@@ -119,7 +122,11 @@ async fn an_end_in_mosaic_is_the_last_day_and_a_restricted_record_never_leaves()
         )
         .await;
     let reader = database.role("reader");
-    database.sql(&format!("GRANT USAGE ON SCHEMA dbo TO {reader}; GRANT SELECT ON ALL TABLES IN SCHEMA dbo TO {reader}")).await;
+    database
+        .sql(&format!(
+            "GRANT USAGE ON SCHEMA dbo TO {reader}; GRANT SELECT ON ALL TABLES IN SCHEMA dbo TO {reader}"
+        ))
+        .await;
     let site = reading(&database, "mosaic").await;
     let bridge = site.start().await;
     baselines(&site, &["persons.sql", "referrals.sql", "legal-statuses.sql", "placements.sql"]).await;
@@ -135,7 +142,10 @@ async fn an_end_in_mosaic_is_the_last_day_and_a_restricted_record_never_leaves()
     let events = site.vhost.until("platform", 2).await;
     assert_eq!(told(&events, "person_id"), [pair("legal-status", "2"), pair("legal-status", "2")]);
     let at = |status: &str, field: &str| {
-        let found = events.iter().map(|event| event.json()["data"].clone()).find(|data| data["legal_status"] == status);
+        let found = events
+            .iter()
+            .map(|event| event.json()["data"].clone())
+            .find(|data| data["legal_status"] == status);
         found.unwrap()[field].as_str().unwrap_or_default().to_owned()
     };
     assert_eq!((at("C2", "until"), at("E1", "from")), ("2026-11-20".to_owned(), "2026-11-20".to_owned()));
