@@ -101,6 +101,7 @@ impl Bridge {
                 publisher: publisher.clone(),
                 names: names.clone(),
                 schemas: config.schemas.clone(),
+                files: config.store.files(),
                 council: config.council.clone(),
                 metrics: metrics.clone(),
                 stop: stop.clone(),

@@ -11,6 +11,7 @@ use crate::{
         batch::About,
         plan::{Emit, EmitAction, Opens},
         raw::batch::Unmatched,
+        raw::pickup::Change,
     },
     event::{Event, Key},
     mapping::{Condition, Context, Failures},
@@ -33,6 +34,8 @@ pub struct Ground<'a> {
     pub document: &'a Tree,
     /// What was kept of what caused it.
     pub cause: Option<&'a Tree>,
+    /// What has become of a compared record.
+    pub change: Option<Change>,
     /// What is known of what it is about.
     pub about: Option<&'a Abouts>,
     /// What caused it, if that was an event.
@@ -106,7 +109,9 @@ pub fn emit(rules: &[Emit], ground: Ground<'_>) -> Result<Emitted, Failure> {
     let mut emitted = Emitted::default();
     let mut applied = false;
     for rule in rules {
-        if !hold(&rule.when, ground.document) {
+        let changed =
+            rule.change.is_empty() || ground.change.is_some_and(|change| rule.change.contains(&change));
+        if !changed || !hold(&rule.when, ground.document) {
             continue;
         }
         applied = true;

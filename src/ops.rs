@@ -16,7 +16,8 @@ use crate::{
     format::Limits,
     letter::{self, DeadLetter},
     mapping::Context,
-    store::{Intake, Record, State, Store, Taken},
+    origin::Origin,
+    store::{Decision, Intake, Record, State, Store, Taken},
     template::Texts,
     tree::Tree,
     verdict::Failure,
@@ -85,6 +86,20 @@ pub struct Actor {
     pub who: String,
     /// The reason.
     pub reason: String,
+}
+
+/// A person's word on an extract that waits; the bridge acts on it. Whether one of this number waits.
+///
+/// # Errors
+/// The store failed.
+pub async fn decide_extract(
+    store: &Store,
+    number: i64,
+    decision: Decision,
+    actor: &Actor,
+) -> Result<bool, crate::store::StoreError> {
+    let now = Timestamp::now().as_millisecond();
+    store.decide_file(number, now, decision, actor.who.clone(), actor.reason.clone()).await
 }
 
 /// What became of a letter.
@@ -453,7 +468,10 @@ fn collect_would_pass(
     if fetched || passes_on || matched {
         return Ok(());
     }
-    let charset = delivery.properties.content_type().and_then(crate::system::answer::charset_of);
+    let content_type = delivery.properties.content_type();
+    let charset = content_type.and_then(crate::system::answer::charset_of);
+    let origin = content_type.and_then(Origin::of);
+    let cause = origin.as_ref().map(Origin::tree);
     let document: Tree = route
         .plan
         .format
@@ -463,7 +481,8 @@ fn collect_would_pass(
         instance: &route.instance,
         council: &config.council,
         document: &document,
-        cause: None,
+        cause: cause.as_ref(),
+        change: origin.and_then(|origin| origin.change),
         about: None,
         event: None,
         identity: &letter.id,

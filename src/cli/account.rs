@@ -1,6 +1,6 @@
 //! `packhorse account`.
 
-use super::exit;
+use super::{exit, moment};
 use crate::{
     batch::Stage,
     broker::{
@@ -9,10 +9,9 @@ use crate::{
     },
     code::Code,
     config::Config,
-    store::{Opener, RouteAccount, Store},
+    store::{FileAccount, Opener, RouteAccount, Store},
 };
 use clap::Args;
-use jiff::Timestamp;
 use serde_json::json;
 use std::{path::Path, time::Duration};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -75,7 +74,7 @@ impl Account {
                     json!({ "schema": "packhorse.account/v1", "route": line.route, "taken": line.taken,
                             "delivered": line.delivered, "waiting": line.waiting, "batched": line.batched, "next_due": line.next_due.map(moment),
                             "dead": line.dead, "duplicate": line.duplicate, "discarded": line.discarded,
-                            "nothing": line.nothing, "open_items": line.open_items, "difference": line.difference() })
+                            "nothing": line.nothing, "files": files(line), "open_items": line.open_items, "difference": line.difference() })
                 );
             }
         } else {
@@ -98,6 +97,13 @@ impl Account {
                 ],
                 &rows,
             );
+            let files: Vec<Vec<String>> =
+                lines.iter().filter(|line| line.files.taken > 0).map(|line| file_row(line)).collect();
+            if !files.is_empty() {
+                let head =
+                    ["route", "files", "= read", "+ under way", "+ refused", "+ held", "again", "records"];
+                super::table(&head, &files);
+            }
             for batch in batches.iter().filter(|batch| batch.life.stage < Stage::Sent) {
                 let until = match batch.life.stage {
                     Stage::Open => match batch.life.cut_off {
@@ -156,6 +162,19 @@ fn row(name: &str, line: &RouteAccount) -> Vec<String> {
     row
 }
 
+fn files(line: &RouteAccount) -> serde_json::Value {
+    let files = &line.files;
+    json!({ "taken": files.taken, "read": files.read, "under_way": files.under_way, "refused": files.refused,
+            "held": files.held, "duplicate": files.duplicate, "records": files.records })
+}
+
+fn file_row(line: &RouteAccount) -> Vec<String> {
+    let files = &line.files;
+    let numbers =
+        [files.taken, files.read, files.under_way, files.refused, files.held, files.duplicate, files.records];
+    std::iter::once(line.route.clone()).chain(numbers.iter().map(i64::to_string)).collect()
+}
+
 fn sum(lines: &[&RouteAccount]) -> RouteAccount {
     let add = |of: fn(&RouteAccount) -> i64| lines.iter().map(|line| of(line)).sum();
     RouteAccount {
@@ -170,11 +189,6 @@ fn sum(lines: &[&RouteAccount]) -> RouteAccount {
         nothing: add(|line| line.nothing),
         next_due: lines.iter().filter_map(|line| line.next_due).min(),
         open_items: add(|line| line.open_items),
+        files: FileAccount::default(),
     }
-}
-
-fn moment(millis: i64) -> String {
-    Timestamp::from_millisecond(millis)
-        .map(|moment| moment.to_string().chars().take(19).collect::<String>() + "Z")
-        .unwrap_or_default()
 }

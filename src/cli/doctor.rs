@@ -4,9 +4,13 @@ use super::{exit, topology};
 use crate::{
     broker::{greet, topology::Topology},
     code::Code,
-    config::{Config, plan::SystemPlan, secrets::SecretRef},
+    config::{
+        Config,
+        plan::{Database, SystemPlan},
+        secrets::SecretRef,
+    },
     store::{Opener, Store},
-    system::{AmqpSystem, FileSystem, HttpSystem, files::Need, management},
+    system::{AmqpSystem, FileSystem, HttpSystem, SqlSystem, files::Need, management},
 };
 use clap::Args;
 use jiff::Timestamp;
@@ -88,6 +92,10 @@ fn certificates(config: &Config) -> Vec<Line> {
             SystemPlan::Http(http) => http.tls.as_ref(),
             SystemPlan::Amqp(amqp) => amqp.tls.as_ref(),
             SystemPlan::Files(_) => None,
+            SystemPlan::Sql(sql) => match &sql.database {
+                Database::Postgres(postgres) => postgres.tls.as_ref(),
+                Database::Odbc { .. } => None,
+            },
         };
         for template in tls.into_iter().flat_map(|tls| [&tls.ca, &tls.certificate]).flatten() {
             files.push(instance.render(template).ok().filter(|path| !path.is_empty()).map(Into::into));
@@ -236,6 +244,15 @@ async fn systems(config: &Config) -> Vec<Line> {
                     Err(failure) => (subject, Some(format!("{}: {}", failure.code, failure.what))),
                 });
             }
+            SystemPlan::Sql(plan) => match SqlSystem::open(instance.clone(), plan) {
+                Err(failure) => lines.push((
+                    format!("system {}", instance.name),
+                    Some(format!("{}: {}", failure.code, failure.what)),
+                )),
+                Ok(system) => lines.extend(system.examine().await.into_iter().map(|(subject, wrong)| {
+                    (subject, wrong.map(|failure| format!("{}: {}", failure.code, failure.what)))
+                })),
+            },
         }
     }
     lines

@@ -96,7 +96,7 @@ pub struct Join {
     /// What makes it the same row.
     pub key: Option<Template>,
     /// Whether the row is taken out.
-    pub removes: bool,
+    pub removes: Option<Template>,
     /// What is remembered.
     pub remember: Option<Remember>,
 }
@@ -114,7 +114,7 @@ pub struct Remember {
 
 /// One file for each event.
 #[derive(Debug)]
-pub struct Write {
+pub struct WriteFile {
     /// The folder, below the system's own.
     pub folder: Template,
     /// The name.

@@ -11,6 +11,7 @@ use super::{
     },
     schema::FileKind,
     source::{Diagnostic, SourceFile},
+    statement::Statement,
 };
 use crate::{
     batch::Calendar,
@@ -34,6 +35,10 @@ use std::{
 pub struct Project {
     /// The folder of `packhorse.toml`.
     pub folder: PathBuf,
+    /// Where its adapters stand, below the folder.
+    pub adapters_folder: PathBuf,
+    /// Where its mappings stand, below the folder.
+    pub mappings_folder: PathBuf,
     /// Every file that was read, by its path relative to the folder.
     pub files: BTreeMap<PathBuf, SourceFile>,
     /// Everything that is wrong.
@@ -68,6 +73,8 @@ impl Project {
             settings.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let mut project = Project {
             folder: folder.to_owned(),
+            adapters_folder: PathBuf::new(),
+            mappings_folder: PathBuf::new(),
             files: BTreeMap::new(),
             diagnostics: Vec::new(),
             schemas: BTreeMap::new(),
@@ -94,6 +101,8 @@ impl Project {
         let mappings = folder_of(bridge.as_ref().and_then(|file| file.mappings_folder.as_ref()), "mappings");
         let adapters = folder_of(bridge.as_ref().and_then(|file| file.adapters_folder.as_ref()), "adapters");
         let own_codes = bridge.as_ref().and_then(|file| file.codes_folder.as_ref()).map(PathBuf::from);
+        project.adapters_folder = adapters.clone();
+        project.mappings_folder = mappings.clone();
         project.schemas_in(&mappings.join("events"));
         project.codes_in(&mappings.join("codes"));
         if let Some(codes) = own_codes {
@@ -119,7 +128,7 @@ impl Project {
     fn text(&mut self, path: &Path) -> Option<String> {
         match std::fs::read_to_string(self.folder.join(path)) {
             Ok(text) => {
-                let digest = hex(ring::digest::digest(&ring::digest::SHA256, text.as_bytes()).as_ref());
+                let digest = digest_of(text.as_bytes());
                 self.digests.insert(path.to_owned(), digest);
                 Some(text)
             }
@@ -451,6 +460,11 @@ impl Project {
                 self.broken.insert(format!("adapter {name}"));
                 continue;
             };
+            let statements = self.statements_in(&folder.join(&name));
+            let mut digest = self.adapter_digest(&path, &file);
+            for statement in statements.values().flatten() {
+                digest = digest_of(format!("{digest}{}", statement.digest).as_bytes());
+            }
             let with = adapters::With {
                 mappings: &self.mappings,
                 broken: &self.broken,
@@ -458,12 +472,19 @@ impl Project {
                 calendars: &self.calendars,
                 layouts: &self.layouts,
                 broken_layouts: &self.broken_layouts,
-                digest: self.adapter_digest(&path, &file),
+                statements: &statements,
+                digest,
             };
             let (adapter, problems) = adapters::compile(&name, &file, with);
             self.tell(&path, problems);
             match adapter {
                 Some(adapter) => {
+                    let used = adapter.statements();
+                    for file in statements.keys().filter(|file| !used.contains(file.as_str())) {
+                        let what = format!("no route of the adapter `{name}` uses this statement");
+                        let problem = Problem::error(Code::UnusedFile, &[], what).warning();
+                        self.tell(&folder.join(&name).join(file), vec![problem]);
+                    }
                     self.adapters.insert(name, Arc::new(adapter));
                 }
                 None => {
@@ -492,6 +513,31 @@ impl Project {
             digest.update(layout.digest.as_bytes());
         }
         hex(digest.finish().as_ref())
+    }
+
+    /// The statements in an adapter's own folder, by their files' names; one that cannot be read is told, and is `None`.
+    fn statements_in(&mut self, folder: &Path) -> BTreeMap<String, Option<Arc<Statement>>> {
+        let mut found = BTreeMap::new();
+        for path in self.files_in(folder, ".sql") {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let Some(text) = self.text(&path) else {
+                found.insert(name, None);
+                continue;
+            };
+            let digest = self.digests.get(&path).cloned().unwrap_or_default();
+            let statement = Statement::parse(&name, &digest, &text);
+            self.files.insert(path.clone(), SourceFile::plain(path.clone(), text));
+            let statement = match statement {
+                Ok(statement) => Some(Arc::new(statement)),
+                Err(bad) => {
+                    let problem = Problem::error(Code::BadStatement, &[], bad.what).part(Some(bad.part));
+                    self.tell(&path, vec![problem]);
+                    None
+                }
+            };
+            found.insert(name, statement);
+        }
+        found
     }
 
     fn bridge(&mut self, path: &Path, file: &BridgeFile) {
@@ -560,6 +606,10 @@ impl Project {
 /// How the files of cases end.
 pub const CASES: &str = ".cases.toml";
 
+fn digest_of(bytes: &[u8]) -> String {
+    hex(ring::digest::digest(&ring::digest::SHA256, bytes).as_ref())
+}
+
 fn file_name(path: &Path, ending: &str) -> String {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     name.strip_suffix(ending).unwrap_or(&name).to_owned()
@@ -581,8 +631,10 @@ impl plan::Adapter {
             if let plan::Action::Request(request) = &route.action {
                 found.extend(request.mapping.clone());
             }
-            let others =
-                [route.before.as_ref().map(|b| &b.request), route.probe.as_ref().map(|p| &p.request)];
+            let others = [
+                route.before.as_ref().map(|b| &b.request),
+                route.probe.as_ref().and_then(|p| p.question.request()),
+            ];
             found.extend(others.into_iter().flatten().filter_map(|request| request.mapping.clone()));
             emits(&route.reply, &mut found);
         }
@@ -592,7 +644,31 @@ impl plan::Adapter {
             match &route.source {
                 plan::Source::Ask(ask) => found.extend(ask.request.mapping.clone()),
                 plan::Source::Poll(poll) => found.extend(poll.request.mapping.clone()),
-                plan::Source::Receive(_) | plan::Source::Consume(_) => {}
+                plan::Source::Receive(_)
+                | plan::Source::Consume(_)
+                | plan::Source::Pickup(_)
+                | plan::Source::Query(_) => {}
+            }
+        }
+        found
+    }
+
+    /// The files of every statement that some route uses.
+    fn statements(&self) -> BTreeSet<&str> {
+        let mut found = BTreeSet::new();
+        for route in &self.deliver {
+            if let plan::Action::Statement(write) = &route.action {
+                found.insert(write.statement.file.as_str());
+            }
+            if let Some(plan::Question::Statement(statement)) =
+                route.probe.as_ref().map(|probe| &probe.question)
+            {
+                found.insert(statement.file.as_str());
+            }
+        }
+        for route in &self.collect {
+            if let plan::Source::Query(query) = &route.source {
+                found.insert(query.statement.file.as_str());
             }
         }
         found

@@ -18,7 +18,7 @@ impl Deliverer {
             Action::Publish(_) => matches!(plan.repeat, Repeat::Key | Repeat::Harmless),
             // Joining a batch is one commit with its claim: nothing can be between them.
             Action::Batch(_) => true,
-            Action::Request(_) | Action::Write(_) => false,
+            Action::Request(_) | Action::Statement(_) | Action::Write(_) => false,
         }
     }
 

@@ -69,10 +69,19 @@ pub fn joining(deliverer: &Deliverer, join: &Join, event: &Event) -> Result<Join
     let order = join.order.as_ref().map(|order| text(order, "order")).transpose()?;
     let file = batch.files.get(join.file);
     let sort = sort(file.map_or(&[], |file| &file.groups), &group, join.place, order.as_deref());
+    let removes = match &join.removes {
+        None => false,
+        Some(template) => !matches!(text(template, "removes")?.trim(), "" | "false"),
+    };
     let record = match &deliverer.route.plan.mapping {
-        Some(mapping) if !join.removes => {
-            let context =
-                Context { settings: &instance.settings, values: &values, cause: None, now: moment, trace: None };
+        Some(mapping) if !removes => {
+            let context = Context {
+                settings: &instance.settings,
+                values: &values,
+                cause: None,
+                now: moment,
+                trace: None,
+            };
             let document =
                 mapping.to_document(event, context).map_err(|failures| emit::of_mapping(&failures))?;
             record(mapping, join, &document)?
@@ -80,7 +89,7 @@ pub fn joining(deliverer: &Deliverer, join: &Join, event: &Event) -> Result<Join
         Some(_) | None => Vec::new(),
     };
     let says = match (batch.keep, &join.key) {
-        (Keep::Latest, Some(key)) if join.removes => Says::NoRow { key: text(key, "key")? },
+        (Keep::Latest, Some(key)) if removes => Says::NoRow { key: text(key, "key")? },
         (Keep::Latest, Some(key)) => Says::Row { key: text(key, "key")?, record },
         (Keep::Latest, None) | (Keep::New, _) => Says::Record(record),
     };

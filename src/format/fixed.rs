@@ -3,10 +3,11 @@
 //! Positions count bytes of the file's encoding or characters, as the layout says.
 
 use super::{
-    FormatError, Limits, Place, charset,
-    csv::{
+    FormatError, Limits, Place,
+    cells::{
         Assembly, check_foreign, encoded, encoding_of, field_text, not_the_value, unknown_kind, wrong_layout,
     },
+    charset,
     layout::{Align, Field, Fixed, Layout, LineEnd, RecordType, Role, Shape, Unit},
 };
 use crate::{
@@ -79,7 +80,7 @@ impl<'b> Line<'b> {
 
     /// Its fields as a record of texts.
     pub fn fields(&self, kind: &RecordType) -> Result<Record, FormatError> {
-        if self.width() != kind.width {
+        if !kind.holds(self.width()) {
             return Err(wrong_width(self.width(), kind.width));
         }
         let mut record = Record::with_capacity(kind.fields.len());
@@ -193,7 +194,7 @@ pub(super) fn parse(
         rest = after;
         let line = match fixed.line_end {
             LineEnd::None => line,
-            LineEnd::Crlf | LineEnd::Lf => super::csv::without_end(line),
+            LineEnd::Crlf | LineEnd::Lf => super::cells::without_end(line),
         };
         if line.is_empty() {
             continue;

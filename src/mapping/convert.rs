@@ -34,6 +34,8 @@ pub enum Conversion {
     Check(Check),
     /// An account reference, by the rules of its fund, or by one rule for all.
     Account { rules: Arc<CodeList>, rule: Option<String> },
+    /// The fund whose rules an account reference keeps.
+    FundOf { rules: Arc<CodeList> },
     /// A subtree as it is (kept values, free-form groups).
     AsIs,
 }
@@ -101,6 +103,11 @@ pub const CONVERSIONS: &[(&str, &str, &str)] = &[
         "an account reference, checked by the rules of its fund or by one rule",
         "PH1205 wrong shape or check digit; a fund without a rule is not checked",
     ),
+    (
+        "fund_of",
+        "the fund in the event whose rules an account reference in the document keeps; to the event only",
+        "nothing: where no fund's rules fit, `default` counts",
+    ),
 ];
 
 impl Conversion {
@@ -129,6 +136,7 @@ impl Conversion {
             Conversion::Codes(_) => "codes",
             Conversion::Check(_) => "check",
             Conversion::Account { .. } => "account",
+            Conversion::FundOf { .. } => "fund_of",
             Conversion::AsIs => "as it is",
         }
     }
@@ -142,7 +150,8 @@ impl Conversion {
             | Conversion::Time { .. }
             | Conversion::Codes(_)
             | Conversion::Check(_)
-            | Conversion::Account { .. } => matches!(kind, Kind::Text | Kind::Any),
+            | Conversion::Account { .. }
+            | Conversion::FundOf { .. } => matches!(kind, Kind::Text | Kind::Any),
             Conversion::Integer { .. } | Conversion::Money(_) => matches!(kind, Kind::Integer | Kind::Any),
             Conversion::Decimal { .. } => matches!(kind, Kind::Text | Kind::Number | Kind::Any),
             Conversion::Boolean { .. } => matches!(kind, Kind::Boolean | Kind::Any),
@@ -188,6 +197,7 @@ impl Conversion {
             Conversion::Account { rules, rule } => {
                 Tree::text(account(rules, rule.as_deref().or(beside.fund), text_of(value)?)?)
             }
+            Conversion::FundOf { .. } => return refuse("a fund leads to no account reference"),
         }))
     }
 
@@ -232,6 +242,7 @@ impl Conversion {
             Conversion::Account { rules, rule } => {
                 Tree::text(account(rules, rule.as_deref().or(beside.fund), text)?)
             }
+            Conversion::FundOf { rules } => return Ok(fund_of(rules, text).map(Tree::text)),
         }))
     }
 
@@ -258,6 +269,7 @@ impl Conversion {
                     | Conversion::Codes(_)
                     | Conversion::Check(_)
                     | Conversion::Account { .. }
+                    | Conversion::FundOf { .. }
                     | Conversion::AsIs => false,
                 }
         })
@@ -280,6 +292,7 @@ impl Conversion {
             | Conversion::Codes(_)
             | Conversion::Check(_)
             | Conversion::Account { .. }
+            | Conversion::FundOf { .. }
             | Conversion::AsIs => Tree::text(word.clone()),
         })
     }
@@ -309,6 +322,7 @@ impl Conversion {
             | Conversion::Boolean { .. }
             | Conversion::Codes(_)
             | Conversion::Account { .. }
+            | Conversion::FundOf { .. }
             | Conversion::AsIs => a == b,
         }
     }
@@ -410,6 +424,12 @@ fn account(rules: &CodeList, fund: Option<&str>, text: &str) -> Result<String, R
         Some(Err(what)) => Err(Refusal { code: Code::CheckDigitWrong, what }),
         Some(Ok(())) | None => Ok(text.to_owned()),
     }
+}
+
+/// The first fund whose rules the account reference keeps.
+fn fund_of(rules: &CodeList, text: &str) -> Option<String> {
+    let row = rules.rows.iter().find(|row| checks::account(row, text).is_ok())?;
+    row.get("fund").cloned()
 }
 
 fn joined(value: &Tree, keys: &TextKeys) -> Result<String, Refusal> {

@@ -20,18 +20,26 @@ pub struct DateForm {
 pub enum Spelling {
     /// `YYYY-MM-DD`; reading, also with a time behind it. With an offset the day is London's.
     Iso8601,
-    /// By a strftime pattern.
-    Pattern(String),
+    /// By strftime patterns: written by the first, read by whichever fits.
+    Patterns(Vec<String>),
 }
 
 impl Spelling {
-    /// As a row names it: `iso8601`, the two names that Bacs's specifications use, or a pattern.
+    /// As a row names it: `iso8601`, the two names that Bacs's specifications use, or patterns parted by `|`.
     pub fn of(text: &str) -> Spelling {
         match text {
             "iso8601" => Spelling::Iso8601,
-            "bYYDDD" => Spelling::Pattern(" %y%j".to_owned()),
-            "YYDDD" => Spelling::Pattern("%y%j".to_owned()),
-            pattern => Spelling::Pattern(pattern.to_owned()),
+            "bYYDDD" => Spelling::Patterns(vec![" %y%j".to_owned()]),
+            "YYDDD" => Spelling::Patterns(vec!["%y%j".to_owned()]),
+            patterns => Spelling::Patterns(patterns.split('|').map(str::to_owned).collect()),
+        }
+    }
+
+    /// Whether years have two digits.
+    pub fn short_years(&self) -> bool {
+        match self {
+            Spelling::Iso8601 => false,
+            Spelling::Patterns(patterns) => patterns.iter().any(|pattern| pattern.contains("%y")),
         }
     }
 }
@@ -64,17 +72,17 @@ impl DateForm {
         let date = self.shifted(date, -self.shift_days)?;
         let text = match &self.spelling {
             Spelling::Iso8601 => date.to_string(),
-            Spelling::Pattern(pattern) => strtime::format(pattern, date)
-                .or_else(|_| refuse("the date cannot be written by this pattern"))?,
+            Spelling::Patterns(patterns) => {
+                strtime::format(patterns.first().map_or("", String::as_str), date)
+                    .or_else(|_| refuse("the date cannot be written by this pattern"))?
+            }
         };
         match self.read(text.trim()) {
             Ok(back) if back == date => Ok(text),
-            _ => refuse(match &self.spelling {
-                Spelling::Pattern(pattern) if pattern.contains("%y") => {
-                    "the date lies outside the hundred years that this pattern with its two-digit year can hold"
-                }
-                Spelling::Pattern(_) | Spelling::Iso8601 => "the date cannot be written by this pattern",
-            }),
+            _ if self.spelling.short_years() => refuse(
+                "the date lies outside the hundred years that this pattern with its two-digit year can hold",
+            ),
+            _ => refuse("the date cannot be written by this pattern"),
         }
     }
 
@@ -89,9 +97,9 @@ impl DateForm {
                 (Err(_), Ok(local)) => Ok(local.date()),
                 (Err(_), Err(_)) => refuse("this is not a date YYYY-MM-DD, with or without a time"),
             },
-            Spelling::Pattern(pattern) => {
-                let date = civil::Date::strptime(pattern, text)
-                    .or_else(|_| refuse("this is not a date of the row's pattern"))?;
+            Spelling::Patterns(patterns) => {
+                let read = patterns.iter().find_map(|pattern| civil::Date::strptime(pattern, text).ok());
+                let Some(date) = read else { return refuse("this is not a date of the row's pattern") };
                 let Some(pivot) = self.pivot else { return Ok(date) };
                 let two = date.year().rem_euclid(100);
                 let year = if two >= pivot { 1900 + two } else { 2000 + two };
@@ -241,6 +249,14 @@ mod tests {
         }
         assert_eq!(iso.to_event("2026-06-30T23:00:00Z").unwrap(), date(2026, 7, 1), "London's day");
         assert!(iso.to_event("31/12/2099").is_err());
+    }
+
+    #[test]
+    fn a_date_may_have_two_spellings_and_is_written_in_the_first() {
+        let form = form("%d-%m-%Y|%d/%m/%Y", 0, None);
+        assert_eq!(form.to_event("14-03-1951").unwrap(), date(1951, 3, 14));
+        assert_eq!(form.to_event("14/03/1951").unwrap(), date(1951, 3, 14));
+        assert_eq!(form.to_document(date(1951, 3, 14)).unwrap(), "14-03-1951");
     }
 
     #[test]

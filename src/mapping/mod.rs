@@ -206,6 +206,19 @@ impl fmt::Display for Failures {
 
 impl std::error::Error for Failures {}
 
+/// A place in the documents of a mapping.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Field {
+    /// The place.
+    pub name: String,
+    /// Its first step's name: in a row of a table, the column.
+    pub column: String,
+    /// Whether it is one value directly in the document.
+    pub plain: bool,
+    /// Whether a document without it can never be mapped.
+    pub needed: bool,
+}
+
 /// What one row did.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Step {
@@ -270,6 +283,30 @@ impl Mapping {
     /// What is not as the format and the layout say.
     pub fn read(&self, bytes: &[u8]) -> Result<Tree, FormatError> {
         self.format.read(bytes, None, self.style.layout.as_deref(), &Limits::default())
+    }
+
+    /// The places in documents that its rows write (to documents) or read (to events): each once, those of groups by the
+    /// group's own place.
+    pub fn document_fields(&self, direction: Direction) -> Vec<Field> {
+        let mut found: Vec<Field> = Vec::new();
+        for row in self.rows.iter().filter(|row| row.goes(direction)) {
+            let from_elsewhere = direction == Direction::ToEvent && !matches!(row.input, Input::Other);
+            let Some(path) = row.document.as_ref().filter(|_| !from_elsewhere) else { continue };
+            let needed = (row.required || row.event_requires) && row.default.is_none() && row.when.is_empty();
+            let name = path.to_string();
+            match found.iter_mut().find(|field| field.name == name) {
+                Some(field) => field.needed |= needed,
+                None => found.push(Field {
+                    plain: path.steps().len() == 1
+                        && !path.is_repeated()
+                        && !matches!(row.body, Body::Group(_)),
+                    column: path.steps().first().map(|step| step.name.local.to_string()).unwrap_or_default(),
+                    name,
+                    needed,
+                }),
+            }
+        }
+        found
     }
 
     fn collect(&self, of: impl Fn(&Row) -> Vec<String> + Copy) -> BTreeSet<String> {

@@ -93,6 +93,10 @@ pub struct RowKeys {
     /// That this row loses something, and what: it is left out of the laws.
     pub lossy: Option<String>,
 
+    /// That this row was guessed, and from what: `packhorse new` writes it, `check` repeats it until a person has looked and
+    /// taken it out. It changes nothing in what the row does.
+    pub guess: Option<String>,
+
     /// The value is text; its length and spelling.
     pub text: Option<TextKeys>,
     /// The value is a whole number.
@@ -105,7 +109,7 @@ pub struct RowKeys {
     pub max_pence: Option<i64>,
     /// The value is a date: `YYYY-MM-DD` in the event, written in the document by this strftime pattern: `%d/%m/%Y`.
     /// `iso8601` is written `YYYY-MM-DD` and read with or without a time behind it, as databases give dates; `bYYDDD` and
-    /// `YYDDD` are Bacs's year and day of the year.
+    /// `YYDDD` are Bacs's year and day of the year. Patterns parted by `|` are all read, and the first is written.
     pub date: Option<String>,
     /// With `date`: the event's date is so many days later than the document's. `1` for an end that the document gives as
     /// the last day and the event as the day after; `-1` for the other way round.
@@ -131,6 +135,9 @@ pub struct RowKeys {
     /// The value is an account reference, checked by the rules of this code list: by those of the fund named beside it, or
     /// by the one named here.
     pub account: Option<AccountKeys>,
+    /// The value is an account reference, and becomes the fund whose rules in this code list it keeps, the first that
+    /// fits; `default` where none does. To the event only.
+    pub fund_of: Option<String>,
     /// In JSON, write a number or truth value as text.
     #[serde(default)]
     pub quoted: bool,
@@ -162,6 +169,8 @@ pub struct ConditionKeys {
     pub not: Option<Vec<String>>,
     /// The value is there, or is not there. Null and empty text count as absent.
     pub present: Option<bool>,
+    /// The value is a number below zero, or is none.
+    pub below_zero: Option<bool>,
 }
 
 /// Rules for text.

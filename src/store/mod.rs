@@ -5,15 +5,17 @@
 
 mod account;
 mod batches;
+mod extracts;
+mod files;
 mod items;
 mod journal;
 mod spool;
 mod writer;
 
-pub use account::{Account, RouteAccount};
-pub use batches::{
-    After, BatchFileState, BatchState, GroupTotal, Joining, Known, Placed, Says, ToMark,
-};
+pub use account::{Account, FileAccount, RouteAccount};
+pub use batches::{After, BatchFileState, BatchState, GroupTotal, Joining, Known, Placed, Says, ToMark};
+pub use extracts::{Compared, Difference, ExtractRow, News};
+pub use files::{BASELINE, Decision, FileEnd, FileState, NewFile, Progress, SameAs, TakenFile, Took};
 pub use items::{BEFORE_A_PERSON, Item, NewItem, Open, Settled};
 pub use journal::{Answer, Claim, GivenUp, Place, Record, State, Went, Why};
 pub use spool::{Finish, Intake, Taken, Waiting};
@@ -245,6 +247,9 @@ fn prepare(connection: &mut Connection, opener: Opener) -> Result<(i64, u64), Pr
     }
     if version == 1 {
         tx.execute_batch("ALTER TABLE journal ADD COLUMN why TEXT")?;
+    }
+    if version < 3 {
+        tx.execute_batch(include_str!("files.sql"))?;
     }
     if version < 4 {
         tx.execute_batch(include_str!("batches.sql"))?;

@@ -8,11 +8,13 @@ pub mod http;
 pub mod management;
 pub mod receiver;
 pub mod sign;
+pub mod sql;
 
 pub use amqp::AmqpSystem;
 pub use answer::{Heard, Said, classify};
 pub use files::FileSystem;
 pub use http::{Body, HttpSystem};
+pub use sql::SqlSystem;
 
 use crate::{
     broker::{Link, Publisher},
@@ -30,6 +32,8 @@ pub enum System {
     Amqp(AmqpSystem),
     /// By files.
     Files(FileSystem),
+    /// It is a database.
+    Sql(SqlSystem),
 }
 
 impl System {
@@ -50,6 +54,7 @@ impl System {
                 System::Amqp(AmqpSystem::open(instance, plan, config, platform, stop, tasks)?)
             }
             SystemPlan::Files(plan) => System::Files(FileSystem::open(instance, plan)?),
+            SystemPlan::Sql(plan) => System::Sql(SqlSystem::open(instance.clone(), plan)?),
         })
     }
 }

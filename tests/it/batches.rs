@@ -261,7 +261,8 @@ async fn an_event_that_cannot_be_rendered_is_a_dead_letter_and_no_hole_in_a_file
 }
 
 #[tokio::test]
-async fn a_batch_is_sealed_by_its_count_and_what_comes_later_goes_into_the_next_with_the_next_serial_number() {
+async fn a_batch_is_sealed_by_its_count_and_what_comes_later_goes_into_the_next_with_the_next_serial_number()
+{
     let council = Council::new().await;
     council.site.edit("adapters/bacs-standard-18.toml", "cut_off = [\"16:00\"]", "cut_off = []\nmost = 3");
     let bridge = council.site.start().await;
@@ -355,7 +356,8 @@ async fn killed_at_any_gap_the_same_bytes_come_under_the_same_name() {
     let bridge = council.site.run().await;
     council.holds(50).await;
     council.seal().await;
-    let numbered = council.batch("a batch that is numbered and waits", |batch| batch["failed"].as_i64() > Some(0)).await;
+    let numbered =
+        council.batch("a batch that is numbered and waits", |batch| batch["failed"].as_i64() > Some(0)).await;
     assert_eq!((&numbered["stage"], &numbered["serial"]), (&json!("numbered"), &json!(1)));
     bridge.kill().await;
     std::fs::remove_file(&own).unwrap();

@@ -5,16 +5,24 @@
 mod standins;
 
 mod batches;
+mod benefits;
 mod broker;
 mod cards;
+mod care;
 mod connections;
+mod databases;
 mod docs;
 mod events;
+mod extracts;
+mod files;
 mod formats;
 mod judges;
+mod lettings;
+mod nightly;
 mod payments;
 mod records;
 mod refusals;
 mod replays;
+mod safeguarding;
 mod support;
 mod tidy;

@@ -2,12 +2,15 @@
 
 mod batch;
 mod files;
+mod pickup;
 mod request;
 mod route;
+mod sql;
 
 use super::{
     plan::{self, *},
-    raw::adapter::*,
+    raw::{adapter::*, pickup::*},
+    statement::Statement,
     units,
 };
 use crate::{
@@ -56,6 +59,8 @@ pub struct With<'a> {
     pub layouts: &'a BTreeMap<String, Arc<Layout>>,
     /// The names of layouts that are there but broken: their problems are told elsewhere.
     pub broken_layouts: &'a BTreeSet<String>,
+    /// The statements in the adapter's folder, by their files' names; `None` if its problems are told elsewhere.
+    pub statements: &'a BTreeMap<String, Option<Arc<Statement>>>,
     /// The digest of the file.
     pub digest: String,
 }
@@ -63,8 +68,7 @@ pub struct With<'a> {
 /// Compiles an adapter. With an error there is none.
 pub fn compile(name: &str, file: &AdapterFile, with: With<'_>) -> (Option<plan::Adapter>, Vec<Problem>) {
     let namespaces: Namespaces = file.namespaces.iter().map(|(p, u)| (p.as_str(), u.as_str())).collect();
-    let mut compiler =
-        Compiler { file, with, namespaces, batches: BTreeMap::new(), problems: Vec::new() };
+    let mut compiler = Compiler { file, with, namespaces, batches: BTreeMap::new(), problems: Vec::new() };
     let adapter = compiler.adapter(name);
     let problems = compiler.problems;
     let broken = problems.iter().any(|problem| problem.severity == crate::problem::Severity::Error);
@@ -123,6 +127,8 @@ impl<'a> Compiler<'a> {
             name: name.to_owned(),
             title: file.title.clone(),
             about: file.about.clone(),
+            judged_by: file.judged_by.clone(),
+            uncertain: file.uncertain.clone(),
             settings: file.settings.clone(),
             system,
             values,
@@ -143,6 +149,7 @@ impl<'a> Compiler<'a> {
             ("amqp", file.amqp.is_some()),
             ("folder", file.folder.is_some()),
             ("sftp", file.sftp.is_some()),
+            ("sql", file.sql.is_some()),
         ];
         let mut given = given.iter().filter(|(_, given)| *given).map(|(key, _)| *key);
         if let (Some(first), Some(second)) = (given.next(), given.next()) {
@@ -162,8 +169,11 @@ impl<'a> Compiler<'a> {
         if let Some(sftp) = &file.sftp {
             return Some(SystemPlan::Files(Box::new(Files::Sftp(self.sftp(sftp)?))));
         }
+        if let Some(sql) = &file.sql {
+            return Some(SystemPlan::Sql(Box::new(self.sql(sql)?)));
+        }
         let what = "nothing says how the system is reached";
-        let help = "add a table `[http]`, `[amqp]`, `[folder]` or `[sftp]`";
+        let help = "add a table `[http]`, `[amqp]`, `[folder]`, `[sftp]` or `[sql]`";
         self.problem(Problem::error(Code::ExclusiveKeys, &["title"], what).help(help));
         None
     }
@@ -560,6 +570,7 @@ enum SystemPlanKind {
     Http,
     Amqp,
     Files,
+    Sql,
 }
 
 impl SystemPlanKind {
@@ -569,6 +580,7 @@ impl SystemPlanKind {
             SystemPlanKind::Http => "reached over HTTP",
             SystemPlanKind::Amqp => "a broker",
             SystemPlanKind::Files => "reached by files",
+            SystemPlanKind::Sql => "a database",
         }
     }
 }

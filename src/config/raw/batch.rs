@@ -174,9 +174,9 @@ pub struct JoinKeys {
     pub date_rule: DateRule,
     /// What makes it the same row of a complete return (`keep = "latest"`): a template.
     pub key: Option<String>,
-    /// The event takes the row out of a complete return.
-    #[serde(default)]
-    pub removes: bool,
+    /// The event takes the row out of a complete return if this template's text is neither empty nor `false`:
+    /// `{{ event.data.change == 'removed' }}`. One route for both, so that what is removed and comes again stays in order.
+    pub removes: Option<String>,
     /// What is remembered of the item when it has been sent, so that a report can be matched to it.
     pub remember: Option<RememberKeys>,
 }

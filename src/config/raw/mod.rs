@@ -4,5 +4,7 @@ pub mod adapter;
 pub mod batch;
 pub mod bridge;
 pub mod files;
+pub mod pickup;
+pub mod sql;
 
 pub use crate::{format::layout::raw as layout, mapping::raw as mapping};

@@ -1,9 +1,9 @@
 //! Writing records by a layout.
 
-use super::{Layout, RecordType, Role, Shape};
+use super::{Layout, RecordType, Role, Shape, Xml};
 use crate::{
     code::Code,
-    format::{FormatError, csv, fixed},
+    format::{FormatError, Style, cells, fixed, xml},
     tree::{Record, Tree},
 };
 
@@ -15,7 +15,7 @@ impl Layout {
             Shape::Csv(csv) => {
                 let mut head = if csv.bom { b"\xef\xbb\xbf".to_vec() } else { Vec::new() };
                 // That the header can be written was checked when the layout was compiled.
-                head.extend(csv::head(self).unwrap_or_default());
+                head.extend(cells::head(self).unwrap_or_default());
                 head
             }
             Shape::Fixed(_) | Shape::Xml(_) | Shape::Lines => Vec::new(),
@@ -23,18 +23,28 @@ impl Layout {
     }
 
     /// One line of a kind of record with its end; the empty name is the only kind there is. Headers and children that
-    /// the tree holds are not written with it.
+    /// the tree holds are not written with it. Of an XML document the repeated element, without what stands around it.
     ///
     /// # Errors
     /// A text too long for its field, a character that the encoding lacks, a field that the record does not have.
     pub fn write_record(&self, record: &str, tree: &Tree) -> Result<Vec<u8>, FormatError> {
-        let cannot = |what: String| FormatError::nowhere(Code::CannotWrite, what);
         match &self.shape {
-            Shape::Csv(_) if self.records.is_empty() && record.is_empty() => csv::write_row(self, None, tree),
-            Shape::Csv(_) => csv::write_row(self, Some(self.kind_to_write(record, tree)?), tree),
+            Shape::Csv(_) if self.records.is_empty() && record.is_empty() => {
+                cells::write_row(self, None, tree)
+            }
+            Shape::Csv(_) => cells::write_row(self, Some(self.kind_to_write(record, tree)?), tree),
             Shape::Fixed(_) => fixed::write_line(self, self.kind_to_write(record, tree)?, tree),
             Shape::Lines => Ok((crate::format::write_json(tree) + "\n").into_bytes()),
-            Shape::Xml(_) => Err(cannot("an XML file is not written record by record".to_owned())),
+            Shape::Xml(shape) => element(shape, tree),
+        }
+    }
+
+    /// Whether a character can be written in files of this layout.
+    pub fn can_write(&self, c: char) -> bool {
+        match &self.shape {
+            Shape::Csv(csv) if csv.row(&[c.to_string(), String::new()]).is_err() => false,
+            Shape::Csv(_) | Shape::Fixed(_) => cells::encoded(c.to_string(), self).is_ok(),
+            Shape::Xml(_) | Shape::Lines => true,
         }
     }
 
@@ -65,7 +75,7 @@ fn main_kind<'l>(layout: &'l Layout, record: &Record) -> Option<&'l RecordType> 
             text.is_some_and(|text| texts.iter().any(|known| known == text))
         })
     };
-    let holds = |kind: &&RecordType| csv::check_foreign(layout, kind, record).is_ok();
+    let holds = |kind: &&RecordType| cells::check_foreign(layout, kind, record).is_ok();
     kinds().find(|kind| marked(kind) && holds(kind)).or_else(|| kinds().find(holds))
 }
 
@@ -87,4 +97,19 @@ pub(in crate::format) fn write_group(layout: &Layout, tree: &Tree) -> Result<Vec
     out.extend(layout.write_record("", tree)?);
     below(Role::Child, &mut out)?;
     Ok(out)
+}
+
+/// The repeated element of a document that holds one.
+fn element(shape: &Xml, tree: &Tree) -> Result<Vec<u8>, FormatError> {
+    let cannot = |what: &str| FormatError::nowhere(Code::CannotWrite, what);
+    let none = || cannot("the document does not hold the element that the layout calls its record");
+    let (last, around) = shape.record.split_last().ok_or_else(none)?;
+    let inside = around.iter().try_fold(tree, |tree, name| tree.as_record()?.get(name));
+    let found = inside.and_then(|tree| tree.as_record()?.get(last)).ok_or_else(none)?;
+    let alone: Record = [(last.clone(), found.clone())].into_iter().collect();
+    let style = Style { namespaces: shape.namespaces.clone(), ..Style::default() };
+    let document = xml::write(&Tree::Record(alone), &style)?;
+    // A part of a document has no declaration: the file's own head has it.
+    let (_, element) = document.split_once("?>").ok_or_else(none)?;
+    Ok((element.trim_start().to_owned() + "\n").into_bytes())
 }

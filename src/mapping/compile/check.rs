@@ -92,10 +92,8 @@ impl Compiler<'_> {
                     );
                     return None;
                 }
-                let two_digits =
-                    matches!(&form.spelling, Spelling::Pattern(pattern) if pattern.contains("%y"));
                 if let Some(pivot) = keys.pivot
-                    && !(two_digits && (1..=100).contains(&pivot))
+                    && !(form.spelling.short_years() && (1..=100).contains(&pivot))
                 {
                     let what = "`pivot` is a year from 1 to 100, for a pattern with a two-digit year (`%y`)";
                     self.problem(Problem::under(Code::WrongConversion, at, "pivot", what));
@@ -172,6 +170,18 @@ impl Compiler<'_> {
                     }
                 };
                 Some((Conversion::Account { rules, rule: None }, Some(fund)))
+            }
+            RowKeys { fund_of: Some(rules), .. } => {
+                if keys.only.or(self.file.only) != Some(Direction::ToEvent) {
+                    let what = "an account reference leads to its fund, but a fund to no account";
+                    self.problem(
+                        Problem::under(Code::WrongConversion, at, "fund_of", what)
+                            .on_key()
+                            .help("say `only = \"to-event\"`"),
+                    );
+                    return None;
+                }
+                plain(Conversion::FundOf { rules: self.code_list(rules, at, "fund_of", false)? })
             }
             _ => match Conversion::of_kind(kind) {
                 Some(conversion) => plain(conversion),

@@ -1,12 +1,13 @@
 //! From a mapping file as written to a mapping that runs, or to everything that is wrong with it.
 
 mod check;
+mod layout;
 
 use super::{
     Attribute, Body, EventPlace, Input, Mapping, Row,
     codes::CodeList,
     convert::Conversion,
-    dates::{DateForm, Spelling, TimeForm, london},
+    dates::{DateForm, TimeForm, london},
     path::{BadPath, Path},
     raw::{ConditionKeys, Direction, MappingFile, RowKeys},
 };
@@ -19,6 +20,7 @@ use crate::{
     tree::Tree,
 };
 use jiff::tz::TimeZone;
+use rust_decimal::Decimal;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
@@ -62,6 +64,8 @@ pub enum Test {
     Not(Vec<String>),
     /// Present, or absent.
     Present(bool),
+    /// A number below zero, or not.
+    BelowZero(bool),
 }
 
 impl Test {
@@ -70,6 +74,10 @@ impl Test {
         let value = value.filter(|tree| !matches!(tree, Tree::Null) && tree.as_text() != Some(""));
         match self {
             Test::Present(wanted) => value.is_some() == *wanted,
+            Test::BelowZero(wanted) => {
+                let number = value.and_then(Tree::to_plain_text).and_then(|text| text.trim().parse().ok());
+                number.is_some_and(|number: Decimal| number < Decimal::ZERO) == *wanted
+            }
             Test::Is(values) => {
                 value.and_then(Tree::to_plain_text).is_some_and(|text| values.contains(&text))
             }
@@ -106,14 +114,15 @@ impl Condition {
                     .label("exactly one of `event` and `document`"));
             }
         };
-        let test = match (&keys.is, &keys.not, keys.present) {
-            (Some(values), None, None) => Test::Is(values.clone()),
-            (None, Some(values), None) => Test::Not(values.clone()),
-            (None, None, Some(present)) => Test::Present(present),
+        let test = match (&keys.is, &keys.not, keys.present, keys.below_zero) {
+            (Some(values), None, None, None) => Test::Is(values.clone()),
+            (None, Some(values), None, None) => Test::Not(values.clone()),
+            (None, None, Some(present), None) => Test::Present(present),
+            (None, None, None, Some(below)) => Test::BelowZero(below),
             _ => {
-                let what = "a condition asks exactly one thing: `is`, `not` or `present`";
+                let what = "a condition asks exactly one thing: `is`, `not`, `present` or `below_zero`";
                 return Err(
-                    Problem::under(Code::ExclusiveKeys, at, "", what).label("exactly one of the three")
+                    Problem::under(Code::ExclusiveKeys, at, "", what).label("exactly one of the four")
                 );
             }
         };
@@ -237,45 +246,6 @@ impl<'a> Compiler<'a> {
             rows,
         })
     }
-    /// The layout of the document, if its format has one.
-    fn layout(&mut self) -> Option<Arc<Layout>> {
-        let document = &self.file.document;
-        let Some(name) = &document.layout else {
-            if document.format == Format::Fixed {
-                let what = "a document of fixed width is read and written by a layout";
-                self.problem(
-                    Problem::error(Code::MissingKey, &["document", "format"], what)
-                        .label("`layout` is missing"),
-                );
-            }
-            return None;
-        };
-        let Some(layout) = self.with.layouts.get(name).cloned() else {
-            if !self.with.broken_layouts.contains(name) {
-                let known: Vec<&str> = self.with.layouts.keys().map(String::as_str).collect();
-                let problem = Problem::error(
-                    Code::UnknownName,
-                    &["document", "layout"],
-                    format!("there is no layout `{name}`"),
-                )
-                .label("no such file in mappings/layouts/")
-                .did_you_mean(name, known);
-                self.problem(problem);
-            }
-            self.unsound = true;
-            return None;
-        };
-        if layout.format() != document.format {
-            let what = format!("the layout `{name}` is not for this format");
-            self.problem(Problem::error(Code::WrongConversion, &["document", "layout"], what));
-            return None;
-        }
-        if document.encoding.is_some() && !document.format.is_xml() {
-            let what = "the layout says the encoding";
-            self.problem(Problem::error(Code::ExclusiveKeys, &["document", "encoding"], what).on_key());
-        }
-        Some(layout)
-    }
     fn paths(&mut self, texts: &[String], key: &str) -> Vec<Path> {
         let mut paths = Vec::new();
         for (index, text) in texts.iter().enumerate() {
@@ -378,6 +348,13 @@ impl<'a> Compiler<'a> {
         }
         if self.problems.len() > before && body.is_none() {
             return None;
+        }
+        if let Some(why) = &keys.guess {
+            let problem = Problem::under(Code::StillGuessed, at, "guess", format!("still a guess: {why}"));
+            let problem = problem.on_key().warning().label("nobody has looked at it yet");
+            self.problem(
+                problem.help("compare it with the system's description; when it is right, take `guess` out"),
+            );
         }
         let personal = field.as_ref().is_some_and(|field| field.personal || field.secret);
         Some(Row {
@@ -587,7 +564,7 @@ pub fn impossible(test: &Test, field: &Field, at: &[String]) -> Vec<Problem> {
         .collect()
 }
 
-fn conversion_keys(keys: &RowKeys) -> [(&'static str, bool); 10] {
+fn conversion_keys(keys: &RowKeys) -> [(&'static str, bool); 11] {
     [
         ("text", keys.text.is_some()),
         ("integer", keys.integer.is_some()),
@@ -599,6 +576,7 @@ fn conversion_keys(keys: &RowKeys) -> [(&'static str, bool); 10] {
         ("codes", keys.codes.is_some()),
         ("check", keys.check.is_some()),
         ("account", keys.account.is_some()),
+        ("fund_of", keys.fund_of.is_some()),
     ]
 }
 
