@@ -51,6 +51,7 @@ codes! {
     BadTemplate = "PH0114", "a template that cannot work";
     UnusedFile = "PH0115", "a file that nothing uses";
     BadAddress = "PH0116", "not an address";
+    BadFingerprint = "PH0117", "no fingerprint of a host key";
     // 02: adapters
     NoRepeat = "PH0201", "a route that makes money or a record does not say what makes a repeat safe";
     NoProbe = "PH0202", "`repeat = \"probe\"` without a probe";

@@ -174,7 +174,9 @@ fn the_xml_form_of_a_child_is_clean_to_the_validator_as_its_tables_are() {
     let (status, verdict) = judged(&judges, "ssda903.py", &["2026", "E08000025", path]);
     assert_eq!(verdict["issues"], serde_json::json!([]));
     assert_eq!(status, 0, "{verdict}");
-    for (table, rows) in [("Header", 2), ("Episodes", 3), ("Reviews", 6), ("PrevPerm", 2), ("UASC", 1), ("Missing", 1)] {
+    for (table, rows) in
+        [("Header", 2), ("Episodes", 3), ("Reviews", 6), ("PrevPerm", 2), ("UASC", 1), ("Missing", 1)]
+    {
         assert_eq!(verdict["tables"][table], rows, "{table}");
     }
 }
@@ -233,7 +235,8 @@ fn a_child_that_is_gone_is_told_by_its_number_in_xml_as_well() {
     let layout = &project.layouts["cin-census"];
     let file = std::fs::read(given("cin/2026/return.xml")).unwrap();
     let mut records =
-        Records::new(Format::Xml, Some(layout.clone()), Cursor::new(&file[..]), RecordLimits::default()).unwrap();
+        Records::new(Format::Xml, Some(layout.clone()), Cursor::new(&file[..]), RecordLimits::default())
+            .unwrap();
     records.next().unwrap();
     let key = "Message/Children/Child/ChildIdentifiers/LAchildID".to_owned();
     let gone = packhorse::format::records::only(
@@ -256,11 +259,13 @@ struct Council {
 
 impl Council {
     async fn new(adapter: &str, settings: &str) -> Council {
-        let settings = format!("[adapters.{adapter}]\nsettings = {{ folder = \"$FOLDER/care\"{settings} }}\n");
+        let settings =
+            format!("[adapters.{adapter}]\nsettings = {{ folder = \"$FOLDER/care\"{settings} }}\n");
         let site = Site::new(&settings).await;
         let file = site.folder.0.join(format!("adapters/{adapter}.toml"));
         let text = std::fs::read_to_string(&file).unwrap();
-        std::fs::write(&file, text.replace("complete = \"30s\"", "every = \"200ms\", complete = \"100ms\"")).unwrap();
+        std::fs::write(&file, text.replace("complete = \"30s\"", "every = \"200ms\", complete = \"100ms\""))
+            .unwrap();
         for folder in ["extracts", "returns"] {
             std::fs::create_dir_all(site.folder.0.join("care").join(folder)).unwrap();
         }
@@ -359,7 +364,8 @@ async fn a_nightly_extract_with_three_changed_children_arrives_as_three_events()
         told(episode, "CH000650", "removed"),
     ];
     assert_eq!(news(&seen)[3..], expected);
-    let gone = seen.iter().map(|seen| seen.json()).find(|event| event["data"]["change"] == "removed").unwrap();
+    let gone =
+        seen.iter().map(|seen| seen.json()).find(|event| event["data"]["change"] == "removed").unwrap();
     let only = serde_json::json!({ "child_id": "CH000650", "change": "removed", "start_date": "2025-01-20" });
     assert_eq!(gone["data"], only, "of what is gone nothing is told but which it was");
     for route in ["header", "episodes"] {
@@ -440,7 +446,8 @@ async fn a_sealed_return_has_every_table_and_its_rows_are_the_events_less_those_
     assert!(names.iter().all(|name| name.ends_with("-000001.csv")), "{names:?}");
     if let Some(judges) = judges("csc-validator-be-903") {
         let returns = council.folder("returns");
-        let (status, verdict) = judged(&judges, "ssda903.py", &["2026", "E08000025", returns.to_str().unwrap()]);
+        let (status, verdict) =
+            judged(&judges, "ssda903.py", &["2026", "E08000025", returns.to_str().unwrap()]);
         assert_eq!(verdict["issues"], serde_json::json!([]));
         assert_eq!(status, 0, "{verdict}");
         let rows: BTreeMap<String, usize> = serde_json::from_value(verdict["tables"].clone()).unwrap();

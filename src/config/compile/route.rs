@@ -178,7 +178,9 @@ impl Compiler<'_> {
                 ("probe", keys.probe.is_some()),
             ];
             for (key, _) in given.iter().filter(|(_, given)| *given) {
-                let what = format!("`{key}` is for routes that send a `request`; a broker or a file gives no answer");
+                let what = format!(
+                    "`{key}` is for routes that send a `request`; a broker or a file gives no answer"
+                );
                 self.problem(Problem::under(Code::ExclusiveKeys, &at, key, what).on_key());
             }
         }
