@@ -14,6 +14,7 @@ mod events;
 mod extracts;
 mod formats;
 mod judges;
+mod new;
 mod payments;
 mod records;
 mod refusals;
