@@ -9,12 +9,13 @@ use crate::{
     code::Code,
     event::schema::EventSchema,
     format::{
-        Format, FormatError, Layout, Limits, write_json_pretty,
+        Format, FormatError, Layout, Limits,
         layout::{
             self,
             raw::{CsvKeys, LayoutFile, LinesKeys, XmlKeys},
         },
         records::{RecordLimits, Records, kind_of_file},
+        write_json_pretty,
     },
     tree::{Name, TEXT, Tree},
 };
@@ -96,7 +97,8 @@ const MOST: usize = 1_000;
 /// What keeps it from being read.
 pub fn read(kind: Kind, bytes: &[u8], schema: &EventSchema, example: &Tree) -> Result<Sample, Refused> {
     let fields = schema.root.leaves().into_iter().filter(|(path, _)| !path.contains("[]"));
-    let wanted: Vec<Vec<String>> = fields.map(|(path, _)| path.split('.').map(str::to_owned).collect()).collect();
+    let wanted: Vec<Vec<String>> =
+        fields.map(|(path, _)| path.split('.').map(str::to_owned).collect()).collect();
     if let Some(what) = kind_of_file(bytes) {
         return Err(not_a_sample(format!("it is {what}")));
     }
@@ -157,7 +159,9 @@ fn csv(bytes: &[u8]) -> Result<Sample, Refused> {
     }
     if !headed {
         let columns = cells.first().map_or(0, Vec::len);
-        notes.push("its first row is a record: the columns are numbered and want names in the layout".to_owned());
+        notes.push(
+            "its first row is a record: the columns are numbered and want names in the layout".to_owned(),
+        );
         keys.header_rows = Some(0);
         keys.columns = (1..=columns).map(|column| format!("column_{column}")).collect();
     }
@@ -219,7 +223,8 @@ fn parted<'t>(rows: &[&'t str]) -> (char, Vec<Vec<&'t str>>) {
 fn headed(cells: &[Vec<&str>]) -> bool {
     let Some(first) = cells.first() else { return false };
     let plain: Vec<&str> = first.iter().map(|cell| cell.trim().trim_matches('"')).collect();
-    let named = |cell: &&str| cell.starts_with(|c: char| c.is_alphabetic() || c == '_') && !looks_like_a_date(cell);
+    let named =
+        |cell: &&str| cell.starts_with(|c: char| c.is_alphabetic() || c == '_') && !looks_like_a_date(cell);
     let distinct = plain.iter().collect::<std::collections::BTreeSet<_>>().len() == plain.len();
     // A first row that is like the second in which of its cells are numbers is a record.
     distinct && plain.iter().all(named)
@@ -317,7 +322,8 @@ fn xml(bytes: &[u8], wanted: &[Vec<String>]) -> Result<Sample, Refused> {
     let Some(path) = repeated(&whole.top, wanted) else { return Ok(whole) };
     let root = whole.root.clone().unwrap_or_default();
     let keep = before(&whole.top, &path, &root);
-    let record = std::iter::once(root.as_str()).chain(path.iter().map(String::as_str)).collect::<Vec<_>>().join("/");
+    let record =
+        std::iter::once(root.as_str()).chain(path.iter().map(String::as_str)).collect::<Vec<_>>().join("/");
     let mut notes = vec![format!("it holds many records, one for each `{record}`: a layout splits it")];
     let xml = XmlKeys { namespaces: spelling.declared(), accept: Vec::new(), record, keep };
     let file = LayoutFile { xml: Some(xml), ..no_layout() };
@@ -342,7 +348,8 @@ fn repeated(top: &Node, wanted: &[Vec<String>]) -> Option<Vec<String>> {
     let mut candidates = Vec::new();
     find(top, &[], &mut candidates);
     let alike = |places: &[Vec<String>]| {
-        let like = |field: &&Vec<String>| places.iter().any(|place| names::likeness(field, place) >= names::ENOUGH);
+        let like =
+            |field: &&Vec<String>| places.iter().any(|place| names::likeness(field, place) >= names::ENOUGH);
         wanted.iter().filter(like).count()
     };
     let around = alike(&top.leaves(&[]));
@@ -400,7 +407,8 @@ impl Spelling {
             let own = declared_prefix(&text, &space).filter(|prefix| {
                 !prefixes.iter().any(|(other, _)| other == prefix) && !(prefix.is_empty() && bare)
             });
-            let made = || (1..).map(|number| format!("n{number}")).find(|p| !prefixes.iter().any(|(o, _)| o == p));
+            let made =
+                || (1..).map(|number| format!("n{number}")).find(|p| !prefixes.iter().any(|(o, _)| o == p));
             let Some(prefix) = own.or_else(made) else { continue };
             prefixes.push((prefix, space));
         }
@@ -421,7 +429,10 @@ impl Spelling {
         });
         match prefix {
             Some(prefix) if !prefix.is_empty() => format!("{at}{prefix}:{local}"),
-            _ if self.quoted && (local.is_empty() || local.contains(|c: char| !(c.is_alphanumeric() || c == '_' || c == '-'))) => {
+            _ if self.quoted
+                && (local.is_empty()
+                    || local.contains(|c: char| !(c.is_alphanumeric() || c == '_' || c == '-'))) =>
+            {
                 format!("'{local}'")
             }
             _ => format!("{at}{local}"),
@@ -434,7 +445,9 @@ fn collect(tree: &Tree, spaces: &mut Vec<String>, bare: &mut bool) {
         Tree::Record(record) => {
             for (name, inside) in record.entries() {
                 match &name.space {
-                    Some(space) if !spaces.iter().any(|known| **known == **space) => spaces.push(space.to_string()),
+                    Some(space) if !spaces.iter().any(|known| **known == **space) => {
+                        spaces.push(space.to_string())
+                    }
                     Some(_) => {}
                     None => *bare |= !name.is_attribute() && name.local != TEXT,
                 }
@@ -480,7 +493,8 @@ impl Sample {
         };
         let mut top = Node::default();
         for (_, tree) in &sample.records {
-            let inside = match (format.is_xml(), tree.as_record().and_then(|record| record.entries().first())) {
+            let inside = match (format.is_xml(), tree.as_record().and_then(|record| record.entries().first()))
+            {
                 (true, Some((name, inside))) => {
                     sample.root = Some(spelling.step(name));
                     inside

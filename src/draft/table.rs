@@ -42,7 +42,8 @@ struct Column {
 pub fn read(text: &str, schema: &EventSchema, example: &Tree) -> Result<Table, Refused> {
     let text = without_comments(text);
     let words = text.to_lowercase();
-    let start = words.find("create").and_then(|at| words.get(at..)?.find("table").map(|further| at + further + 5));
+    let start =
+        words.find("create").and_then(|at| words.get(at..)?.find("table").map(|further| at + further + 5));
     let Some(start) = start.filter(|_| words.len() == text.len()) else {
         return Err(not_a_sample("it has no CREATE TABLE".to_owned()));
     };
@@ -51,19 +52,24 @@ pub fn read(text: &str, schema: &EventSchema, example: &Tree) -> Result<Table, R
     let (name, rest) = rest.split_once('(').ok_or_else(cut_off)?;
     let body = inside(rest).ok_or_else(cut_off)?;
     let name = name.trim();
-    let name = name.get(..13).filter(|start| start.eq_ignore_ascii_case("if not exists")).map_or(name, |start| {
-        name.get(start.len()..).unwrap_or_default().trim()
-    });
+    let name = name
+        .get(..13)
+        .filter(|start| start.eq_ignore_ascii_case("if not exists"))
+        .map_or(name, |start| name.get(start.len()..).unwrap_or_default().trim());
     let (mut columns, mut key) = (Vec::new(), Vec::new());
     for part in parts(body) {
         let (first, after) = first_name(part);
         match first.to_uppercase().as_str() {
             "" => {}
-            "CONSTRAINT" | "PRIMARY" | "UNIQUE" | "FOREIGN" | "CHECK" | "KEY" | "INDEX" | "EXCLUDE" | "LIKE" => {
+            "CONSTRAINT" | "PRIMARY" | "UNIQUE" | "FOREIGN" | "CHECK" | "KEY" | "INDEX" | "EXCLUDE"
+            | "LIKE" => {
                 if part.to_uppercase().contains("PRIMARY KEY")
                     && let Some((_, list)) = part.split_once('(')
                 {
-                    key = parts(inside(list).unwrap_or_default()).into_iter().map(|column| plain(first_name(column).0)).collect();
+                    key = parts(inside(list).unwrap_or_default())
+                        .into_iter()
+                        .map(|column| plain(first_name(column).0))
+                        .collect();
                 }
             }
             _ => {
@@ -83,7 +89,8 @@ pub fn read(text: &str, schema: &EventSchema, example: &Tree) -> Result<Table, R
     }
     let changed = columns.iter().find(|column| is_moment(&column.kind) && is_of_change(&column.name));
     let changed = changed.map(|column| (column.written.clone(), column.name.clone()));
-    let row = columns.iter().map(|column| (Name::plain(column.name.as_str()), value(column, schema, example)));
+    let row =
+        columns.iter().map(|column| (Name::plain(column.name.as_str()), value(column, schema, example)));
     Ok(Table {
         row: Tree::Record(row.collect::<Record>()),
         query: query(name, &columns, changed.as_ref()),
@@ -91,16 +98,28 @@ pub fn read(text: &str, schema: &EventSchema, example: &Tree) -> Result<Table, R
         key,
         foreign: text.contains(['[', '`'])
             || columns.iter().any(|column| {
-                ["nvarchar", "varchar2", "nchar", "datetime", "number", "bit", "money", "uniqueidentifier", "tinyint"]
-                    .iter()
-                    .any(|word| column.kind.starts_with(word))
+                [
+                    "nvarchar",
+                    "varchar2",
+                    "nchar",
+                    "datetime",
+                    "number",
+                    "bit",
+                    "money",
+                    "uniqueidentifier",
+                    "tinyint",
+                ]
+                .iter()
+                .any(|word| column.kind.starts_with(word))
             }),
     })
 }
 
 fn query(name: &str, columns: &[Column], changed: Option<&(String, String)>) -> String {
-    let mut text = String::from("-- Written by `packhorse new`: every column by a name in small letters.\nSELECT ");
-    let named: Vec<String> = columns.iter().map(|column| format!("{} AS {}", column.written, column.name)).collect();
+    let mut text =
+        String::from("-- Written by `packhorse new`: every column by a name in small letters.\nSELECT ");
+    let named: Vec<String> =
+        columns.iter().map(|column| format!("{} AS {}", column.written, column.name)).collect();
     text.push_str(&named.join(",\n       "));
     let _ = write!(text, "\nFROM {name}\n");
     if let Some((written, _)) = changed {
@@ -126,7 +145,9 @@ fn value(column: &Column, schema: &EventSchema, example: &Tree) -> Tree {
     if starts(&["bool", "bit"]) {
         return Tree::Bool(true);
     }
-    if starts(&["timestamp with time", "timestamptz", "datetimeoffset"]) || (starts(&["timestamp"]) && kind.contains("with time")) {
+    if starts(&["timestamp with time", "timestamptz", "datetimeoffset"])
+        || (starts(&["timestamp"]) && kind.contains("with time"))
+    {
         return Tree::text("2026-11-24T09:30:00Z");
     }
     if is_moment(kind) {
@@ -138,11 +159,22 @@ fn value(column: &Column, schema: &EventSchema, example: &Tree) -> Tree {
     if starts(&["real", "double", "float", "money", "smallmoney"]) || scaled {
         return Tree::number("12.50");
     }
-    if starts(&["int", "bigint", "smallint", "tinyint", "serial", "bigserial", "numeric", "decimal", "number"]) {
+    if starts(&[
+        "int",
+        "bigint",
+        "smallint",
+        "tinyint",
+        "serial",
+        "bigserial",
+        "numeric",
+        "decimal",
+        "number",
+    ]) {
         return Tree::integer(1);
     }
     // A text is as the example's, if there is a field like it and it has the length.
-    let longest = kind.split_once('(').and_then(|(_, length)| length.trim_end_matches(')').parse::<usize>().ok());
+    let longest =
+        kind.split_once('(').and_then(|(_, length)| length.trim_end_matches(')').parse::<usize>().ok());
     let fields = schema.root.leaves();
     let like = fields.iter().filter_map(|(path, _)| {
         let steps: Vec<String> = path.split('.').map(|step| step.trim_end_matches("[]").to_owned()).collect();
@@ -225,7 +257,8 @@ fn first_name(text: &str) -> (&str, &str) {
 /// A name as documents have it.
 fn plain(name: &str) -> String {
     let bare = name.trim_matches(['"', '[', ']', '`']);
-    let small: String = bare.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' }).collect();
+    let small: String =
+        bare.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' }).collect();
     match small.starts_with(|c: char| c.is_ascii_digit()) {
         true => format!("c{small}"),
         false => small,
@@ -238,7 +271,10 @@ fn kind_of(text: &str) -> String {
     let small = text.to_lowercase().replace(['[', ']', '"'], "");
     let spaced = small.replace(", ", ",").replace(" (", "(");
     for word in spaced.split_whitespace() {
-        let part = matches!(word, "precision" | "varying" | "with" | "without" | "time" | "zone" | "large" | "object" | "local");
+        let part = matches!(
+            word,
+            "precision" | "varying" | "with" | "without" | "time" | "zone" | "large" | "object" | "local"
+        );
         if !found.is_empty() && !part {
             break;
         }
@@ -281,7 +317,9 @@ mod tests {
 
     #[test]
     fn a_table_of_sql_server_is_known_by_its_spelling() {
-        let table = table("create table [dbo].[Client] ([ClientID] int PRIMARY KEY, [Active] bit, [DOB] date)").unwrap();
+        let table =
+            table("create table [dbo].[Client] ([ClientID] int PRIMARY KEY, [Active] bit, [DOB] date)")
+                .unwrap();
         assert!(table.foreign);
         assert_eq!(table.key, ["clientid"]);
         assert!(table.query.contains("[ClientID] AS clientid"));

@@ -1,10 +1,6 @@
 //! The files as text: in the spelling of those that are there already, with what a person should look at in comments.
 
-use super::{
-    Files, guess,
-    sample::Sample,
-    table::Table,
-};
+use super::{Files, guess, sample::Sample, table::Table};
 use crate::{
     format::Format,
     mapping::raw::{Check, Money, RowKeys},
@@ -89,10 +85,24 @@ const CHECKS: [(Check, &str); 4] = [
 /// The mapping.
 pub fn mapping(files: &Files<'_>, sample: &Sample, table: &guess::Table) -> String {
     let mut text = String::new();
-    let _ = writeln!(text, "# Guessed by `packhorse new` from {}. Rows with `guess` are waiting for a person: compare each with the", files.sample);
-    let _ = writeln!(text, "# system's description, mend it, and take `guess` out. `packhorse check` says which are left.");
+    let _ = writeln!(
+        text,
+        "# Guessed by `packhorse new` from {}. Rows with `guess` are waiting for a person: compare each with the",
+        files.sample
+    );
+    let _ = writeln!(
+        text,
+        "# system's description, mend it, and take `guess` out. `packhorse check` says which are left."
+    );
     let _ = writeln!(text, "version = 1");
-    let _ = writeln!(text, "about = {}", quoted(&format!("Guessed from {}: say here what the document is and where the system's makers describe it.", files.sample)));
+    let _ = writeln!(
+        text,
+        "about = {}",
+        quoted(&format!(
+            "Guessed from {}: say here what the document is and where the system's makers describe it.",
+            files.sample
+        ))
+    );
     let _ = writeln!(text, "event = {}", quoted(files.event));
     let _ = writeln!(text, "only = \"to-event\"");
     let mut document = vec![format!("format = {}", quoted(word(sample)))];
@@ -101,7 +111,9 @@ pub fn mapping(files: &Files<'_>, sample: &Sample, table: &guess::Table) -> Stri
         let spaces: Vec<String> = sample
             .namespaces
             .iter()
-            .map(|(prefix, uri)| format!("{} = {}", if prefix.is_empty() { "\"\"" } else { prefix }, quoted(uri)))
+            .map(|(prefix, uri)| {
+                format!("{} = {}", if prefix.is_empty() { "\"\"" } else { prefix }, quoted(uri))
+            })
             .collect();
         document.push(format!("namespaces = {{ {} }}", spaces.join(", ")));
     }
@@ -137,10 +149,22 @@ fn word(sample: &Sample) -> &'static str {
 /// The cases: the first record and what the mapping makes of it.
 pub fn cases(files: &Files<'_>, document: &str, event: &str) -> String {
     let mut text = String::new();
-    let _ = writeln!(text, "# Cases of {}.toml. The first is {} and what the guessed mapping makes of it: read the event with care", files.document, files.sample);
-    let _ = writeln!(text, "# before you believe it, and replace personal data. `packhorse test {}/{}` runs them.", files.name, files.document);
+    let _ = writeln!(
+        text,
+        "# Cases of {}.toml. The first is {} and what the guessed mapping makes of it: read the event with care",
+        files.document, files.sample
+    );
+    let _ = writeln!(
+        text,
+        "# before you believe it, and replace personal data. `packhorse test {}/{}` runs them.",
+        files.name, files.document
+    );
     let _ = writeln!(text, "version = 1\n\n[[case]]");
-    let _ = writeln!(text, "name = {}", quoted(&format!("The first record of {}, as it was guessed", files.sample)));
+    let _ = writeln!(
+        text,
+        "name = {}",
+        quoted(&format!("The first record of {}, as it was guessed", files.sample))
+    );
     let _ = writeln!(text, "document = {}", block(document));
     let _ = writeln!(text, "event = {}", block(event));
     text
@@ -150,9 +174,17 @@ pub fn cases(files: &Files<'_>, document: &str, event: &str) -> String {
 pub fn layout(files: &Files<'_>, sample: &Sample) -> Option<String> {
     let file = sample.layout.as_ref()?;
     let mut text = String::new();
-    let _ = writeln!(text, "# Guessed by `packhorse new` from {}. Keys: docs/reference/layout.md.", files.sample);
+    let _ =
+        writeln!(text, "# Guessed by `packhorse new` from {}. Keys: docs/reference/layout.md.", files.sample);
     let _ = writeln!(text, "version = 1");
-    let _ = writeln!(text, "about = {}", quoted(&format!("Guessed from {}: say here what the file is and where its makers describe it.", files.sample)));
+    let _ = writeln!(
+        text,
+        "about = {}",
+        quoted(&format!(
+            "Guessed from {}: say here what the file is and where its makers describe it.",
+            files.sample
+        ))
+    );
     if let Some(encoding) = &file.encoding {
         let _ = writeln!(text, "encoding = {}", quoted(encoding));
     }
@@ -175,7 +207,9 @@ pub fn layout(files: &Files<'_>, sample: &Sample) -> Option<String> {
             let spaces: Vec<String> = xml
                 .namespaces
                 .iter()
-                .map(|(prefix, uri)| format!("{} = {}", if prefix.is_empty() { "\"\"" } else { prefix }, quoted(uri)))
+                .map(|(prefix, uri)| {
+                    format!("{} = {}", if prefix.is_empty() { "\"\"" } else { prefix }, quoted(uri))
+                })
                 .collect();
             let _ = writeln!(text, "namespaces = {{ {} }}", spaces.join(", "));
         }
@@ -193,7 +227,10 @@ pub fn layout(files: &Files<'_>, sample: &Sample) -> Option<String> {
 
 /// A code list.
 pub fn codes(files: &Files<'_>, pairs: &[(String, String)]) -> String {
-    let mut text = format!("# Guessed by `packhorse new` from {}: the event's word for each code that occurs there.\nplatform,system\n", files.sample);
+    let mut text = format!(
+        "# Guessed by `packhorse new` from {}: the event's word for each code that occurs there.\nplatform,system\n",
+        files.sample
+    );
     let cell = |text: &str| match text.contains([',', '"', '\n', '#']) {
         true => format!("\"{}\"", text.replace('"', "\"\"")),
         false => text.to_owned(),
@@ -226,7 +263,8 @@ about = "Guessed from {}: say here what the system is, where its interface is de
 
 /// Files are picked up from a folder.
 fn folder(files: &Files<'_>, sample: &Sample) -> String {
-    let layout = sample.layout.as_ref().map(|_| format!("layout = {}\n", quoted(files.name))).unwrap_or_default();
+    let layout =
+        sample.layout.as_ref().map(|_| format!("layout = {}\n", quoted(files.name))).unwrap_or_default();
     let Files { name, sample: given, document, .. } = files;
     let ending = given.rsplit_once('.').map_or("*", |(_, ending)| ending);
     format!(
