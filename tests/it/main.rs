@@ -18,6 +18,7 @@ mod files;
 mod formats;
 mod judges;
 mod lettings;
+mod new;
 mod nightly;
 mod payments;
 mod records;
