@@ -18,5 +18,6 @@ mod payments;
 mod records;
 mod refusals;
 mod replays;
+mod statements;
 mod support;
 mod tidy;
