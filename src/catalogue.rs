@@ -143,6 +143,8 @@ fn sends(route: &Deliver) -> String {
     match &route.action {
         Action::Request(request) => format!("{what}, {}", request.method),
         Action::Publish(_) => format!("{what}, published"),
+        Action::Batch(join) => format!("{what}, in a batch `{}`", join.batch.name),
+        Action::Write(_) => format!("{what}, a file for each"),
         Action::Statement(write) => format!("{what}, as parameters of `{}`", write.statement.file),
     }
 }
@@ -199,7 +201,9 @@ fn known_by(route: &Collect) -> String {
         (None, Some(key), _) => format!("`{}`", key.source()),
         (None, None, Source::Pickup(_)) => "the file's bytes and the record's number".to_owned(),
         (None, None, Source::Ask(_)) => "the open item".to_owned(),
-        (None, None, Source::Receive(_) | Source::Poll(_) | Source::Consume(_) | Source::Query(_)) => "its bytes".to_owned(),
+        (None, None, Source::Receive(_) | Source::Poll(_) | Source::Consume(_) | Source::Query(_)) => {
+            "its bytes".to_owned()
+        }
     }
 }
 

@@ -51,6 +51,7 @@ codes! {
     BadTemplate = "PH0114", "a template that cannot work";
     UnusedFile = "PH0115", "a file that nothing uses";
     BadAddress = "PH0116", "not an address";
+    BadFingerprint = "PH0117", "no fingerprint of a host key";
     // 02: adapters
     NoRepeat = "PH0201", "a route that makes money or a record does not say what makes a repeat safe";
     NoProbe = "PH0202", "`repeat = \"probe\"` without a probe";
@@ -59,6 +60,7 @@ codes! {
     WrongMapping = "PH0206", "a mapping that does not fit its route";
     GuardIncomplete = "PH0207", "`repeat = \"guard\"` without its guard";
     UnreachableAnswer = "PH0208", "an answer that can never be chosen";
+    NameNotUnique = "PH0209", "a file name that is the same each time";
     BadStatement = "PH0230", "a file that is not one SQL statement";
     ParameterMissing = "PH0231", "a parameter of a statement that nothing gives";
     ValueUnused = "PH0232", "a value that no parameter of a statement takes";
@@ -78,6 +80,9 @@ codes! {
     NoCases = "PH0311", "a mapping without cases";
     MostlyRefused = "PH0312", "most generated events are refused";
     NotInLayout = "PH0313", "a place that the layout does not have";
+    StillGuessed = "PH0314", "a row that is still a guess";
+    NameTaken = "PH0315", "a file of that name is there already";
+    NotASample = "PH0316", "a sample that cannot be used";
     // 04: schemas and code lists
     BadSchema = "PH0401", "not a JSON Schema";
     BadExample = "PH0402", "an example that its schema refuses";
@@ -125,6 +130,8 @@ codes! {
     ResultBreaksSchema = "PH1209", "a mapped event that its schema refuses";
     NoMappingApplies = "PH1210", "an answer that no mapping is for";
     CodeNotValid = "PH1211", "a code that is not valid on that day";
+    ReportUnmatched = "PH1213", "a report about something that was not sent from here";
+    DateRefused = "PH1214", "a day on which nothing is processed";
     // 20: sending
     SystemUnreachable = "PH2001", "a system cannot be reached";
     SystemRefuses = "PH2002", "a system refuses what was sent";
@@ -141,6 +148,7 @@ codes! {
     StillOpen = "PH2013", "an earlier one of the same is still open";
     RetriesExhausted = "PH2014", "tried as often as the route allows";
     AlreadyConcluded = "PH2015", "an earlier one of the same has been concluded";
+    BatchNotWritten = "PH2016", "a batch that cannot be written yet";
     // 21: receiving
     SignatureMissing = "PH2101", "a request without its signature";
     SignatureWrong = "PH2102", "a request whose signature does not fit";
@@ -197,6 +205,7 @@ codes! {
     UnknownCodeAsked = "PH5004", "no such code";
     ClockWrong = "PH5005", "a clock that is wrong";
     NotHeld = "PH5006", "no extract of that number waits for a person";
+    NoSuchBatch = "PH5010", "no such batch, or none that can be sealed";
 }
 
 impl Code {

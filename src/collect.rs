@@ -5,12 +5,14 @@
 //! makes events of it, publishes them, and finishes the spool's rows only when the broker has confirmed. The broker may
 //! be away for a week; taking in goes on until the spool is full, and then says so.
 
+mod about;
 mod ask;
 mod extract;
 mod pickup;
 mod query;
 mod source;
 mod split;
+mod view;
 
 use crate::{
     broker::{Message, Properties, Published, Publisher, topology::Names},
@@ -106,7 +108,10 @@ impl Collector {
             }
             Source::Query(_) => {
                 tasks.spawn(self.clone().forward());
-                tasks.spawn(self.clone().querying());
+                match self.route.plan.compare {
+                    None => tasks.spawn(self.clone().querying()),
+                    Some(_) => tasks.spawn(self.clone().viewing()),
+                };
             }
         }
     }
@@ -380,7 +385,8 @@ impl Collector {
             change: origin.and_then(|origin| origin.change),
             ..self.ground(&document, cause.as_ref(), &waiting.id)
         };
-        emit::emit(&self.route.plan.events, ground)
+        let about = self.sent_before(ground).await?;
+        emit::emit(&self.route.plan.events, Ground { about: Some(&about), ..ground })
     }
 
     fn read(&self, body: &[u8], content_type: Option<&str>) -> Result<Tree, Failure> {
@@ -398,6 +404,7 @@ impl Collector {
             document,
             cause,
             change: None,
+            about: None,
             event: None,
             identity,
             now: Timestamp::now(),

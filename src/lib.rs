@@ -1,6 +1,7 @@
 //! Packhorse joins councils' existing systems to a national platform over AMQP queues.
 #![forbid(unsafe_code)]
 pub mod asyncapi;
+pub mod batch;
 pub mod bridge;
 pub mod broker;
 pub mod catalogue;
@@ -10,6 +11,7 @@ pub mod collect;
 pub mod config;
 pub mod console;
 pub mod deliver;
+pub mod draft;
 pub mod emit;
 pub mod event;
 pub mod format;

@@ -2,6 +2,8 @@
 //! audit line, and every order of statements is such that a crash in the middle loses nothing: what is published is
 //! confirmed, what is stored is committed, and only then a letter leaves the queue.
 
+pub mod batches;
+
 use crate::{
     broker::{
         BrokerError, Delivery, Link, Message, Published, Publisher, Settle, lane::Browser,
@@ -461,7 +463,9 @@ fn collect_would_pass(
     // What is fetched or asked for is not here: only what came as it is can be tried out.
     let fetched = !route.plan.fetch.is_empty() || matches!(route.plan.source, Source::Ask(_));
     let passes_on = matches!(&route.plan.source, Source::Consume(consume) if consume.events);
-    if fetched || passes_on {
+    // What was remembered of what was sent is looked up when it comes to it.
+    let matched = route.plan.events.iter().any(|rule| rule.about.is_some());
+    if fetched || passes_on || matched {
         return Ok(());
     }
     let content_type = delivery.properties.content_type();
@@ -479,6 +483,7 @@ fn collect_would_pass(
         document: &document,
         cause: cause.as_ref(),
         change: origin.and_then(|origin| origin.change),
+        about: None,
         event: None,
         identity: &letter.id,
         now: Timestamp::now(),

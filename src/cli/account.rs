@@ -2,6 +2,7 @@
 
 use super::{exit, moment};
 use crate::{
+    batch::Stage,
     broker::{
         Link,
         topology::{Names, Topology},
@@ -14,6 +15,9 @@ use clap::Args;
 use serde_json::json;
 use std::{path::Path, time::Duration};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// How many batches are looked at.
+const BATCHES: u32 = 200;
 
 /// Prove that nothing is lost.
 #[derive(Debug, Args)]
@@ -42,11 +46,14 @@ impl Account {
     async fn draw_up(&self, config: &Config) -> u8 {
         let opened = Store::open(&config.store.path, config.store.spool_limit, Opener::Command);
         let account = match opened {
-            Ok(store) => store.account().await,
+            Ok(store) => match store.account().await {
+                Ok(account) => store.batches(BATCHES).await.map(|batches| (account, batches)),
+                Err(error) => Err(error),
+            },
             Err(error) => Err(error),
         };
-        let account = match account {
-            Ok(account) => account,
+        let (account, batches) = match account {
+            Ok(found) => found,
             Err(error) => {
                 super::complain(error.code, &error.what);
                 return exit::STORE;
@@ -65,7 +72,7 @@ impl Account {
                 println!(
                     "{}",
                     json!({ "schema": "packhorse.account/v1", "route": line.route, "taken": line.taken,
-                            "delivered": line.delivered, "waiting": line.waiting, "next_due": line.next_due.map(moment),
+                            "delivered": line.delivered, "waiting": line.waiting, "batched": line.batched, "next_due": line.next_due.map(moment),
                             "dead": line.dead, "duplicate": line.duplicate, "discarded": line.discarded,
                             "nothing": line.nothing, "files": files(line), "open_items": line.open_items, "difference": line.difference() })
                 );
@@ -96,6 +103,16 @@ impl Account {
                 let head =
                     ["route", "files", "= read", "+ under way", "+ refused", "+ held", "again", "records"];
                 super::table(&head, &files);
+            }
+            for batch in batches.iter().filter(|batch| batch.life.stage < Stage::Sent) {
+                let until = match batch.life.stage {
+                    Stage::Open => match batch.life.cut_off {
+                        Some(at) => format!("open until {}", moment(at)),
+                        None => "open until it is full or sealed by a person".to_owned(),
+                    },
+                    stage => stage.as_str().to_owned(),
+                };
+                println!("batch {} of {}: {} items, {until}", batch.n, batch.feed, batch.life.items);
             }
             match wrong {
                 0 => println!("every line closes"),
@@ -165,6 +182,7 @@ fn sum(lines: &[&RouteAccount]) -> RouteAccount {
         taken: add(|line| line.taken),
         delivered: add(|line| line.delivered),
         waiting: add(|line| line.waiting),
+        batched: add(|line| line.batched),
         dead: add(|line| line.dead),
         duplicate: add(|line| line.duplicate),
         discarded: add(|line| line.discarded),

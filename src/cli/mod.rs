@@ -5,12 +5,14 @@
 //! Data goes to standard output, everything else to standard error.
 
 mod account;
+mod batches;
 mod check;
 mod dead_letters;
 pub mod docs;
 mod doctor;
 mod files;
 mod mapping;
+mod new;
 mod render;
 mod run;
 mod topology;
@@ -68,6 +70,11 @@ pub enum Command {
     ///
     /// Without the network, unless `--live`. Exits with 1 if there is an error.
     Check(check::Check),
+    /// Write a first adapter, mapping and case from a real file of a system.
+    ///
+    /// Nothing that is there is overwritten. Every row that was guessed says so: `check` repeats it until a person has
+    /// looked and taken the guess out.
+    New(new::New),
     /// Map one sample and print the result.
     Try(mapping::Try),
     /// Run the cases and the laws of all mappings, or of those named.
@@ -78,6 +85,9 @@ pub enum Command {
     /// Look at dead letters, replay them or discard them.
     #[command(subcommand)]
     DeadLetters(dead_letters::DeadLetters),
+    /// Look at batches that are written to files, or seal one now.
+    #[command(subcommand)]
+    Batches(batches::Batches),
     /// Taken in = delivered + waiting + dead + duplicate + discarded + nothing to publish: prove it, per route.
     ///
     /// Exits with 1 if a line does not close.
@@ -114,10 +124,12 @@ pub fn main() -> ExitCode {
     let code = match &cli.command {
         Command::Run => run::run(&cli.config),
         Command::Check(check) => check.run(&cli.config),
+        Command::New(new) => new.run(&cli.config),
         Command::Try(this) => this.run(&cli.config),
         Command::Test(test) => test.run(&cli.config),
         Command::Topology(topology) => topology.run(&cli.config),
         Command::DeadLetters(command) => command.run(&cli.config),
+        Command::Batches(command) => command.run(&cli.config),
         Command::Account(account) => account.run(&cli.config),
         Command::Files(files) => files.run(&cli.config),
         Command::Extracts(extracts) => extracts.run(&cli.config),

@@ -3,8 +3,10 @@
 //!
 //! Nothing here touches the network. Every problem of all files is found at once, with its file, line and column.
 
+pub mod batch;
 mod bridge;
 pub mod compile;
+pub mod host_keys;
 mod load;
 pub mod plan;
 mod proof;
@@ -16,7 +18,7 @@ pub mod statement;
 pub mod units;
 
 pub use bridge::receive_path;
-pub use compile::{TIERS, select};
+pub use compile::{PROCESSING_DATE, TIERS, select};
 pub use load::Project;
 
 use crate::{

@@ -43,6 +43,8 @@ pub struct Adapter {
     pub verify: BTreeMap<String, Verify>,
     /// Rates, by name: so many within a time.
     pub rates: BTreeMap<String, (u32, Duration)>,
+    /// Batches that become files.
+    pub batches: Vec<Arc<super::batch::Batch>>,
     /// Routes to the system.
     pub deliver: Vec<Arc<Deliver>>,
     /// Routes from the system.
@@ -85,7 +87,7 @@ pub struct Sql {
 #[derive(Debug)]
 pub enum Database {
     /// PostgreSQL.
-    Postgres(Postgres),
+    Postgres(Box<Postgres>),
     /// By a driver: the connection string, and the password's secret setting.
     Odbc { connection: Template, password: Option<String> },
 }
@@ -322,6 +324,10 @@ pub enum Action {
     Publish(Publish),
     /// A statement.
     Statement(Write),
+    /// Nothing yet: it joins a batch.
+    Batch(Box<super::batch::Join>),
+    /// A file of its own.
+    Write(super::batch::WriteFile),
 }
 
 /// A statement that writes a document.
@@ -432,6 +438,8 @@ pub struct Emit {
     pub unless_open: Option<(String, Template)>,
     /// What is remembered as open.
     pub opens: Option<Opens>,
+    /// What was sent that this is about.
+    pub about: Option<super::batch::About>,
     /// Whether the rules after it count as well.
     pub also: bool,
 }

@@ -329,6 +329,12 @@ impl<'a> Attempt<'a> {
         if let (System::Sql(system), Action::Statement(write)) = (&*self.deliverer.system, &plan.action) {
             return self.write(system, write).await;
         }
+        if let (System::Files(system), Action::Write(write)) = (&*self.deliverer.system, &plan.action) {
+            self.write_file(system, write).await.map_err(Step::Failed)?;
+            self.doubt = false;
+            let answer = Answer { content_type: None, body: Vec::new() };
+            return Ok(Done { answer, reply: Ok(Vec::new()), opens: Ok(None) });
+        }
         let (System::Http(system), Action::Request(request)) = (&*self.deliverer.system, &plan.action) else {
             let failure =
                 Failure::refused(Code::ExclusiveKeys, "", "this route sends to a broker in windows");
@@ -346,6 +352,57 @@ impl<'a> Attempt<'a> {
         self.doubt = false;
         self.done(&said, Answer { content_type: heard.content_type.clone(), body: heard.body.to_vec() })
             .map_err(Step::End)
+    }
+
+    /// Writes the file of the event. A file of this name with these bytes is the work of an earlier attempt.
+    async fn write_file(
+        &self,
+        system: &crate::system::FileSystem,
+        write: &crate::config::batch::WriteFile,
+    ) -> Result<(), Failure> {
+        let instance = &self.deliverer.route.instance;
+        let none = Texts::new();
+        let scope = |values| Scope {
+            event: Some(self.event),
+            settings: Some(&instance.settings),
+            values: Some(values),
+            now: Timestamp::now(),
+            ..Scope::default()
+        };
+        let values = sign::values(instance, &scope(&none))?;
+        let scope = scope(&values);
+        let text = |template: &crate::template::Template, field: &str| {
+            template.render(&scope).map_err(|failed| Failure::refused(Code::TemplateFailed, field, failed.0))
+        };
+        let (folder, name) = (text(&write.folder, "folder")?, text(&write.name, "name")?);
+        let Some(mapping) = &self.deliverer.route.plan.mapping else {
+            return Err(Failure::refused(Code::MissingKey, "mapping", "this route has no mapping"));
+        };
+        let context = Context {
+            settings: &instance.settings,
+            values: &values,
+            cause: Some(&self.cause),
+            now: Timestamp::now(),
+            trace: None,
+        };
+        let document =
+            mapping.to_document(self.event, context).map_err(|failures| emit::of_mapping(&failures))?;
+        let bytes = mapping
+            .format
+            .encode(&document, &mapping.style)
+            .map_err(|error| Failure::refused(error.code, "", error.what))?;
+        let own = self.deliverer.store.path().with_extension("files").join("writes");
+        let disk = |error: std::io::Error| {
+            Failure::not_done(Code::StoreUnavailable, format!("{}: {error}", own.display()))
+        };
+        std::fs::create_dir_all(&own).map_err(disk)?;
+        let path = own.join(format!("{}-{}", self.letter.key, self.part));
+        let mut file = crate::system::files::Incoming::create(&path, u64::MAX)?;
+        file.write(&bytes, &name)?;
+        let digest = file.finish()?.digest;
+        let put = system.put(&folder, &name, &path, digest).await;
+        let _ = std::fs::remove_file(&path);
+        put.map(|_| ())
     }
 
     /// Reads what is kept for all attempts, if it has not been read.
@@ -512,7 +569,9 @@ impl<'a> Attempt<'a> {
 
     async fn probe(&self, probe: &Probe) -> Result<Said, Failure> {
         let (system, request, answers, format) = match (&probe.question, &*self.deliverer.system) {
-            (Question::Statement(statement), System::Sql(system)) => return self.find(system, statement).await,
+            (Question::Statement(statement), System::Sql(system)) => {
+                return self.find(system, statement).await;
+            }
             (Question::Request { request, answers, format }, System::Http(system)) => {
                 (system, request, answers, *format)
             }
@@ -526,8 +585,7 @@ impl<'a> Attempt<'a> {
             Step::End(_) => Failure::not_done(Code::ProbeUnclear, "the request that asks could not be made"),
         })?;
         // A fault must not be taken for an answer, nor an answer that no rule knows for a yes: only the rules count.
-        let said =
-            classify(&heard, answers, Some(format), system.error_code(), &parts.scope(self))?;
+        let said = classify(&heard, answers, Some(format), system.error_code(), &parts.scope(self))?;
         match said.meaning {
             Meaning::Delivered | Meaning::Absent if said.ruled => Ok(said),
             _ => Err(Failure::not_done(
@@ -621,6 +679,7 @@ impl OwnGround<'_> {
             document: self.document,
             cause: Some(self.cause),
             change: None,
+            about: None,
             event: Some(self.event),
             identity: &self.identity,
             now: Timestamp::now(),

@@ -13,6 +13,33 @@ pub fn normalise(check: Check, text: &str) -> Result<String, String> {
         Check::Upn => upn(text),
         Check::Gss => gss(text),
         Check::Postcode => postcode(text),
+        Check::BacsReference => bacs_reference(text),
+    }
+}
+
+/// What a service user may call an instruction or a collection (The Access Group: Bacs Standard 18 Payment File, Generation
+/// Requirements). The shape is that of the file; letters of either case are taken, for the file has capitals only.
+fn bacs_reference(text: &str) -> Result<String, String> {
+    let reference = text.trim().to_ascii_uppercase();
+    let allowed = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || ". -/&".contains(c);
+    if let Some(other) = reference.chars().find(|c| !allowed(*c)) {
+        // Which character it is says nothing of the rest.
+        return Err(format!("a Bacs reference has no `{}`", other.escape_default()));
+    }
+    let significant = || reference.chars().filter(char::is_ascii_alphanumeric);
+    if significant().count() < 6 || reference.len() > 18 {
+        return Err("a Bacs reference has 6 to 18 characters that count".to_owned());
+    }
+    let first = significant().next();
+    if !reference.starts_with(|c: char| c.is_ascii_alphanumeric()) {
+        return Err("a Bacs reference begins with a letter or digit".to_owned());
+    }
+    if significant().all(|c| Some(c) == first) {
+        return Err("a Bacs reference is not one character again and again".to_owned());
+    }
+    match ["DDIC", "CONTRA"].iter().find(|own| reference.starts_with(**own)) {
+        Some(own) => Err(format!("references that begin with {own} are Bacs's own")),
+        None => Ok(reference),
     }
 }
 

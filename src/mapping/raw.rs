@@ -93,6 +93,10 @@ pub struct RowKeys {
     /// That this row loses something, and what: it is left out of the laws.
     pub lossy: Option<String>,
 
+    /// That this row was guessed, and from what: `packhorse new` writes it, `check` repeats it until a person has looked and
+    /// taken it out. It changes nothing in what the row does.
+    pub guess: Option<String>,
+
     /// The value is text; its length and spelling.
     pub text: Option<TextKeys>,
     /// The value is a whole number.
@@ -296,6 +300,9 @@ pub enum Check {
     Gss,
     /// UK postcode, written as `AA9A 9AA`.
     Postcode,
+    /// The reference of a Direct Debit in a Bacs file, in capitals: 6 to 18 letters, digits, full stops, hyphens, slashes,
+    /// ampersands and spaces, the first a letter or digit, not all the same; `DDIC` and `CONTRA` are Bacs's own.
+    BacsReference,
 }
 
 /// How an account reference is checked.

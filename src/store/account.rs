@@ -20,8 +20,10 @@ pub struct RouteAccount {
     pub taken: i64,
     /// Done.
     pub delivered: i64,
-    /// Waiting for an attempt, or under way.
+    /// Waiting for an attempt, under way, or in a batch that is not yet sent.
     pub waiting: i64,
+    /// Of those, in a batch.
+    pub batched: i64,
     /// Given up, in the dead-letter queue.
     pub dead: i64,
     /// Seen before.
@@ -101,6 +103,10 @@ impl Store {
                         Some(State::Delivered) => line.delivered += messages,
                         Some(State::Claimed | State::Waiting | State::Answered) | None => {
                             line.waiting += messages
+                        }
+                        Some(State::Batched) => {
+                            line.waiting += messages;
+                            line.batched += messages;
                         }
                         Some(State::Dead) => line.dead += messages,
                         Some(State::Discarded) => line.discarded += messages,

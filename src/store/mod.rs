@@ -4,6 +4,7 @@
 //! acknowledge to the broker, or answer a source, only after that.
 
 mod account;
+mod batches;
 mod extracts;
 mod files;
 mod items;
@@ -12,6 +13,7 @@ mod spool;
 mod writer;
 
 pub use account::{Account, FileAccount, RouteAccount};
+pub use batches::{After, BatchFileState, BatchState, GroupTotal, Joining, Known, Placed, Says, ToMark};
 pub use extracts::{Compared, Difference, ExtractRow, News};
 pub use files::{BASELINE, Decision, FileEnd, FileState, NewFile, Progress, SameAs, TakenFile, Took};
 pub use items::{BEFORE_A_PERSON, Item, NewItem, Open, Settled};
@@ -34,7 +36,7 @@ use std::{
 use writer::Writer;
 
 /// The version of the tables that this program reads and writes.
-const VERSION: i64 = 3;
+const VERSION: i64 = 4;
 
 /// What went wrong with the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -248,6 +250,9 @@ fn prepare(connection: &mut Connection, opener: Opener) -> Result<(i64, u64), Pr
     }
     if version < 3 {
         tx.execute_batch(include_str!("files.sql"))?;
+    }
+    if version < 4 {
+        tx.execute_batch(include_str!("batches.sql"))?;
     }
     if version < VERSION {
         tx.pragma_update(None, "user_version", VERSION)?;

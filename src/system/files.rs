@@ -16,6 +16,7 @@ mod name;
 #[cfg(feature = "sftp")]
 mod sftp;
 
+pub use local::Incoming;
 pub use name::{is_name, shown};
 
 use crate::{

@@ -4,6 +4,8 @@
 #[path = "../standins/mod.rs"]
 mod standins;
 
+mod batches;
+mod benefits;
 mod broker;
 mod cards;
 mod care;
@@ -12,12 +14,16 @@ mod databases;
 mod docs;
 mod events;
 mod extracts;
+mod files;
 mod formats;
 mod judges;
+mod lettings;
+mod nightly;
 mod payments;
 mod records;
 mod refusals;
 mod replays;
 mod statements;
+mod safeguarding;
 mod support;
 mod tidy;

@@ -192,7 +192,18 @@ impl Compiler<'_> {
                 Some((keys.route.clone(), key))
             });
             let change = keys.change.clone();
-            emits.push(Emit { when, change, action, each, each_when, unless_open, opens, also: keys.also });
+            let about = keys.about.as_ref().and_then(|about| self.about(about, &under(&at, &["about"])));
+            emits.push(Emit {
+                when,
+                change,
+                action,
+                each,
+                each_when,
+                unless_open,
+                opens,
+                about,
+                also: keys.also,
+            });
         }
         emits
     }

@@ -96,21 +96,35 @@ impl Compiler<'_> {
             }
         });
         // What is wrong with it does not keep the rest of the route from being looked at.
-        let action = match (&keys.request, &keys.publish, &keys.statement) {
-            (Some(request), None, None) => {
-                self.request(request, &under(&at, &["request"])).map(Action::Request)
-            }
-            (None, Some(publish), None) => {
-                self.publish(publish, &under(&at, &["publish"])).map(Action::Publish)
-            }
-            (None, None, Some(statement)) => {
-                self.write(statement, keys, mapping.as_ref(), &at).map(Action::Statement)
-            }
-            _ => {
-                let what = "a deliver route sends exactly one of `request` (HTTP), `publish` (AMQP) and `statement` (SQL)";
+        let given = [
+            keys.request.is_some(),
+            keys.publish.is_some(),
+            keys.statement.is_some(),
+            keys.batch.is_some(),
+            keys.write.is_some(),
+        ];
+        let action = match keys {
+            _ if given.iter().filter(|given| **given).count() != 1 => {
+                let what = "a deliver route sends exactly one of `request` (HTTP), `publish` (AMQP), `statement` (SQL), `batch` and `write` (files)";
                 self.problem(Problem::under(Code::ExclusiveKeys, &at, "", what).on_key());
                 None
             }
+            DeliverKeys { request: Some(request), .. } => {
+                self.request(request, &under(&at, &["request"])).map(Action::Request)
+            }
+            DeliverKeys { publish: Some(publish), .. } => {
+                self.publish(publish, &under(&at, &["publish"])).map(Action::Publish)
+            }
+            DeliverKeys { statement: Some(statement), .. } => {
+                self.write(statement, keys, mapping.as_ref(), &at).map(Action::Statement)
+            }
+            DeliverKeys { batch: Some(join), .. } => {
+                self.join(join, &under(&at, &["batch"])).map(|join| Action::Batch(Box::new(join)))
+            }
+            DeliverKeys { write: Some(write), .. } => {
+                self.write_file(write, &under(&at, &["write"])).map(Action::Write)
+            }
+            _ => None,
         };
         let before = keys.before.as_ref().and_then(|before| self.before(before, &under(&at, &["before"])));
         let answers = self.rules(&keys.answers, &under(&at, &["answers"]));
@@ -141,13 +155,19 @@ impl Compiler<'_> {
                 Problem::under(Code::MissingKey, &at, "", what).on_key().label("`answer_format` is missing"),
             );
         }
-        let probe = keys.probe.as_ref().and_then(|probe| {
-            self.probe(probe, &under(&at, &["probe"]), mapping.as_ref())
-        });
+        let probe = keys
+            .probe
+            .as_ref()
+            .and_then(|probe| self.probe(probe, &under(&at, &["probe"]), mapping.as_ref()));
         let repeat = self.repeat(keys, &at, &answers, probe.is_some());
         let retry = self.retry(&keys.retry, &under(&at, &["retry"]));
         let amqp = keys.publish.is_some();
-        if amqp {
+        let files = keys.batch.is_some() || keys.write.is_some();
+        if files && keys.mapping.is_none() {
+            let what = "what is written to a file is made by a mapping";
+            self.problem(Problem::under(Code::MissingKey, &at, "mapping", what));
+        }
+        if amqp || files {
             // Nothing answers there: what looks into an answer, or asks, has nothing to look into.
             let given = [
                 ("each", keys.each.is_some()),
@@ -158,7 +178,9 @@ impl Compiler<'_> {
                 ("probe", keys.probe.is_some()),
             ];
             for (key, _) in given.iter().filter(|(_, given)| *given) {
-                let what = format!("`{key}` is for routes that send a `request`; a broker gives no answer");
+                let what = format!(
+                    "`{key}` is for routes that send a `request`; a broker or a file gives no answer"
+                );
                 self.problem(Problem::under(Code::ExclusiveKeys, &at, key, what).on_key());
             }
         }
@@ -180,7 +202,7 @@ impl Compiler<'_> {
             probe,
             retry,
             concurrency: keys.concurrency.unwrap_or(if amqp { 4 } else { 1 }).max(1),
-            window: keys.window.unwrap_or(if amqp { 256 } else { 1 }).clamp(1, 4096),
+            window: keys.window.unwrap_or(if amqp || keys.batch.is_some() { 256 } else { 1 }).clamp(1, 4096),
             accept: Accept {
                 bare_headers: keys.accept.contains(&AcceptForm::BareHeaders),
                 untyped_json: keys.accept.contains(&AcceptForm::UntypedJson),

@@ -49,6 +49,9 @@ pub struct AdapterFile {
     /// How often the system may be called, by name: `15/s`, `100/m`. Requests name the rate they count under.
     #[serde(default)]
     pub rates: BTreeMap<String, String>,
+    /// Batches that are written to files, by name. Routes join them with `[deliver.<route>.batch]`.
+    #[serde(default)]
+    pub batch: BTreeMap<String, super::batch::BatchKeys>,
     /// Routes from the platform to the system, by name.
     #[serde(default)]
     pub deliver: BTreeMap<String, DeliverKeys>,
@@ -303,6 +306,10 @@ pub struct DeliverKeys {
     pub publish: Option<PublishKeys>,
     /// The statement that writes it (SQL).
     pub statement: Option<StatementKeys>,
+    /// The batch that events join, to be written to a file together (files).
+    pub batch: Option<super::batch::JoinKeys>,
+    /// The file that is written for each event (files).
+    pub write: Option<super::batch::WriteKeys>,
     /// A request made before the first attempt, some of whose answer is kept and used in every attempt.
     pub before: Option<BeforeKeys>,
     /// What answers mean, before the rules that hold for all systems. The first rule that fits counts.
@@ -511,6 +518,8 @@ pub struct EmitKeys {
     pub dead: Option<String>,
     /// What is remembered as open from here on, for a `collect` route with `ask`.
     pub opens: Option<OpensKeys>,
+    /// What was sent in a batch that this is about: mappings read what was remembered of it with `cause`.
+    pub about: Option<super::batch::AboutKeys>,
     /// Look on: the rules after this one count as well.
     #[serde(default)]
     pub also: bool,

@@ -1,6 +1,7 @@
 //! The files exactly as written. Doc comments here are the reference and the editors' help: one home per key.
 
 pub mod adapter;
+pub mod batch;
 pub mod bridge;
 pub mod files;
 pub mod pickup;
