@@ -24,6 +24,7 @@ mod payments;
 mod records;
 mod refusals;
 mod replays;
+mod statements;
 mod safeguarding;
 mod support;
 mod tidy;
