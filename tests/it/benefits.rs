@@ -84,9 +84,16 @@ impl Generator {
     fn person(&self, number: u32) -> String {
         let mut cells = vec![String::new(); 341];
         let reference = format!("{number:08}");
-        for (field, text) in
-            [(1, "S"), (2, &*reference), (3, &*reference), (16, "7"), (308, "2"), (313, "SAMPLE"), (314, "TOM"), (315, "02-09-1989")]
-        {
+        for (field, text) in [
+            (1, "S"),
+            (2, &*reference),
+            (3, &*reference),
+            (16, "7"),
+            (308, "2"),
+            (313, "SAMPLE"),
+            (314, "TOM"),
+            (315, "02-09-1989"),
+        ] {
             cells[field - 1] = text.to_owned();
         }
         cells.join(self.delimiter)
@@ -118,7 +125,12 @@ struct Council {
 impl Council {
     async fn new() -> Council {
         let site = Site::new("[adapters.shbe]\nsettings = { folder = \"$FOLDER/extracts\" }\n").await;
-        everywhere(&site, "adapters/shbe.toml", "every = \"5m\", complete = \"1m\"", "every = \"200ms\", complete = \"100ms\"");
+        everywhere(
+            &site,
+            "adapters/shbe.toml",
+            "every = \"5m\", complete = \"1m\"",
+            "every = \"200ms\", complete = \"100ms\"",
+        );
         std::fs::create_dir_all(site.folder.0.join("extracts")).unwrap();
         Council { site }
     }
@@ -132,7 +144,8 @@ impl Council {
         let part = self.path(&format!("{name}.tmp"));
         std::fs::write(&part, text).unwrap();
         std::fs::rename(part, self.path(name)).unwrap();
-        ended(&self.site, &format!("{name} is read"), |file| file["name"] == name && file["state"] == "done").await
+        ended(&self.site, &format!("{name} is read"), |file| file["name"] == name && file["state"] == "done")
+            .await
     }
 }
 
@@ -160,7 +173,8 @@ async fn claims_that_are_new_changed_or_gone_are_told_from_extracts_with_either_
                 pair("benefit.claim.removed", "00000010"),
             ]
         );
-        let suspended = events.iter().find(|event| event.json()["data"]["claim_reference"] == "00000002").unwrap();
+        let suspended =
+            events.iter().find(|event| event.json()["data"]["claim_reference"] == "00000002").unwrap();
         assert_eq!(suspended.json()["data"]["status"], "suspended");
         assert_eq!(council.site.vhost.peek("packhorse.dead").await.len(), 0);
         bridge.stop().await;
@@ -183,7 +197,7 @@ async fn a_shifted_row_is_one_dead_letter_and_no_claim_is_said_to_be_gone_for_it
     assert_eq!(council.site.vhost.peek("platform").await.len(), 0, "neither was told, and nothing is gone");
     let mut codes: Vec<String> = letters.iter().map(|letter| letter.header("packhorse_code")).collect();
     codes.sort();
-    assert_eq!(codes, ["PH1113", "PH1202"]);
+    assert_eq!(codes, ["PH1113", "PH1205"]);
     bridge.stop().await;
 }
 
@@ -214,6 +228,8 @@ INSERT INTO dbo.ctoccupation SELECT 12345670 + n, '10001234', '2026-04-06', '209
 pub async fn reading(database: &Database, name: &str) -> Site {
     let site = database.site(&format!("{HEAD}{READ}"), &[("changes.sql", CHANGES)]).await;
     everywhere(&site, &format!("adapters/{name}.toml"), "every = \"1h\"", "every = \"200ms\"");
+    // The database is on this machine: there is no line to listen to.
+    everywhere(&site, &format!("adapters/{name}.toml"), "tls = { ca = \"{{ settings.ca }}\" }\n", "");
     let settings = database.settings("reader").replace("[adapters.records]", &format!("[adapters.{name}]"));
     site.settings(&site.vhost.address(), &settings.replace("user =", "username ="));
     site
@@ -235,7 +251,11 @@ async fn what_changes_in_academys_tables_is_told_once_and_the_first_look_says_no
     let database = Database::new().await;
     database.sql(ACADEMY).await;
     let reader = database.role("reader");
-    database.sql(&format!("GRANT USAGE ON SCHEMA dbo TO {reader}; GRANT SELECT ON ALL TABLES IN SCHEMA dbo TO {reader}")).await;
+    database
+        .sql(&format!(
+            "GRANT USAGE ON SCHEMA dbo TO {reader}; GRANT SELECT ON ALL TABLES IN SCHEMA dbo TO {reader}"
+        ))
+        .await;
     let site = reading(&database, "academy").await;
     let bridge = site.start().await;
     baselines(&site, &["claims.sql", "households.sql", "members.sql", "accounts.sql"]).await;
@@ -250,7 +270,8 @@ async fn what_changes_in_academys_tables_is_told_once_and_the_first_look_says_no
         .await;
     // The end of a household is told of the household and of the person in it.
     let events = site.vhost.until("platform", 5).await;
-    let mut types: Vec<String> = events.iter().map(|event| event.json()["type"].as_str().unwrap().to_owned()).collect();
+    let mut types: Vec<String> =
+        events.iter().map(|event| event.json()["type"].as_str().unwrap().to_owned()).collect();
     types.sort();
     assert_eq!(
         types,
@@ -262,7 +283,8 @@ async fn what_changes_in_academys_tables_is_told_once_and_the_first_look_says_no
             "council-tax.account.changed.v1"
         ]
     );
-    let of = |kind: &str| events.iter().find(|event| event.json()["type"] == kind).unwrap().json()["data"].clone();
+    let of =
+        |kind: &str| events.iter().find(|event| event.json()["type"] == kind).unwrap().json()["data"].clone();
     assert_eq!(of("benefit.claim.registered.v1")["claim_reference"], "5019999K");
     assert_eq!(of("benefit.claim.changed.v1")["ended_on"], "2026-11-01");
     assert_eq!(of("benefit.household.changed.v1")["until"], "2026-11-01");
@@ -282,13 +304,19 @@ async fn a_table_that_is_suddenly_empty_waits_for_a_person_and_one_that_cannot_b
     let database = Database::new().await;
     database.sql(ACADEMY).await;
     let reader = database.role("reader");
-    database.sql(&format!("GRANT USAGE ON SCHEMA dbo TO {reader}; GRANT SELECT ON ALL TABLES IN SCHEMA dbo TO {reader}")).await;
+    database
+        .sql(&format!(
+            "GRANT USAGE ON SCHEMA dbo TO {reader}; GRANT SELECT ON ALL TABLES IN SCHEMA dbo TO {reader}"
+        ))
+        .await;
     let site = reading(&database, "academy").await;
     let bridge = site.start().await;
     baselines(&site, &["claims.sql", "accounts.sql"]).await;
     database.sql(&format!("REVOKE SELECT ON dbo.ctaccount FROM {reader}; DELETE FROM dbo.hbclaim")).await;
-    let held = ended(&site, "the empty table waits", |file| file["state"] == "held").await;
-    assert!(held["name"].as_str().unwrap().starts_with("claims.sql"), "{held}");
+    let held = ended(&site, "the empty table waits", |file| {
+        file["state"] == "held" && file["route"] == "academy.claims"
+    })
+    .await;
     assert_eq!(held["code"], "PH2304");
     assert_eq!(site.vhost.peek("platform").await.len(), 0);
     bridge.stop().await;

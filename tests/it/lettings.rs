@@ -14,13 +14,20 @@ type Letting = BTreeMap<u32, String>;
 fn read(text: &str) -> Vec<Letting> {
     let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(text.as_bytes());
     let rows: Vec<csv::StringRecord> = reader.records().map(Result::unwrap).collect();
-    let head = rows.iter().position(|row| row[0].to_lowercase().contains("field number")).expect("the row of numbers");
+    let head = rows
+        .iter()
+        .position(|row| row[0].to_lowercase().contains("field number"))
+        .expect("the row of numbers");
     let numbers: Vec<Option<u32>> = rows[head].iter().map(|cell| cell.parse().ok()).collect();
     assert_eq!(numbers.iter().flatten().count(), 147, "the service counts the fields");
     assert_eq!(head, 7, "the first letting stands in row 9 of the sheet");
     let letting = |row: &csv::StringRecord| {
         assert_eq!((row.len(), &row[0]), (148, ""));
-        numbers.iter().zip(row.iter()).filter_map(|(number, cell)| Some((number.as_ref().copied()?, cell.to_owned()))).collect()
+        numbers
+            .iter()
+            .zip(row.iter())
+            .filter_map(|(number, cell)| Some((number.as_ref().copied()?, cell.to_owned())))
+            .collect()
     };
     rows[head + 1..].iter().map(letting).collect()
 }
@@ -43,7 +50,11 @@ impl Landlord {
     async fn new() -> Landlord {
         let site = Site::new("[adapters.core-lettings]\nsettings = { folder = \"$FOLDER/core\" }\n").await;
         site.edit("adapters/core-lettings.toml", "cut_off = [\"17:00\"]", "cut_off = []");
-        site.edit("adapters/core-lettings.toml", "every = \"1m\", complete = \"30s\"", "every = \"200ms\", complete = \"100ms\"");
+        site.edit(
+            "adapters/core-lettings.toml",
+            "every = \"1m\", complete = \"30s\"",
+            "every = \"200ms\", complete = \"100ms\"",
+        );
         for folder in ["core/returns", "core/errors"] {
             std::fs::create_dir_all(site.folder.0.join(folder)).unwrap();
         }
@@ -81,7 +92,10 @@ async fn a_file_holds_what_has_joined_and_after_a_part_success_only_what_failed_
         landlord.asks(&format!("ask-{number}"), &format!("T-{number}")).await;
     }
     let lettings = landlord.file(3, 1).await;
-    assert_eq!(lettings.iter().map(|letting| letting[&13].clone()).collect::<Vec<_>>(), ["T-1", "T-2", "T-3"]);
+    assert_eq!(
+        lettings.iter().map(|letting| letting[&13].clone()).collect::<Vec<_>>(),
+        ["T-1", "T-2", "T-3"]
+    );
     let keys: std::collections::BTreeSet<Vec<String>> = lettings.iter().map(alike).collect();
     assert_eq!(keys.len(), 3, "none is a duplicate of another to the service");
     // Two were taken; the second is refused by its row, and leads back to the event that asked for it.
@@ -92,7 +106,10 @@ async fn a_file_holds_what_has_joined_and_after_a_part_success_only_what_failed_
     landlord.site.folder.write("core/errors/errors.csv", report);
     let events = landlord.site.vhost.until("platform", 1).await;
     let data = events[0].json()["data"].clone();
-    assert_eq!((&data["about"], &data["row"], &data["cell"], &data["field"]), (&json!("ask-2"), &json!(10), &json!("L10"), &json!(11)));
+    assert_eq!(
+        (&data["about"], &data["row"], &data["cell"], &data["field"]),
+        (&json!("ask-2"), &json!(10), &json!("L10"), &json!(11))
+    );
     // The platform asks again for that one only: the next file holds nothing that the service has.
     landlord.asks("ask-2-again", "T-2").await;
     let again = landlord.file(1, 2).await;

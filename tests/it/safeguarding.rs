@@ -31,6 +31,10 @@ INSERT INTO ssd_person SELECT 'P' || n, NULL, '2014-03-12', NULL, NULL, 'F', 'WB
 INSERT INTO ssd_cin_episodes SELECT 'R' || n, 'P' || n, '2026-03-02', NULL, 'N1', '1A', 'N', NULL, 'W204', 'Assessment East' FROM generate_series(1, 10) n;
 INSERT INTO ssd_cla_episodes SELECT 'E' || n, 'P' || n FROM generate_series(1, 10) n;
 INSERT INTO ssd_cla_placement SELECT 'C' || n, 'E' || n, '2026-03-02', NULL, 'U6', 'PR4', 'SC034417', 'EX1 4ZZ', NULL FROM generate_series(1, 10) n;
+INSERT INTO ssd_cin_assessments SELECT 'A' || n, 'P' || n, 'R' || n, '2026-03-02', '2026-04-13', 'Y', 'N', 'W204', NULL FROM generate_series(1, 10) n;
+INSERT INTO ssd_cin_plans SELECT 'N' || n, 'R' || n, 'P' || n, '2026-04-14', NULL, NULL, NULL FROM generate_series(5, 10) n;
+INSERT INTO ssd_cp_plans SELECT 'CP' || n, 'R' || n, 'P' || n, '2026-04-14', NULL, 'Neglect', NULL FROM generate_series(5, 10) n;
+INSERT INTO ssd_involvements SELECT 'I' || n, 'W204', 'Allocated worker', NULL, '2026-03-02', NULL, 'MANAGE', 'P' || n, 'R' || n FROM generate_series(5, 10) n;
 INSERT INTO ssd_legal_status SELECT 'L' || n, 'P' || n, 'C2', '2026-03-02', NULL FROM generate_series(1, 10) n;
 ";
 
@@ -53,7 +57,9 @@ fn pair(kind: &str, person: &str) -> (String, String) {
 async fn the_dataset_tells_what_has_changed_and_nothing_of_people_who_are_restricted() {
     let database = Database::new().await;
     database.sql(DATASET).await;
-    database.sql(&format!("GRANT SELECT ON ALL TABLES IN SCHEMA public TO {}", database.role("reader"))).await;
+    database
+        .sql(&format!("GRANT SELECT ON ALL TABLES IN SCHEMA public TO {}", database.role("reader")))
+        .await;
     let site = reading(&database, "ssd").await;
     let bridge = site.start().await;
     baselines(&site, &STATEMENTS).await;
@@ -61,7 +67,7 @@ async fn the_dataset_tells_what_has_changed_and_nothing_of_people_who_are_restri
     database
         .sql(
             "UPDATE ssd_cin_episodes SET cine_close_date = '2026-11-20', cine_close_reason = 'RC8' WHERE cine_person_id IN ('P2', 'P3');
-             INSERT INTO ssd_cin_assessments SELECT 'A' || n, 'P' || n, 'R' || n, '2026-11-02', NULL, 'Y', 'N', '-1', NULL FROM generate_series(2, 3) n;
+             INSERT INTO ssd_cin_assessments SELECT 'AA' || n, 'P' || n, 'R' || n, '2026-11-02', NULL, 'Y', 'N', '-1', NULL FROM generate_series(2, 3) n;
              INSERT INTO ssd_cin_plans SELECT 'N' || n, 'R' || n, 'P' || n, '2026-11-02', NULL, NULL, NULL FROM generate_series(2, 3) n;
              INSERT INTO ssd_cp_plans SELECT 'CP' || n, 'R' || n, 'P' || n, '2026-11-02', NULL, 'Neglect', NULL FROM generate_series(2, 3) n;
              UPDATE ssd_cla_placement SET clap_cla_placement_end_date = '2026-11-20' WHERE clap_cla_episode_id IN ('E2', 'E3');
@@ -82,14 +88,15 @@ async fn the_dataset_tells_what_has_changed_and_nothing_of_people_who_are_restri
             pair("worker", "P2"),
         ]
     );
-    let of = |kind: &str| events.iter().find(|event| event.json()["type"] == kind).unwrap().json()["data"].clone();
+    let of =
+        |kind: &str| events.iter().find(|event| event.json()["type"] == kind).unwrap().json()["data"].clone();
     assert_eq!(of("social-care.placement.changed.v1")["until"], "2026-11-20");
     assert!(of("social-care.assessment.changed.v1")["worker_id"].is_null(), "-1 is none");
     // Somebody becomes restricted: what was told is gone, by its number and nothing else.
     database.sql("INSERT INTO packhorse_restricted VALUES ('P4')").await;
-    let events = site.vhost.until("platform", 11).await;
+    let events = site.vhost.until("platform", 12).await;
     let gone: Vec<_> = events.iter().filter(|event| event.json()["data"]["person_id"] == "P4").collect();
-    assert_eq!(gone.len(), 4, "person, referral, placement and legal status");
+    assert_eq!(gone.len(), 5, "person, referral, assessment, placement and legal status");
     for event in gone {
         let data = event.json()["data"].clone();
         assert_eq!(data["change"], "removed");
@@ -113,13 +120,18 @@ async fn an_end_in_mosaic_is_the_last_day_and_a_restricted_record_never_leaves()
                placement_id bigint, placement_split_number int, element_detail_id bigint, service_split_number int);
              CREATE TABLE dbo.dm_placements (placement_id bigint, split_number int, placement_type varchar(10), reason_for_placement_change varchar(100));
              INSERT INTO dbo.dm_persons SELECT n, '2014-03-12', NULL, 'F', 'WBRI', NULL, NULL, CASE n WHEN 3 THEN 'Y' WHEN 4 THEN 'N' END FROM generate_series(1, 10) n;
+             INSERT INTO dbo.dm_cin_referrals SELECT 500 + n, n, '2026-03-02', NULL FROM generate_series(1, 10) n;
              INSERT INTO dbo.dm_legal_statuses SELECT 900 + n, n, 'C2', '2026-03-02', NULL FROM generate_series(1, 10) n;
              INSERT INTO dbo.dm_placements SELECT 700 + n, 1, 'U6', NULL FROM generate_series(1, 10) n;
              INSERT INTO dbo.dm_cla_summaries SELECT n, '2026-03-02', NULL, 800 + n, 900 + n, 700 + n, 1, 600 + n, 1 FROM generate_series(1, 10) n;",
         )
         .await;
     let reader = database.role("reader");
-    database.sql(&format!("GRANT USAGE ON SCHEMA dbo TO {reader}; GRANT SELECT ON ALL TABLES IN SCHEMA dbo TO {reader}")).await;
+    database
+        .sql(&format!(
+            "GRANT USAGE ON SCHEMA dbo TO {reader}; GRANT SELECT ON ALL TABLES IN SCHEMA dbo TO {reader}"
+        ))
+        .await;
     let site = reading(&database, "mosaic").await;
     let bridge = site.start().await;
     baselines(&site, &["persons.sql", "referrals.sql", "legal-statuses.sql", "placements.sql"]).await;
@@ -135,7 +147,10 @@ async fn an_end_in_mosaic_is_the_last_day_and_a_restricted_record_never_leaves()
     let events = site.vhost.until("platform", 2).await;
     assert_eq!(told(&events, "person_id"), [pair("legal-status", "2"), pair("legal-status", "2")]);
     let at = |status: &str, field: &str| {
-        let found = events.iter().map(|event| event.json()["data"].clone()).find(|data| data["legal_status"] == status);
+        let found = events
+            .iter()
+            .map(|event| event.json()["data"].clone())
+            .find(|data| data["legal_status"] == status);
         found.unwrap()[field].as_str().unwrap_or_default().to_owned()
     };
     assert_eq!((at("C2", "until"), at("E1", "from")), ("2026-11-20".to_owned(), "2026-11-20".to_owned()));
