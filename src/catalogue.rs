@@ -201,7 +201,9 @@ fn known_by(route: &Collect) -> String {
         (None, Some(key), _) => format!("`{}`", key.source()),
         (None, None, Source::Pickup(_)) => "the file's bytes and the record's number".to_owned(),
         (None, None, Source::Ask(_)) => "the open item".to_owned(),
-        (None, None, Source::Receive(_) | Source::Poll(_) | Source::Consume(_) | Source::Query(_)) => "its bytes".to_owned(),
+        (None, None, Source::Receive(_) | Source::Poll(_) | Source::Consume(_) | Source::Query(_)) => {
+            "its bytes".to_owned()
+        }
     }
 }
 

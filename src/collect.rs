@@ -12,7 +12,7 @@ mod pickup;
 mod query;
 mod source;
 mod split;
-mod whole;
+mod view;
 
 use crate::{
     broker::{Message, Properties, Published, Publisher, topology::Names},
@@ -108,7 +108,10 @@ impl Collector {
             }
             Source::Query(_) => {
                 tasks.spawn(self.clone().forward());
-                tasks.spawn(self.clone().querying());
+                match self.route.plan.compare {
+                    None => tasks.spawn(self.clone().querying()),
+                    Some(_) => tasks.spawn(self.clone().viewing()),
+                };
             }
         }
     }

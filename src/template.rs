@@ -48,8 +48,10 @@ pub struct Scope<'a> {
 }
 
 /// The names a template may use at its top.
-pub const NAMES: &[&str] =
-    &["event", "document", "cause", "item", "settings", "values", "now", "nonce", "cursor", "page", "batch", "file", "group", "groups"];
+pub const NAMES: &[&str] = &[
+    "event", "document", "cause", "item", "settings", "values", "now", "nonce", "cursor", "page", "batch",
+    "file", "group", "groups",
+];
 
 /// How what a template inserts is escaped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -236,7 +238,10 @@ pub const FILTERS: &[(&str, &str)] = &[
     ("epoch", "seconds since 1970 of an RFC 3339 moment"),
     ("strftime", "a moment by a pattern, in UTC or the zone named: `{{ now | strftime(\"%Y%m%d%H%M%S\") }}`"),
     ("day", "a day by a pattern: `{{ \"2026-11-26\" | day(\"%y%j\") }}` is `26330`"),
-    ("plus_days", "a day so many days later, as `YYYY-MM-DD`: `{{ \"2026-12-31\" | plus_days(1) }}` is `2027-01-01`"),
+    (
+        "plus_days",
+        "a day so many days later, as `YYYY-MM-DD`: `{{ \"2026-12-31\" | plus_days(1) }}` is `2027-01-01`",
+    ),
     (
         "capitals",
         "in capitals without accents, with a space for each character that is neither a letter A to Z, a digit nor among those named: `{{ \"Zoë O'Hara\" | capitals(\".-/&\") }}` is `ZOE O HARA`",
@@ -269,7 +274,8 @@ fn environment(escape: Escape) -> Environment<'static> {
         jiff::fmt::strtime::format(pattern, civil(&day)?).map_err(|_| wrong("not a strftime pattern"))
     });
     environment.add_filter("plus_days", |day: String, days: i64| {
-        let later = civil(&day)?.checked_add(jiff::Span::new().try_days(days).map_err(|_| wrong("too many days"))?);
+        let later =
+            civil(&day)?.checked_add(jiff::Span::new().try_days(days).map_err(|_| wrong("too many days"))?);
         later.map(|day| day.to_string()).map_err(|_| wrong("too many days"))
     });
     environment.add_filter("capitals", |text: String, also: String| capitals(&text, &also));

@@ -167,7 +167,10 @@ fn print(batch: &BatchState, files: &[BatchFileState]) {
         line("tried again", batch.life.retry_at.map(moment).unwrap_or_default());
     }
     for file in files {
-        let put = file.put_at.map_or_else(|| "not yet in the system".to_owned(), |at| format!("in the system since {}", moment(at)));
+        let put = file.put_at.map_or_else(
+            || "not yet in the system".to_owned(),
+            |at| format!("in the system since {}", moment(at)),
+        );
         line("file", format!("{} ({} bytes), {put}", file.name, file.size));
     }
 }

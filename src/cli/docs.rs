@@ -135,7 +135,9 @@ fn keys(kind: FileKind, schema: &Value) -> String {
         ),
         FileKind::Adapter => ("Adapters", "One file a kind of system: `adapters/<name>.toml`."),
         FileKind::Mapping => ("Mappings", "One file a document: `mappings/<system>/<document>.toml`."),
-        FileKind::Calendar => ("Calendars", "Days that are no working days: `mappings/calendars/<name>.toml`."),
+        FileKind::Calendar => {
+            ("Calendars", "Days that are no working days: `mappings/calendars/<name>.toml`.")
+        }
         FileKind::Cases => ("Cases", "Beside each mapping: `mappings/<system>/<document>.cases.toml`."),
         FileKind::Layout => {
             ("Layouts", "One file a kind of file with records: `mappings/layouts/<name>.toml`.")

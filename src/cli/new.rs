@@ -18,7 +18,8 @@ use std::{
 pub struct New {
     /// The adapter's name: small letters, digits and hyphens.
     name: String,
-    /// A real file as the system writes it, small, with personal data replaced: `.csv`, `.xml` or `.json`.
+    /// A real file as the system writes it, small, with personal data replaced: `.csv`, `.xml`,
+    /// `.json`; or the `CREATE TABLE` of a table: `.sql`.
     #[arg(long, value_name = "SAMPLE", value_hint = ValueHint::FilePath)]
     from: PathBuf,
     /// The type of the event that its records are to become: `reconciliation.line.v1`.
@@ -48,7 +49,8 @@ impl New {
         };
         let fine = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
         if !self.name.starts_with(|c: char| c.is_ascii_lowercase()) || !self.name.chars().all(fine) {
-            let what = format!("`{}` is no name for an adapter: small letters, digits and hyphens", self.name);
+            let what =
+                format!("`{}` is no name for an adapter: small letters, digits and hyphens", self.name);
             super::complain(Code::UnknownName, &what);
             return Err(2);
         }
@@ -74,12 +76,18 @@ impl New {
             .map(|(path, _)| path.display().to_string())
             .collect();
         if !taken.is_empty() {
-            super::complain(Code::NameTaken, &format!("there is already {}; nothing was written", taken.join(", ")));
+            super::complain(
+                Code::NameTaken,
+                &format!("there is already {}; nothing was written", taken.join(", ")),
+            );
             return Err(exit::STORE);
         }
         for (path, file) in &files {
             if let Err(error) = create(&project.folder.join(path), &file.text) {
-                super::complain(Code::CannotReadFile, &format!("{} cannot be written: {error}", path.display()));
+                super::complain(
+                    Code::CannotReadFile,
+                    &format!("{} cannot be written: {error}", path.display()),
+                );
                 return Err(exit::STORE);
             }
             println!("wrote {}", path.display());
@@ -95,7 +103,10 @@ impl New {
         let help = match closest(&self.event, known) {
             Some(close) => format!("; did you mean `{close}`?"),
             None if project.schemas.is_empty() => {
-                format!(": {} has no event schemas", project.folder.join(&project.mappings_folder).join("events").display())
+                format!(
+                    ": {} has no event schemas",
+                    project.folder.join(&project.mappings_folder).join("events").display()
+                )
             }
             None => String::new(),
         };
@@ -111,10 +122,15 @@ impl New {
             exit::DATA
         };
         let Some(kind) = Kind::of(&self.from.to_string_lossy()) else {
-            let what = format!("{} ends in none of .csv, .tsv, .txt, .xml, .json, .jsonl", self.from.display());
+            let what = format!(
+                "{} ends in none of .csv, .tsv, .txt, .xml, .json, .jsonl, .sql",
+                self.from.display()
+            );
             return Err(complain(Code::NotASample, what));
         };
-        let unreadable = |error| complain(Code::CannotReadFile, format!("{} cannot be read: {error}", self.from.display()));
+        let unreadable = |error| {
+            complain(Code::CannotReadFile, format!("{} cannot be read: {error}", self.from.display()))
+        };
         let mut bytes = Vec::new();
         let file = std::fs::File::open(&self.from).map_err(unreadable)?;
         file.take(MOST + 1).read_to_end(&mut bytes).map_err(unreadable)?;

@@ -28,7 +28,7 @@ use tracing::{error, info, warn};
 /// How many files of one folder are looked at.
 const MOST_FILES: usize = 100_000;
 /// How often it is looked whether a person has decided on a file.
-const LOOK: Duration = Duration::from_secs(1);
+pub(super) const LOOK: Duration = Duration::from_secs(1);
 
 /// Why a file is not read on.
 #[derive(Debug)]
@@ -264,12 +264,17 @@ impl Collector {
     }
 
     fn unwritable(&self, error: &std::io::Error) -> Failure {
-        Failure::not_done(Code::StoreUnavailable, format!("{} cannot be written: {error}", self.files.display()))
+        Failure::not_done(
+            Code::StoreUnavailable,
+            format!("{} cannot be written: {error}", self.files.display()),
+        )
     }
 
     /// Makes a file that has arrived ours: under its digest, and written down in the store.
     pub(super) async fn write_down(&self, arrived: &Path, new: NewFile) -> Result<Took, Failure> {
-        tokio::fs::rename(arrived, self.copy_of(&new.digest)).await.map_err(|error| self.unwritable(&error))?;
+        tokio::fs::rename(arrived, self.copy_of(&new.digest))
+            .await
+            .map_err(|error| self.unwritable(&error))?;
         let same = if self.route.plan.compare.is_some() { SameAs::Last } else { SameAs::Any };
         let (name, size) = (new.name.clone(), new.size);
         let took = self.store.take_file(self.number, now(), same, new).await.map_err(of_store)?;

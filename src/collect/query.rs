@@ -66,18 +66,18 @@ impl Collector {
 
     /// One look: every row that is new, up to the limit.
     async fn look_up(&self, system: &SqlSystem, query: &Query) -> Result<Next, Failure> {
+        let stored = self
+            .store
+            .cursor(self.number)
+            .await
+            .map_err(|error| Failure::not_done(error.code, error.what))?;
+        let mut look = Look::begin(query, &self.route.plan.events, stored.as_deref(), Timestamp::now())?;
         let mut values: Values = Vec::new();
         for (name, template) in &query.parameters {
             let text = self.route.instance.render(template);
             let text = text.map_err(|failed| Failure::not_done(Code::TemplateFailed, failed.0))?;
             values.push((name.clone(), Tree::text(text)));
         }
-        if self.route.plan.compare.is_some() {
-            return self.look_at_all(system, query, &values).await.map(|()| Next::Rest);
-        }
-        let stored =
-            self.store.cursor(self.number).await.map_err(|error| Failure::not_done(error.code, error.what))?;
-        let mut look = Look::begin(query, &self.route.plan.events, stored.as_deref(), Timestamp::now())?;
         if let Some(from) = look.from() {
             values.push(("cursor".to_owned(), Tree::text(from?)));
         }
@@ -124,7 +124,7 @@ impl Collector {
             let body = format::write_json(&document).into_bytes();
             intakes.push(self.intake(body, Some(self.route.plan.format.media_type().to_owned())));
         }
-        let cursor = look.to_store();
+        let cursor = look.keep();
         match intakes.is_empty() && cursor.is_none() {
             true => Ok(()),
             false => self.take_in(intakes, cursor).await,
@@ -201,7 +201,8 @@ impl<'q> Look<'q> {
         now: Timestamp,
     ) -> Result<Look<'q>, Failure> {
         let kept = stored.map(Kept::read).unwrap_or_default();
-        let began = query.cursor.as_ref().map(|cursor| kept.value.clone().unwrap_or_else(|| cursor.first.clone()));
+        let began =
+            query.cursor.as_ref().map(|cursor| kept.value.clone().unwrap_or_else(|| cursor.first.clone()));
         let horizon = now.checked_add(AHEAD).unwrap_or(now);
         let mut of = query.statement.digest.chars().take(16).collect::<String>();
         for emit in events {
@@ -217,8 +218,11 @@ impl<'q> Look<'q> {
             kept,
             began,
             last: None,
-            horizon: jiff::fmt::strtime::format("%Y-%m-%dT%H:%M:%S", &horizon.to_zoned(jiff::tz::TimeZone::UTC))
-                .unwrap_or_default(),
+            horizon: jiff::fmt::strtime::format(
+                "%Y-%m-%dT%H:%M:%S",
+                &horizon.to_zoned(jiff::tz::TimeZone::UTC),
+            )
+            .unwrap_or_default(),
             of,
         })
     }
@@ -228,11 +232,14 @@ impl<'q> Look<'q> {
         let (cursor, began) = (self.cursor?, self.began.as_deref()?);
         let back = match cursor.overlap {
             Back::None => Some(began.to_owned()),
-            Back::Number(by) => began.parse::<i128>().ok().map(|number| (number - i128::from(by)).to_string()),
+            Back::Number(by) => {
+                began.parse::<i128>().ok().map(|number| (number - i128::from(by)).to_string())
+            }
             Back::Time(by) => earlier(began, by),
         };
         Some(back.ok_or_else(|| {
-            let what = format!("the cursor's value cannot be counted back from: see `first` of `{}`", self.file);
+            let what =
+                format!("the cursor's value cannot be counted back from: see `first` of `{}`", self.file);
             Failure { field: cursor.column.clone(), ..Failure::not_done(Code::CursorUnsafe, what) }
         }))
     }
@@ -281,7 +288,8 @@ impl<'q> Look<'q> {
             CursorKind::Number => match value.parse() {
                 Ok(number) => Place::Number(number),
                 Err(_) => {
-                    let what = format!("the column `{}` of `{}` holds no whole number", cursor.column, self.file);
+                    let what =
+                        format!("the column `{}` of `{}` holds no whole number", cursor.column, self.file);
                     return Err(unsafe_cursor(what));
                 }
             },
@@ -311,7 +319,7 @@ impl<'q> Look<'q> {
     }
 
     /// What is to be kept, if it is not what is kept already.
-    fn to_store(&mut self) -> Option<String> {
+    fn keep(&mut self) -> Option<String> {
         let text = self.kept.write();
         if self.stored.as_ref() == Some(&text) {
             return None;

@@ -10,8 +10,8 @@ use super::{
         mapping::{CasesFile, MappingFile},
     },
     schema::FileKind,
-    statement::Statement,
     source::{Diagnostic, SourceFile},
+    statement::Statement,
 };
 use crate::{
     batch::Calendar,
@@ -631,8 +631,10 @@ impl plan::Adapter {
             if let plan::Action::Request(request) = &route.action {
                 found.extend(request.mapping.clone());
             }
-            let others =
-                [route.before.as_ref().map(|b| &b.request), route.probe.as_ref().and_then(|p| p.question.request())];
+            let others = [
+                route.before.as_ref().map(|b| &b.request),
+                route.probe.as_ref().and_then(|p| p.question.request()),
+            ];
             found.extend(others.into_iter().flatten().filter_map(|request| request.mapping.clone()));
             emits(&route.reply, &mut found);
         }
@@ -658,7 +660,9 @@ impl plan::Adapter {
             if let plan::Action::Statement(write) = &route.action {
                 found.insert(write.statement.file.as_str());
             }
-            if let Some(plan::Question::Statement(statement)) = route.probe.as_ref().map(|probe| &probe.question) {
+            if let Some(plan::Question::Statement(statement)) =
+                route.probe.as_ref().map(|probe| &probe.question)
+            {
                 found.insert(statement.file.as_str());
             }
         }

@@ -87,7 +87,7 @@ pub struct Sql {
 #[derive(Debug)]
 pub enum Database {
     /// PostgreSQL.
-    Postgres(Postgres),
+    Postgres(Box<Postgres>),
     /// By a driver: the connection string, and the password's secret setting.
     Odbc { connection: Template, password: Option<String> },
 }

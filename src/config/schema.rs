@@ -3,8 +3,8 @@
 
 use super::{
     raw::{
-        adapter::AdapterFile, batch::CalendarFile, bridge::BridgeFile, layout::LayoutFile, mapping::CasesFile,
-        mapping::MappingFile,
+        adapter::AdapterFile, batch::CalendarFile, bridge::BridgeFile, layout::LayoutFile,
+        mapping::CasesFile, mapping::MappingFile,
     },
     source::SourceFile,
 };

@@ -42,14 +42,25 @@ impl Statement {
     /// # Errors
     /// It is empty, or more than one statement, or something in it is not closed.
     pub fn parse(file: &str, digest: &str, text: &str) -> Result<Statement, BadStatement> {
-        let mut cut = Cut { text, at: 0, pieces: Vec::new(), from: 0, words: Vec::new(), question_mark: None };
+        let mut cut =
+            Cut { text, at: 0, pieces: Vec::new(), from: 0, words: Vec::new(), question_mark: None };
         let end = cut.run()?;
         let (pieces, words, question_mark) = (cut.pieces, cut.words, cut.question_mark);
         let Some(verb) = words.first().cloned() else {
-            return Err(BadStatement { what: "there is no statement in this file".to_owned(), part: 0..end.min(1) });
+            return Err(BadStatement {
+                what: "there is no statement in this file".to_owned(),
+                part: 0..end.min(1),
+            });
         };
         let ordered = words.windows(2).any(|pair| matches!(pair, [a, b] if a == "ORDER" && b == "BY"));
-        Ok(Statement { file: file.to_owned(), digest: digest.to_owned(), pieces, verb, ordered, question_mark })
+        Ok(Statement {
+            file: file.to_owned(),
+            digest: digest.to_owned(),
+            pieces,
+            verb,
+            ordered,
+            question_mark,
+        })
     }
 
     /// The names of its parameters, each once, in the order in which they first occur.
@@ -286,7 +297,8 @@ mod tests {
 
     #[test]
     fn a_parameter_is_found_wherever_it_is_one() {
-        let statement = parse("SELECT a FROM t WHERE a >= :cursor AND b = :b\n  AND c < :cursor ORDER  BY a;\n-- done\n");
+        let statement =
+            parse("SELECT a FROM t WHERE a >= :cursor AND b = :b\n  AND c < :cursor ORDER  BY a;\n-- done\n");
         assert_eq!(statement.parameters(), ["cursor", "b"]);
         let (sql, names) = statement.numbered();
         assert_eq!(sql, "SELECT a FROM t WHERE a >= $1 AND b = $2\n  AND c < $1 ORDER  BY a");

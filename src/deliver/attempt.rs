@@ -569,7 +569,9 @@ impl<'a> Attempt<'a> {
 
     async fn probe(&self, probe: &Probe) -> Result<Said, Failure> {
         let (system, request, answers, format) = match (&probe.question, &*self.deliverer.system) {
-            (Question::Statement(statement), System::Sql(system)) => return self.find(system, statement).await,
+            (Question::Statement(statement), System::Sql(system)) => {
+                return self.find(system, statement).await;
+            }
             (Question::Request { request, answers, format }, System::Http(system)) => {
                 (system, request, answers, *format)
             }
@@ -583,8 +585,7 @@ impl<'a> Attempt<'a> {
             Step::End(_) => Failure::not_done(Code::ProbeUnclear, "the request that asks could not be made"),
         })?;
         // A fault must not be taken for an answer, nor an answer that no rule knows for a yes: only the rules count.
-        let said =
-            classify(&heard, answers, Some(format), system.error_code(), &parts.scope(self))?;
+        let said = classify(&heard, answers, Some(format), system.error_code(), &parts.scope(self))?;
         match said.meaning {
             Meaning::Delivered | Meaning::Absent if said.ruled => Ok(said),
             _ => Err(Failure::not_done(

@@ -125,7 +125,13 @@ impl Batcher {
         let result = match state.life.next(&self.batch.size, now()) {
             Step::Wait(_) | Step::Done => return Ok(Went::Nowhere),
             Step::Seal(by) => {
-                info!(batch = state.feed, number = state.n, items = state.life.items, by = by.as_str(), "a batch is sealed");
+                info!(
+                    batch = state.feed,
+                    number = state.n,
+                    items = state.life.items,
+                    by = by.as_str(),
+                    "a batch is sealed"
+                );
                 return self.store.seal_batch(state.n, now(), by).await.map(|_| Went::On);
             }
             Step::Postpone => {
@@ -192,19 +198,34 @@ impl Batcher {
 
     async fn put(&self, state: &BatchState) -> Result<(), Failure> {
         let System::Files(system) = &*self.system else {
-            return Err(Failure::not_done(Code::ExclusiveKeys, "the system of this batch is not reached by files"));
+            return Err(Failure::not_done(
+                Code::ExclusiveKeys,
+                "the system of this batch is not reached by files",
+            ));
         };
         let folder = self.instance.render(&self.batch.folder);
         let folder = folder.map_err(|failed| Failure::not_done(Code::TemplateFailed, failed.0))?;
-        let files = self.store.batch(state.n).await.map_err(of_store)?.map(|(_, files)| files).unwrap_or_default();
+        let files =
+            self.store.batch(state.n).await.map_err(of_store)?.map(|(_, files)| files).unwrap_or_default();
         for file in files.iter().filter(|file| file.put_at.is_none()) {
             let path = self.folder(state.n).join(&file.file);
             if !path.exists() {
-                warn!(batch = state.feed, number = state.n, file = file.name, "a rendered file is gone from our disk and is made again");
+                warn!(
+                    batch = state.feed,
+                    number = state.n,
+                    file = file.name,
+                    "a rendered file is gone from our disk and is made again"
+                );
                 return self.store.render_again(state.n).await.map_err(of_store);
             }
             system.put(&folder, &file.name, &path, file.digest).await?;
-            info!(batch = state.feed, number = state.n, file = file.name, bytes = file.size, "a batch's file is in the system");
+            info!(
+                batch = state.feed,
+                number = state.n,
+                file = file.name,
+                bytes = file.size,
+                "a batch's file is in the system"
+            );
             self.store.batch_file_put(state.n, Some(file.file.clone()), now()).await.map_err(of_store)?;
         }
         self.store.batch_file_put(state.n, None, now()).await.map_err(of_store)
@@ -231,7 +252,11 @@ impl Batcher {
         if last {
             let folder = self.folder(state.n);
             if let Err(error) = std::fs::remove_dir_all(&folder) {
-                warn!(batch = state.feed, number = state.n, "the rendered files cannot be removed from our disk: {error}");
+                warn!(
+                    batch = state.feed,
+                    number = state.n,
+                    "the rendered files cannot be removed from our disk: {error}"
+                );
             }
         }
         Ok(())

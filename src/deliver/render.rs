@@ -157,7 +157,9 @@ impl Rendering<'_> {
         for part in parts {
             match part.each_group {
                 false => self.part(file, part, seen, group, out)?,
-                true => seen.each.iter().try_for_each(|group| self.part(file, part, seen, Some(group), out))?,
+                true => {
+                    seen.each.iter().try_for_each(|group| self.part(file, part, seen, Some(group), out))?
+                }
             }
         }
         Ok(())
@@ -172,7 +174,10 @@ impl Rendering<'_> {
         out: &mut Incoming,
     ) -> Result<(), Failure> {
         if let Some(when) = &part.when
-            && matches!(self.text(when, "when", seen, group)?.trim(), "" | "false")
+            && matches!(
+                self.text(when, "when", seen, group)?.trim().to_ascii_lowercase().as_str(),
+                "" | "false"
+            )
         {
             return Ok(());
         }
@@ -189,7 +194,10 @@ impl Rendering<'_> {
                 };
                 let written = layout.write_record(record, &Tree::Record(document));
                 written.map_err(|error| {
-                    Failure::not_done(error.code, format!("the record `{record}` of the file: {}", error.what))
+                    Failure::not_done(
+                        error.code,
+                        format!("the record `{record}` of the file: {}", error.what),
+                    )
                 })?
             }
         };
@@ -208,7 +216,9 @@ impl Rendering<'_> {
         more.extend(group.map(|group| ("group", group.clone())));
         let scope =
             Scope { settings: Some(&self.instance.settings), now: seen.now, more, ..Scope::default() };
-        template.render(&scope).map_err(|failed| Failure::not_done(Code::TemplateFailed, failed.0).in_field(field))
+        template
+            .render(&scope)
+            .map_err(|failed| Failure::not_done(Code::TemplateFailed, failed.0).in_field(field))
     }
 
     fn seen(&self, file: &BatchFile, totals: &[GroupTotal]) -> Seen {

@@ -136,7 +136,13 @@ impl Scope<'_> {
         }
         for (path, field, required) in &lists {
             let example = first_of(example, path);
-            if let Some((order, row, inside)) = self.list(path, field, &example, &groups, codes) {
+            // What holds fields of the group around is no entry of it.
+            let free: Vec<(String, Vec<String>, &Node)> = groups
+                .iter()
+                .filter(|(place, ..)| !used.iter().any(|used| used.starts_with(&format!("{place}/"))))
+                .cloned()
+                .collect();
+            if let Some((order, row, inside)) = self.list(path, field, &example, &free, codes) {
                 used.extend(inside);
                 filled.insert(path.clone());
                 rows.push((places.len() + order, row));
@@ -149,9 +155,10 @@ impl Scope<'_> {
         let mut rows: Vec<RowKeys> = rows.into_iter().map(|(_, row)| row).collect();
         // What must be there and has no counterpart: the example's value, so that the event is one at all.
         for target in &targets {
-            let begun = target.optional_in.as_ref().is_none_or(|record| {
-                filled.iter().any(|path| path.starts_with(&format!("{record}.")))
-            });
+            let begun = target
+                .optional_in
+                .as_ref()
+                .is_none_or(|record| filled.iter().any(|path| path.starts_with(&format!("{record}."))));
             if (self.known.everything || (target.required && begun)) && !filled.contains(&target.path) {
                 let why = refused.get(&format!("{}{}", self.prefix, target.path)).cloned();
                 rows.extend(self.constant(target, at(example, &target.path), why));
@@ -175,13 +182,15 @@ impl Scope<'_> {
             }
             for (p, place) in places.iter().enumerate() {
                 let by_value = proven_as(target, &place.node.values);
-                let likeness = names::likeness(&target.names, &place.names).max(if by_value { names::ENOUGH } else { 0 });
+                let named =
+                    names::likeness(&target.names, &place.names).max(self.within_group(target, place));
+                let likeness = named.max(if by_value { names::ENOUGH } else { 0 });
                 if likeness < names::ENOUGH {
                     continue;
                 }
                 match values::way(target.field, &place.node.values) {
                     Ok(mut way) => {
-                        if by_value && names::likeness(&target.names, &place.names) < names::ENOUGH {
+                        if named < names::ENOUGH {
                             way.why = "its name says nothing, its check digits do".to_owned();
                         }
                         likely.push((likeness, t, p, way));
@@ -209,6 +218,17 @@ impl Scope<'_> {
         found
     }
 
+    /// Within the group `lines[]` the place `id` is the `line_id`.
+    fn within_group(&self, target: &Target<'_>, place: &Place<'_>) -> u32 {
+        let group =
+            self.prefix.trim_end_matches("[].").rsplit('.').next().unwrap_or_default().trim_end_matches('s');
+        if group.is_empty() {
+            return 0;
+        }
+        let longer = |names: &[String]| vec![format!("{group} {}", names.join(" "))];
+        names::likeness(&target.names, &longer(&place.names))
+    }
+
     /// A list of the event from a repeated group of the sample, if one has at least one field of it.
     fn list(
         &self,
@@ -227,7 +247,8 @@ impl Scope<'_> {
             let named = names::likeness(&[field.name.clone()], names) as usize;
             (hits > 0).then_some((hits * 100 + named, order, place, rows, used, own))
         });
-        let (_, order, place, fields, used, own) = made.max_by_key(|(score, order, ..)| (*score, usize::MAX - order))?;
+        let (_, order, place, fields, used, own) =
+            made.max_by_key(|(score, order, ..)| (*score, usize::MAX - order))?;
         codes.extend(own);
         let guess = Some(format!("`{place}` is repeated and has fields like these"));
         let row = RowKeys {
@@ -287,15 +308,22 @@ impl Scope<'_> {
     }
 
     /// A field as the example has it.
-    fn constant(&self, target: &Target<'_>, example: Option<&Tree>, refused: Option<String>) -> Option<RowKeys> {
+    fn constant(
+        &self,
+        target: &Target<'_>,
+        example: Option<&Tree>,
+        refused: Option<String>,
+    ) -> Option<RowKeys> {
         let mut row = RowKeys { event: Some(target.path.clone()), ..RowKeys::default() };
-        let only = target.field.values.as_ref().filter(|values| values.len() == 1).and_then(|values| values.first());
+        let only =
+            target.field.values.as_ref().filter(|values| values.len() == 1).and_then(|values| values.first());
         if let Some(value) = only {
             row.constant = Tree::from_json(value).to_plain_text();
             return Some(row);
         }
         let nothing = "nothing in the sample looks like it: this is the example's value";
-        let why = refused.map_or_else(|| nothing.to_owned(), |why| format!("{why}: this is the example's value"));
+        let why =
+            refused.map_or_else(|| nothing.to_owned(), |why| format!("{why}: this is the example's value"));
         if target.field.description.contains("name of its adapter") {
             row.constant = Some(self.known.name.to_owned());
             row.guess = Some("the adapter's name".to_owned());
@@ -305,7 +333,8 @@ impl Scope<'_> {
         match (example, target.field.kind) {
             (Some(Tree::List(items)), Kind::List) => {
                 let texts: Vec<String> = items.iter().filter_map(Tree::to_plain_text).collect();
-                let join = ["|", ";", "~"].into_iter().find(|join| !texts.iter().any(|text| text.contains(join)))?;
+                let join =
+                    ["|", ";", "~"].into_iter().find(|join| !texts.iter().any(|text| text.contains(join)))?;
                 row.template = Some(literal(&texts.join(join)));
                 row.text = Some(TextKeys { join: Some(join.to_owned()), ..TextKeys::default() });
                 Some(row)
@@ -375,8 +404,16 @@ fn wanted<'f>(
                 let optional = if field.required { optional_in.map(str::to_owned) } else { Some(here) };
                 wanted(field, path, required, optional.as_deref(), targets, lists);
             }
-            Kind::List if list_of_groups => lists.push((here, field, field.required && optional_in.is_none())),
-            Kind::Text | Kind::Integer | Kind::Number | Kind::Boolean | Kind::List | Kind::Record | Kind::Any => {
+            Kind::List if list_of_groups => {
+                lists.push((here, field, field.required && optional_in.is_none()))
+            }
+            Kind::Text
+            | Kind::Integer
+            | Kind::Number
+            | Kind::Boolean
+            | Kind::List
+            | Kind::Record
+            | Kind::Any => {
                 targets.push(Target {
                     path: here,
                     names: path.clone(),
@@ -393,6 +430,11 @@ fn wanted<'f>(
 /// The value at a path of the event.
 fn at<'t>(example: &'t Tree, path: &str) -> Option<&'t Tree> {
     Path::in_event(path).ok()?.find(example)
+}
+
+/// The plain value of the example at a path through lists, of which the first entry counts: `lines[].amount`.
+pub fn example_of(example: &Tree, path: &str) -> Option<String> {
+    at(example, &path.replace("[]", "[1]"))?.to_plain_text()
 }
 
 /// The first entry of a list in the example.

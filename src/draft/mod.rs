@@ -7,6 +7,7 @@
 mod guess;
 mod names;
 mod sample;
+mod table;
 mod values;
 mod write;
 
@@ -101,21 +102,19 @@ struct Files<'a> {
 /// # Errors
 /// A sample that cannot be read, or of which no event can be made.
 pub fn draft(from: From<'_>) -> Result<Draft, Refused> {
-    let wanted: Vec<Vec<String>> = from
-        .schema
-        .root
-        .leaves()
-        .into_iter()
-        .filter(|(path, _)| !path.contains("[]"))
-        .map(|(path, _)| path.split('.').map(str::to_owned).collect())
-        .collect();
-    let sample = sample::read(from.kind, from.bytes, &wanted)?;
+    let sample = sample::read(from.kind, from.bytes, from.schema, from.example)?;
     let made = settle(&from, &sample)?;
-    let event = from.schema.event_type.rsplit_once(".v").map_or(from.schema.event_type.as_str(), |(name, _)| name);
+    let event =
+        from.schema.event_type.rsplit_once(".v").map_or(from.schema.event_type.as_str(), |(name, _)| name);
     let document = event.replace('.', "-");
-    let files = Files { name: from.name, document: &document, sample: from.file, event: &from.schema.event_type };
+    let files =
+        Files { name: from.name, document: &document, sample: from.file, event: &from.schema.event_type };
     let mut written = vec![
-        NewFile { place: Place::Adapters, path: format!("{}.toml", from.name), text: write::adapter(&files, &sample) },
+        NewFile {
+            place: Place::Adapters,
+            path: format!("{}.toml", from.name),
+            text: write::adapter(&files, &sample),
+        },
         NewFile {
             place: Place::Mappings,
             path: format!("{}/{document}.toml", from.name),
@@ -124,9 +123,17 @@ pub fn draft(from: From<'_>) -> Result<Draft, Refused> {
         NewFile {
             place: Place::Mappings,
             path: format!("{}/{document}.cases.toml", from.name),
-            text: write::cases(&files, &made.document, &write_json_pretty(&made.event)),
+            text: write::cases(
+                &files,
+                &made.document,
+                &format!("{}\n", write_json_pretty(&made.event).trim_end()),
+            ),
         },
     ];
+    if let Some(table) = &sample.table {
+        let path = format!("{}/rows.sql", from.name);
+        written.push(NewFile { place: Place::Adapters, path, text: table.query.clone() });
+    }
     written.extend(write::layout(&files, &sample).map(|text| NewFile {
         place: Place::Mappings,
         path: format!("layouts/{}.toml", from.name),
@@ -162,12 +169,19 @@ impl Settled {
         let made_up = count(&self.table.rows, &|row| {
             row.guess.is_some() && row.document.is_none() && row.fields.is_empty()
         });
-        look.push(format!("{guesses} rows are guesses: `packhorse check` repeats each until its `guess` is taken out"));
+        look.push(format!(
+            "rows that are guesses: {guesses}. `packhorse check` repeats each until its `guess` is taken out"
+        ));
         if made_up > 0 {
-            look.push(format!("{made_up} of them put in the value of the event's example: say where it really comes from"));
+            look.push(format!(
+                "of them with the value of the event's example: {made_up}. Say where it really comes from"
+            ));
         }
         if !self.table.ignore.is_empty() {
-            look.push(format!("{} places of the sample go nowhere: they stand under `ignore`", self.table.ignore.len()));
+            look.push(format!(
+                "places of the sample that go nowhere: {}. They stand under `ignore`",
+                self.table.ignore.len()
+            ));
         }
         match (&self.failing, sample.records.len()) {
             (_, 1) => {}
@@ -186,7 +200,13 @@ const MOST_TRIES: usize = 100;
 
 /// Makes the table, tries it on the first record, and takes back what is refused until it works.
 fn settle(from: &From<'_>, sample: &Sample) -> Result<Settled, Refused> {
-    let mut known = Known { schema: from.schema, example: from.example, name: from.name, refused: BTreeMap::new(), everything: false };
+    let mut known = Known {
+        schema: from.schema,
+        example: from.example,
+        name: from.name,
+        refused: BTreeMap::new(),
+        everything: false,
+    };
     let mut last = String::new();
     let (document, tree, notes) = first(sample)?;
     for _ in 0..MOST_TRIES {
@@ -210,7 +230,9 @@ fn settle(from: &From<'_>, sample: &Sample) -> Result<Settled, Refused> {
             let below = format!("{field}.");
             let meant = |own: &String| *own == field.trim_end_matches("[]") || own.starts_with(&below);
             let tried: Vec<String> = read_fields(&table.rows, "").into_iter().filter(meant).collect();
-            known.refused.extend(tried.into_iter().map(|own| (own, format!("what looked like it was refused ({what})"))));
+            known.refused.extend(
+                tried.into_iter().map(|own| (own, format!("what looked like it was refused ({what})"))),
+            );
         }
         // Nothing to take back: rules between fields are broken. Then nothing is read at all, and a person goes on.
         if known.refused.len() == before && tried_everything {
@@ -222,7 +244,10 @@ fn settle(from: &From<'_>, sample: &Sample) -> Result<Settled, Refused> {
             known.refused.extend(all.into_iter().map(|own| (own, why.clone())));
         }
     }
-    let what = format!("no event {} can be made of it, and not with the example's values either: {last}", from.schema.event_type);
+    let what = format!(
+        "no event {} can be made of it, and not with the example's values either: {last}",
+        from.schema.event_type
+    );
     Err(Refused { code: Code::NotASample, what })
 }
 
@@ -315,7 +340,13 @@ fn field_at(rows: &[RowKeys], at: &[String]) -> String {
 
 fn event_of(mapping: &Mapping, rows: &[RowKeys], document: &Tree) -> Result<Tree, Wrong> {
     let nothing = Texts::new();
-    let context = Context { settings: &nothing, values: &nothing, cause: None, now: Timestamp::UNIX_EPOCH, trace: None };
+    let context = Context {
+        settings: &nothing,
+        values: &nothing,
+        cause: None,
+        now: Timestamp::UNIX_EPOCH,
+        trace: None,
+    };
     match mapping.to_event(document, context) {
         Ok(event) => Ok(event.data),
         Err(failures) => Err(failures
@@ -353,7 +384,8 @@ fn tried(
     event: Tree,
     notes: Vec<String>,
 ) -> Settled {
-    let results: Vec<Result<Tree, Wrong>> = sample.records.iter().map(|(_, tree)| event_of(mapping, &table.rows, tree)).collect();
+    let results: Vec<Result<Tree, Wrong>> =
+        sample.records.iter().map(|(_, tree)| event_of(mapping, &table.rows, tree)).collect();
     let passed = results.iter().filter(|result| result.is_ok()).count();
     let failing = results.iter().enumerate().find_map(|(at, result)| {
         let (field, what) = result.as_ref().err()?.first()?;
@@ -366,7 +398,9 @@ fn tried(
 fn first(sample: &Sample) -> Result<(String, Tree, Vec<String>), Refused> {
     let utf8 = sample.compiled.as_ref().is_none_or(|layout| layout.encoding == encoding_rs::UTF_8);
     let fits = |bytes: &[u8]| bytes.is_ascii() || utf8;
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)).into_owned();
+    let text = |bytes: &[u8]| {
+        String::from_utf8_lossy(bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)).into_owned()
+    };
     if let Some((bytes, tree)) = sample.records.iter().find(|(bytes, _)| fits(bytes)) {
         return Ok((text(bytes), tree.clone(), Vec::new()));
     }
@@ -378,6 +412,7 @@ fn first(sample: &Sample) -> Result<(String, Tree, Vec<String>), Refused> {
     let layout = sample.compiled.as_deref();
     let tree = sample.format.read(&plain, None, layout, &crate::format::Limits::default());
     let tree = tree.map_err(|error| Refused { code: error.code, what: error.to_string() })?;
-    let note = "letters beyond ASCII are question marks in the case: a case is UTF-8, and the file is not".to_owned();
+    let note = "letters beyond ASCII are question marks in the case: a case is UTF-8, and the file is not"
+        .to_owned();
     Ok((text(&plain), tree, vec![note]))
 }

@@ -76,11 +76,19 @@ const SYNONYMS: &[(&[&str], &[&str])] = &[
 
 /// The words of a name, in one spelling each.
 pub fn words(name: &str) -> BTreeSet<String> {
-    let plain = split(name);
+    let mut plain = split(name);
+    // `paid_at` and `settled_on` are dates, as `DatePaid` is.
+    if let [_, .., last] = plain.as_mut_slice()
+        && matches!(last.as_str(), "on" | "at")
+    {
+        *last = "date".to_owned();
+    }
     let mut found = BTreeSet::new();
     let mut rest = plain.as_slice();
     while let Some((first, after)) = rest.split_first() {
-        let fits = |from: &&(&[&str], &[&str])| rest.len() >= from.0.len() && rest.iter().zip(from.0).all(|(a, b)| a == b);
+        let fits = |from: &&(&[&str], &[&str])| {
+            rest.len() >= from.0.len() && rest.iter().zip(from.0).all(|(a, b)| a == b)
+        };
         match SYNONYMS.iter().filter(fits).max_by_key(|(from, _)| from.len()) {
             Some((from, to)) => {
                 found.extend(to.iter().map(|word| (*word).to_owned()));
@@ -129,7 +137,8 @@ pub fn likeness(field: &[String], place: &[String]) -> u32 {
     let own = |path: &[String]| path.last().map(|name| words(name)).unwrap_or_default();
     let all = |path: &[String]| -> BTreeSet<String> { path.iter().flat_map(|name| words(name)).collect() };
     let (a, b, all_a, all_b) = (own(field), own(place), all(field), all(place));
-    let pairs = [(shared(&a, &b), 0), (shared(&all_a, &all_b), 0), (shared(&a, &all_b), 5), (shared(&all_a, &b), 5)];
+    let pairs =
+        [(shared(&a, &b), 0), (shared(&all_a, &all_b), 0), (shared(&a, &all_b), 5), (shared(&all_a, &b), 5)];
     let best = pairs.iter().map(|(likeness, less)| likeness.saturating_sub(*less)).max().unwrap_or(0);
     // Where the innermost names agree, the outer ones tell twins apart: `payer/name` and `payee/name`.
     if best >= ENOUGH { best * 9 / 10 + shared(&all_a, &all_b) / 10 } else { best }
@@ -184,6 +193,8 @@ mod tests {
             ("family_name", "Surname"),
             ("lines.amount", "AMT"),
             ("uprn", "UPRN"),
+            ("captured_on", "Captured Date"),
+            ("paid_at", "DatePaid"),
         ] {
             assert!(like(field, place) >= 85, "{field} and {place}: {}", like(field, place));
         }

@@ -1,9 +1,13 @@
 //! A sample as what can be mapped: its format, the layout if it needs one, its records, and every place in them with all
 //! the values that stand there. Knows no event but by the names it is asked about.
 
-use super::{Refused, names};
+use super::{
+    Refused, names,
+    table::{self, Table},
+};
 use crate::{
     code::Code,
+    event::schema::EventSchema,
     format::{
         Format, FormatError, Layout, Limits,
         layout::{
@@ -11,6 +15,7 @@ use crate::{
             raw::{CsvKeys, LayoutFile, LinesKeys, XmlKeys},
         },
         records::{RecordLimits, Records, kind_of_file},
+        write_json_pretty,
     },
     tree::{Name, TEXT, Tree},
 };
@@ -25,6 +30,8 @@ pub enum Kind {
     Xml,
     /// One JSON object, or one a line.
     Json,
+    /// The `CREATE TABLE` of a table.
+    Sql,
 }
 
 impl Kind {
@@ -35,6 +42,7 @@ impl Kind {
             "csv" | "tsv" | "txt" => Some(Kind::Csv),
             "xml" => Some(Kind::Xml),
             "json" | "jsonl" | "ndjson" => Some(Kind::Json),
+            "sql" => Some(Kind::Sql),
             _ => None,
         }
     }
@@ -53,6 +61,8 @@ pub struct Sample {
     pub layout: Option<LayoutFile>,
     /// The same, compiled.
     pub compiled: Option<Arc<Layout>>,
+    /// The table that it is, if it is one.
+    pub table: Option<Table>,
     /// Its records, each a document: the text, and the tree below the root.
     pub records: Vec<(Vec<u8>, Tree)>,
     /// Everything that stands in them.
@@ -81,12 +91,14 @@ pub struct Node {
 /// How many records are looked at.
 const MOST: usize = 1_000;
 
-/// Reads a sample. `wanted` are the names of the event's plain fields: they tell a file of many records from one record
-/// with a group in it.
+/// Reads a sample. The names of the event's plain fields tell a file of many records from one record with a group in it.
 ///
 /// # Errors
 /// What keeps it from being read.
-pub fn read(kind: Kind, bytes: &[u8], wanted: &[Vec<String>]) -> Result<Sample, Refused> {
+pub fn read(kind: Kind, bytes: &[u8], schema: &EventSchema, example: &Tree) -> Result<Sample, Refused> {
+    let fields = schema.root.leaves().into_iter().filter(|(path, _)| !path.contains("[]"));
+    let wanted: Vec<Vec<String>> =
+        fields.map(|(path, _)| path.split('.').map(str::to_owned).collect()).collect();
     if let Some(what) = kind_of_file(bytes) {
         return Err(not_a_sample(format!("it is {what}")));
     }
@@ -95,13 +107,24 @@ pub fn read(kind: Kind, bytes: &[u8], wanted: &[Vec<String>]) -> Result<Sample, 
     }
     match kind {
         Kind::Csv => csv(bytes),
-        Kind::Xml => xml(bytes, wanted),
+        Kind::Xml => xml(bytes, &wanted),
         Kind::Json => json(bytes),
+        Kind::Sql => sql(bytes, schema, example),
     }
 }
 
-fn not_a_sample(what: String) -> Refused {
+/// A sample that is none, and why.
+pub fn not_a_sample(what: String) -> Refused {
     Refused { code: Code::NotASample, what }
+}
+
+fn sql(bytes: &[u8], schema: &EventSchema, example: &Tree) -> Result<Sample, Refused> {
+    let table = table::read(&String::from_utf8_lossy(bytes), schema, example)?;
+    let records = vec![(write_json_pretty(&table.row).into_bytes(), table.row.clone())];
+    let notes = vec!["a table has types and no values: the row in the case is made up".to_owned()];
+    let mut sample = Sample::of(Format::Json, records, None, None, notes, &Spelling::plain())?;
+    sample.table = Some(table);
+    Ok(sample)
 }
 
 fn refused(error: FormatError) -> Refused {
@@ -136,7 +159,9 @@ fn csv(bytes: &[u8]) -> Result<Sample, Refused> {
     }
     if !headed {
         let columns = cells.first().map_or(0, Vec::len);
-        notes.push("its first row is a record: the columns are numbered and want names in the layout".to_owned());
+        notes.push(
+            "its first row is a record: the columns are numbered and want names in the layout".to_owned(),
+        );
         keys.header_rows = Some(0);
         keys.columns = (1..=columns).map(|column| format!("column_{column}")).collect();
     }
@@ -198,7 +223,8 @@ fn parted<'t>(rows: &[&'t str]) -> (char, Vec<Vec<&'t str>>) {
 fn headed(cells: &[Vec<&str>]) -> bool {
     let Some(first) = cells.first() else { return false };
     let plain: Vec<&str> = first.iter().map(|cell| cell.trim().trim_matches('"')).collect();
-    let named = |cell: &&str| cell.starts_with(|c: char| c.is_alphabetic() || c == '_') && !looks_like_a_date(cell);
+    let named =
+        |cell: &&str| cell.starts_with(|c: char| c.is_alphabetic() || c == '_') && !looks_like_a_date(cell);
     let distinct = plain.iter().collect::<std::collections::BTreeSet<_>>().len() == plain.len();
     // A first row that is like the second in which of its cells are numbers is a record.
     distinct && plain.iter().all(named)
@@ -296,7 +322,8 @@ fn xml(bytes: &[u8], wanted: &[Vec<String>]) -> Result<Sample, Refused> {
     let Some(path) = repeated(&whole.top, wanted) else { return Ok(whole) };
     let root = whole.root.clone().unwrap_or_default();
     let keep = before(&whole.top, &path, &root);
-    let record = std::iter::once(root.as_str()).chain(path.iter().map(String::as_str)).collect::<Vec<_>>().join("/");
+    let record =
+        std::iter::once(root.as_str()).chain(path.iter().map(String::as_str)).collect::<Vec<_>>().join("/");
     let mut notes = vec![format!("it holds many records, one for each `{record}`: a layout splits it")];
     let xml = XmlKeys { namespaces: spelling.declared(), accept: Vec::new(), record, keep };
     let file = LayoutFile { xml: Some(xml), ..no_layout() };
@@ -321,7 +348,8 @@ fn repeated(top: &Node, wanted: &[Vec<String>]) -> Option<Vec<String>> {
     let mut candidates = Vec::new();
     find(top, &[], &mut candidates);
     let alike = |places: &[Vec<String>]| {
-        let like = |field: &&Vec<String>| places.iter().any(|place| names::likeness(field, place) >= names::ENOUGH);
+        let like =
+            |field: &&Vec<String>| places.iter().any(|place| names::likeness(field, place) >= names::ENOUGH);
         wanted.iter().filter(like).count()
     };
     let around = alike(&top.leaves(&[]));
@@ -329,9 +357,16 @@ fn repeated(top: &Node, wanted: &[Vec<String>]) -> Option<Vec<String>> {
         let node = path.iter().try_fold(top, |node, step| node.inside.iter().find(|n| n.step == *step));
         node.map_or(0, |node| alike(&node.leaves(&[])))
     };
-    let (count, path) = candidates.into_iter().map(|path| (inside(&path), path)).rev().max_by_key(|(count, _)| *count)?;
+    let best = candidates.into_iter().map(|path| (inside(&path), path)).rev().max_by_key(|(count, _)| *count);
+    let (count, path) = best.unwrap_or((0, Vec::new()));
     // Where nothing around is like the event either, a list of the same is a file of records.
-    (count > around || (count == 0 && around == 0)).then_some(path)
+    (!path.is_empty() && (count > around || (count == 0 && around == 0))).then_some(path).or_else(|| {
+        // A file with a single record.
+        match top.inside.as_slice() {
+            [only] if !only.inside.is_empty() && !only.name.starts_with('@') => Some(vec![only.step.clone()]),
+            _ => None,
+        }
+    })
 }
 
 /// The elements that stand before the records and belong to all of them.
@@ -372,7 +407,8 @@ impl Spelling {
             let own = declared_prefix(&text, &space).filter(|prefix| {
                 !prefixes.iter().any(|(other, _)| other == prefix) && !(prefix.is_empty() && bare)
             });
-            let made = || (1..).map(|number| format!("n{number}")).find(|p| !prefixes.iter().any(|(o, _)| o == p));
+            let made =
+                || (1..).map(|number| format!("n{number}")).find(|p| !prefixes.iter().any(|(o, _)| o == p));
             let Some(prefix) = own.or_else(made) else { continue };
             prefixes.push((prefix, space));
         }
@@ -393,7 +429,10 @@ impl Spelling {
         });
         match prefix {
             Some(prefix) if !prefix.is_empty() => format!("{at}{prefix}:{local}"),
-            _ if self.quoted && (local.is_empty() || local.contains(|c: char| !(c.is_alphanumeric() || c == '_' || c == '-'))) => {
+            _ if self.quoted
+                && (local.is_empty()
+                    || local.contains(|c: char| !(c.is_alphanumeric() || c == '_' || c == '-'))) =>
+            {
                 format!("'{local}'")
             }
             _ => format!("{at}{local}"),
@@ -406,7 +445,9 @@ fn collect(tree: &Tree, spaces: &mut Vec<String>, bare: &mut bool) {
         Tree::Record(record) => {
             for (name, inside) in record.entries() {
                 match &name.space {
-                    Some(space) if !spaces.iter().any(|known| **known == **space) => spaces.push(space.to_string()),
+                    Some(space) if !spaces.iter().any(|known| **known == **space) => {
+                        spaces.push(space.to_string())
+                    }
                     Some(_) => {}
                     None => *bare |= !name.is_attribute() && name.local != TEXT,
                 }
@@ -445,13 +486,15 @@ impl Sample {
             namespaces: spelling.declared(),
             layout,
             compiled,
+            table: None,
             records,
             top: Node::default(),
             notes,
         };
         let mut top = Node::default();
         for (_, tree) in &sample.records {
-            let inside = match (format.is_xml(), tree.as_record().and_then(|record| record.entries().first())) {
+            let inside = match (format.is_xml(), tree.as_record().and_then(|record| record.entries().first()))
+            {
                 (true, Some((name, inside))) => {
                     sample.root = Some(spelling.step(name));
                     inside
@@ -522,8 +565,16 @@ impl Node {
 mod tests {
     use super::*;
 
+    fn read(kind: Kind, bytes: &[u8]) -> Result<Sample, Refused> {
+        let schema = EventSchema::compile(serde_json::json!({
+            "$id": "x", "x-event-type": "x.v1", "type": "object",
+            "properties": { "ref": { "type": "string" } }
+        }));
+        super::read(kind, bytes, &schema.unwrap(), &Tree::Null)
+    }
+
     fn csv_of(text: &str) -> Sample {
-        read(Kind::Csv, text.as_bytes(), &[]).unwrap()
+        read(Kind::Csv, text.as_bytes()).unwrap()
     }
 
     #[test]
@@ -547,18 +598,18 @@ mod tests {
             (Kind::Json, b"[{\"a\": 1}, {\"a\": 2}]".as_slice(), "list of 2"),
             (Kind::Json, b"17".as_slice(), "no JSON object"),
         ] {
-            let refused = read(kind, bytes, &[]).unwrap_err();
+            let refused = read(kind, bytes).unwrap_err();
             assert_eq!(refused.code, Code::NotASample, "{}", refused.what);
             assert!(refused.what.contains(reason), "{}", refused.what);
         }
-        assert_eq!(read(Kind::Xml, b"<a><b>1</b>", &[]).unwrap_err().code, Code::MalformedXml);
-        assert_eq!(read(Kind::Json, b"{\"a\": ", &[]).unwrap_err().code, Code::MalformedJson);
+        assert_eq!(read(Kind::Xml, b"<a><b>1</b>").unwrap_err().code, Code::MalformedXml);
+        assert_eq!(read(Kind::Json, b"{\"a\": ").unwrap_err().code, Code::MalformedJson);
     }
 
     #[test]
     fn prefixes_are_those_of_the_document() {
         let xml = b"<p:a xmlns:p=\"urn:one\" xmlns=\"urn:two\"><b c=\"1\">x</b></p:a>";
-        let sample = read(Kind::Xml, xml, &[]).unwrap();
+        let sample = read(Kind::Xml, xml).unwrap();
         assert_eq!(sample.root.as_deref(), Some("p:a"));
         assert_eq!(sample.top.inside[0].step, "b");
         assert_eq!(sample.top.inside[0].inside[0].step, "@c");
@@ -566,7 +617,7 @@ mod tests {
 
     #[test]
     fn one_object_a_line_is_split_by_lines() {
-        let sample = read(Kind::Json, b"{\"ref\": \"1\"}\n{\"ref\": \"2\"}\n", &[]).unwrap();
+        let sample = read(Kind::Json, b"{\"ref\": \"1\"}\n{\"ref\": \"2\"}\n").unwrap();
         assert_eq!(sample.records.len(), 2);
         assert!(sample.layout.unwrap().lines.is_some());
     }

@@ -71,7 +71,8 @@ const WORDS: [(&str, &str); 12] = [
 /// # Errors
 /// What the values are that the field cannot be.
 pub fn way(field: &Field, values: &[String]) -> Result<Way, String> {
-    let given: Vec<&str> = values.iter().map(|value| value.trim()).filter(|value| !value.is_empty()).collect();
+    let given: Vec<&str> =
+        values.iter().map(|value| value.trim()).filter(|value| !value.is_empty()).collect();
     let every = |test: &dyn Fn(&str) -> bool| given.iter().all(|value| test(value));
     if let Some(listed) = &field.values {
         return words_of_a_list(listed, field, &given);
@@ -91,9 +92,13 @@ pub fn way(field: &Field, values: &[String]) -> Result<Way, String> {
         },
         (Kind::Boolean, _) => boolean(&given),
         (Kind::List, _) if field.items.as_ref().is_some_and(|items| items.kind == Kind::Text) => {
-            let join = [", ", "; ", ",", ";", "|"].into_iter().find(|join| given.iter().any(|v| v.contains(join)));
+            let join =
+                [", ", "; ", ",", ";", "|"].into_iter().find(|join| given.iter().any(|v| v.contains(join)));
             let join = join.unwrap_or(", ");
-            let row = RowKeys { text: Some(TextKeys { join: Some(join.to_owned()), ..TextKeys::default() }), ..RowKeys::default() };
+            let row = RowKeys {
+                text: Some(TextKeys { join: Some(join.to_owned()), ..TextKeys::default() }),
+                ..RowKeys::default()
+            };
             Ok(Way { row, why: format!("several texts in one, parted by `{join}`"), ..Way::default() })
         }
         (Kind::Any, _) => Ok(Way::default()),
@@ -103,7 +108,8 @@ pub fn way(field: &Field, values: &[String]) -> Result<Way, String> {
 
 /// The identifier that all of these values are, by shape and check digit, if there is a check digit: only that is proof.
 pub fn proven(values: &[String]) -> Option<Check> {
-    let given: BTreeSet<&str> = values.iter().map(|value| value.trim()).filter(|value| !value.is_empty()).collect();
+    let given: BTreeSet<&str> =
+        values.iter().map(|value| value.trim()).filter(|value| !value.is_empty()).collect();
     let all = |check| !given.is_empty() && given.iter().all(|value| checks::normalise(check, value).is_ok());
     [Check::NhsNumber, Check::Nino].into_iter().find(|check| all(*check))
 }
@@ -112,7 +118,10 @@ pub fn proven(values: &[String]) -> Option<Check> {
 fn is_money(field: &Field) -> bool {
     field.description.to_lowercase().contains("pence")
         || super::names::words(&field.name).iter().any(|word| {
-            matches!(word.as_str(), "amount" | "gross" | "net" | "fee" | "balance" | "price" | "charge" | "cost" | "rent")
+            matches!(
+                word.as_str(),
+                "amount" | "gross" | "net" | "fee" | "balance" | "price" | "charge" | "cost" | "rent"
+            )
         })
 }
 
@@ -129,25 +138,37 @@ fn date(given: &[&str]) -> Result<Way, String> {
         given.iter().all(|value| {
             let year = |text: &str| text.get(..4).and_then(|year| year.parse::<i32>().ok());
             match conversion.to_event(&Tree::text(*value), Kind::Text, Beside::default()) {
-                Ok(Some(tree)) => tree.as_text().and_then(year).is_some_and(|year| (1850..2200).contains(&year)),
+                Ok(Some(tree)) => {
+                    tree.as_text().and_then(year).is_some_and(|year| (1850..2200).contains(&year))
+                }
                 Ok(None) | Err(_) => false,
             }
         })
     };
     let mut fitting = DATES.iter().filter(|(pattern, _)| fits(pattern));
-    let Some((pattern, words)) = fitting.next() else { return Err("its values are no dates in any usual spelling".to_owned()) };
+    let Some((pattern, words)) = fitting.next() else {
+        return Err("its values are no dates in any usual spelling".to_owned());
+    };
     let why = match fitting.next() {
-        _ if given.is_empty() => "the sample has no value there: the pattern of the date is anybody's guess".to_owned(),
+        _ if given.is_empty() => {
+            "the sample has no value there: the pattern of the date is anybody's guess".to_owned()
+        }
         Some((other, _)) => format!("its values are dates ({words}), and could as well be `{other}`"),
         None => format!("its values are dates ({words})"),
     };
-    Ok(Way { row: RowKeys { date: Some((*pattern).to_owned()), ..RowKeys::default() }, why, ..Way::default() })
+    Ok(Way {
+        row: RowKeys { date: Some((*pattern).to_owned()), ..RowKeys::default() },
+        why,
+        ..Way::default()
+    })
 }
 
 fn moment(given: &[&str]) -> Result<Way, String> {
     let fits = |form: &str| {
         let conversion = Conversion::Time { form: TimeForm::of(form), zone: TimeZone::UTC };
-        given.iter().all(|value| matches!(conversion.to_event(&Tree::text(*value), Kind::Text, Beside::default()), Ok(Some(_))))
+        given.iter().all(|value| {
+            matches!(conversion.to_event(&Tree::text(*value), Kind::Text, Beside::default()), Ok(Some(_)))
+        })
     };
     let Some(form) = ["rfc3339", "iso8601"].into_iter().chain(MOMENTS).find(|form| fits(form)) else {
         return Err("its values are no moments in any usual spelling".to_owned());
@@ -156,7 +177,9 @@ fn moment(given: &[&str]) -> Result<Way, String> {
     let why = match (given.is_empty(), &zone) {
         (true, _) => "the sample has no value there: its pattern is anybody's guess".to_owned(),
         (false, None) => "its values are moments with their offset".to_owned(),
-        (false, Some(_)) => "its values are moments that do not say their zone: taken for London's".to_owned(),
+        (false, Some(_)) => {
+            "its values are moments that do not say their zone: taken for London's".to_owned()
+        }
     };
     let time = Some(TimeKeys { pattern: form.to_owned(), zone });
     Ok(Way { row: RowKeys { time, ..RowKeys::default() }, why, ..Way::default() })
@@ -166,7 +189,9 @@ fn money(given: &[&str]) -> Result<Way, String> {
     let row = |money| RowKeys { money: Some(money), ..RowKeys::default() };
     let all = |money| {
         let conversion = Conversion::Money(money);
-        given.iter().all(|value| conversion.to_event(&Tree::text(*value), Kind::Integer, Beside::default()).is_ok())
+        given
+            .iter()
+            .all(|value| conversion.to_event(&Tree::text(*value), Kind::Integer, Beside::default()).is_ok())
     };
     let pointed = given.iter().any(|value| value.contains('.'));
     match (given.is_empty(), pointed) {
@@ -195,7 +220,10 @@ fn boolean(given: &[&str]) -> Result<Way, String> {
         return Err("its values are not two words for yes and no".to_owned());
     };
     let why = seen(given, &format!("`{yes}` or `{no}`"));
-    let row = RowKeys { boolean: Some(BooleanKeys { yes: (*yes).to_owned(), no: (*no).to_owned() }), ..RowKeys::default() };
+    let row = RowKeys {
+        boolean: Some(BooleanKeys { yes: (*yes).to_owned(), no: (*no).to_owned() }),
+        ..RowKeys::default()
+    };
     Ok(Way { row, why, ..Way::default() })
 }
 
@@ -220,14 +248,24 @@ fn words_of_a_list(listed: &[serde_json::Value], field: &Field, given: &[&str]) 
         let exact = like.iter().find(|word| plain(word) == small.replace(['-', '_'], " "));
         match (exact, like.as_slice()) {
             (Some(word), _) | (None, [word]) => codes.push(((***word).to_owned(), code.to_owned())),
-            _ => return Err(format!("its value `{code}` is none of the event's words: write a code list for it")),
+            _ => {
+                return Err(format!(
+                    "its value `{code}` is none of the event's words: write a code list for it"
+                ));
+            }
         }
     }
     let words: BTreeSet<&String> = codes.iter().map(|(word, _)| word).collect();
     if words.len() != codes.len() {
-        return Err("its values are not one for each of the event's words: write a code list for it".to_owned());
+        return Err(
+            "its values are not one for each of the event's words: write a code list for it".to_owned()
+        );
     }
-    Ok(Way { why: "its values look like the event's words, by a code list that is a guess as well".to_owned(), codes, ..Way::default() })
+    Ok(Way {
+        why: "its values look like the event's words, by a code list that is a guess as well".to_owned(),
+        codes,
+        ..Way::default()
+    })
 }
 
 fn text(field: &Field, values: &[String], given: &[&str]) -> Way {
@@ -306,7 +344,10 @@ mod tests {
         let list = || serde_json::json!({ "type": "string", "enum": ["male", "female", "not-known"] });
         assert_eq!(try_way(list(), &["M", "F", "M"]).unwrap().codes.len(), 2);
         assert!(try_way(list(), &["male", "female"]).unwrap().codes.is_empty());
-        assert_eq!(try_way(list(), &["Not Known"]).unwrap().codes, [("not-known".to_owned(), "Not Known".to_owned())]);
+        assert_eq!(
+            try_way(list(), &["Not Known"]).unwrap().codes,
+            [("not-known".to_owned(), "Not Known".to_owned())]
+        );
         assert!(try_way(list(), &["1", "2"]).is_err());
     }
 

@@ -147,7 +147,8 @@ pub enum Known {
     Unknown,
 }
 
-const COLUMNS: &str = "n, feed, per, stage, items, sum, opened_at, cut_off, asked, sealed_at, sealed_by, serial, processing,
+const COLUMNS: &str =
+    "n, feed, per, stage, items, sum, opened_at, cut_off, asked, sealed_at, sealed_by, serial, processing,
     failed, retry_at, code, why, sent_at";
 
 fn read(row: &Row<'_>) -> rusqlite::Result<BatchState> {
@@ -219,9 +220,7 @@ impl Joining {
             "INSERT INTO batch_item (batch, route, key, file, grp, sort, amount, record, kept)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
         )?
-        .execute(params![
-            batch, route.0, key, self.file, self.group, self.sort, amount, record, self.kept
-        ])?;
+        .execute(params![batch, route.0, key, self.file, self.group, self.sort, amount, record, self.kept])?;
         tx.prepare_cached("UPDATE batch SET items = items + 1, sum = sum + ?2 WHERE n = ?1")?
             .execute(params![batch, amount])?;
         if let Some(by) = self.size.full(items + 1, sum.saturating_add(amount)) {
@@ -240,7 +239,9 @@ impl Joining {
 
 fn seal(tx: &Transaction<'_>, n: i64, now: i64, by: SealedBy) -> rusqlite::Result<bool> {
     let sealed = tx
-        .prepare_cached("UPDATE batch SET stage = 2, sealed_at = ?2, sealed_by = ?3 WHERE n = ?1 AND stage = 1")?
+        .prepare_cached(
+            "UPDATE batch SET stage = 2, sealed_at = ?2, sealed_by = ?3 WHERE n = ?1 AND stage = 1",
+        )?
         .execute(params![n, now, by.as_str()])?;
     Ok(sealed == 1)
 }

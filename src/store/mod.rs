@@ -4,20 +4,18 @@
 //! acknowledge to the broker, or answer a source, only after that.
 
 mod account;
+mod batches;
 mod extracts;
 mod files;
-mod batches;
 mod items;
 mod journal;
 mod spool;
 mod writer;
 
 pub use account::{Account, FileAccount, RouteAccount};
+pub use batches::{After, BatchFileState, BatchState, GroupTotal, Joining, Known, Placed, Says, ToMark};
 pub use extracts::{Compared, Difference, ExtractRow, News};
 pub use files::{BASELINE, Decision, FileEnd, FileState, NewFile, Progress, SameAs, TakenFile, Took};
-pub use batches::{
-    After, BatchFileState, BatchState, GroupTotal, Joining, Known, Placed, Says, ToMark,
-};
 pub use items::{BEFORE_A_PERSON, Item, NewItem, Open, Settled};
 pub use journal::{Answer, Claim, GivenUp, Place, Record, State, Went, Why};
 pub use spool::{Finish, Intake, Taken, Waiting};

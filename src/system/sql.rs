@@ -39,7 +39,7 @@ pub struct SqlSystem {
 /// The ways to speak to a database that were built in.
 enum Way {
     #[cfg(feature = "postgres")]
-    Postgres(postgres::Postgres),
+    Postgres(Box<postgres::Postgres>),
     #[cfg(feature = "odbc")]
     Odbc(odbc::Odbc),
 }
@@ -98,7 +98,7 @@ impl SqlSystem {
         let way = match &plan.database {
             #[cfg(feature = "postgres")]
             Database::Postgres(database) => {
-                Way::Postgres(postgres::Postgres::open(instance.clone(), plan, database)?)
+                Way::Postgres(Box::new(postgres::Postgres::open(instance.clone(), plan, database)?))
             }
             #[cfg(not(feature = "postgres"))]
             Database::Postgres(_) => return Err(not_built_in(&instance, "PostgreSQL", "postgres")),
@@ -266,12 +266,15 @@ impl SqlSystem {
         };
         let mut found = match greeting {
             Err(failure) => return vec![(system, Some(failure))],
-            Ok(lines) => lines.into_iter().map(|line| (format!("{system}: {line}"), None)).collect::<Vec<_>>(),
+            Ok(lines) => {
+                lines.into_iter().map(|line| (format!("{system}: {line}"), None)).collect::<Vec<_>>()
+            }
         };
         let adapter = &self.instance.adapter;
         for route in &adapter.collect {
             if let Source::Query(query) = &route.source {
-                let subject = format!("query {}.{} ({})", self.instance.name, route.name, query.statement.file);
+                let subject =
+                    format!("query {}.{} ({})", self.instance.name, route.name, query.statement.file);
                 let wrong = match self.describe(&query.statement).await {
                     Err(failure) => Some(failure),
                     Ok(columns) => missing(&columns, route).err(),

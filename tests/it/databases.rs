@@ -40,12 +40,14 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let _ = std::process::Command::new(root().join("scripts/postgres")).arg("stop").arg(self.path()).status();
+        let _ =
+            std::process::Command::new(root().join("scripts/postgres")).arg("stop").arg(self.path()).status();
     }
 }
 
 fn setting(name: &str) -> String {
-    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: these tests need a PostgreSQL; run scripts/test"))
+    std::env::var(name)
+        .unwrap_or_else(|_| panic!("{name} is not set: these tests need a PostgreSQL; run scripts/test"))
 }
 
 async fn script(arguments: &[&str], configuration: Option<&std::path::Path>) -> String {
@@ -54,7 +56,11 @@ async fn script(arguments: &[&str], configuration: Option<&std::path::Path>) -> 
         command.env("POSTGRES_CONF", path);
     }
     let output = command.args(arguments).stdin(Stdio::null()).output().await.unwrap();
-    assert!(output.status.success(), "scripts/postgres {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "scripts/postgres {arguments:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
@@ -98,6 +104,12 @@ impl Database {
         database
     }
 
+    /// None at all: for a project whose database is elsewhere.
+    #[cfg(feature = "odbc")]
+    pub fn nowhere(password: String) -> Database {
+        Database { address: String::new(), name: String::new(), user: String::new(), password, _server: None }
+    }
+
     /// A user of this database's own.
     pub fn role(&self, role: &str) -> String {
         format!("{}_{role}", self.name)
@@ -106,7 +118,12 @@ impl Database {
     pub async fn client(&self, database: &str) -> tokio_postgres::Client {
         let (host, port) = self.address.rsplit_once(':').unwrap();
         let mut config = tokio_postgres::Config::new();
-        config.host(host).port(port.parse().unwrap()).user(&self.user).password(&self.password).dbname(database);
+        config
+            .host(host)
+            .port(port.parse().unwrap())
+            .user(&self.user)
+            .password(&self.password)
+            .dbname(database);
         let (client, connection) =
             until("the database", async || config.connect(tokio_postgres::NoTls).await.ok()).await;
         tokio::spawn(connection);
@@ -250,7 +267,10 @@ const FILES: [(&str, &str); 6] = [
               "name": { "type": "string", "description": "Its name.", "maxLength": 2000, "examples": ["one"] },
               "amount": { "type": "string", "description": "Its amount.", "maxLength": 60, "examples": ["1.5"] } } }"#,
     ),
-    ("events/record.seen.v1.example.json", r#"{ "data": { "record_id": "1", "name": "one", "amount": "1.5" } }"#),
+    (
+        "events/record.seen.v1.example.json",
+        r#"{ "data": { "record_id": "1", "name": "one", "amount": "1.5" } }"#,
+    ),
     (
         "events/record.wanted.v1.schema.json",
         r#"{ "$schema": "https://json-schema.org/draft/2020-12/schema", "$id": "https://packhorse.example/events/record.wanted.v1.schema.json",
@@ -261,7 +281,10 @@ const FILES: [(&str, &str); 6] = [
               "name": { "type": "string", "description": "Its name.", "maxLength": 2000, "examples": ["one"] },
               "amount": { "type": "string", "description": "Its amount.", "maxLength": 60, "examples": ["1.5"] } } }"#,
     ),
-    ("events/record.wanted.v1.example.json", r#"{ "data": { "record_id": "1", "name": "one", "amount": "1.5" } }"#),
+    (
+        "events/record.wanted.v1.example.json",
+        r#"{ "data": { "record_id": "1", "name": "one", "amount": "1.5" } }"#,
+    ),
     (
         "records/seen.toml",
         r#"

@@ -4,6 +4,7 @@
 #[path = "../standins/mod.rs"]
 mod standins;
 
+mod batches;
 mod benefits;
 mod broker;
 mod cards;
@@ -13,9 +14,11 @@ mod databases;
 mod docs;
 mod events;
 mod extracts;
+mod files;
 mod formats;
 mod judges;
 mod lettings;
+mod nightly;
 mod payments;
 mod records;
 mod refusals;

@@ -5,7 +5,9 @@ use crate::{
     batch::{CutOffs, Days, Size},
     config::{
         batch::*,
-        raw::batch::{AboutKeys, BatchFileKeys, BatchKeys, DateRule, JoinKeys, Keep, PartKeys, Weekday, WriteKeys},
+        raw::batch::{
+            AboutKeys, BatchFileKeys, BatchKeys, DateRule, JoinKeys, Keep, PartKeys, Weekday, WriteKeys,
+        },
     },
 };
 use jiff::{civil, tz::TimeZone};
@@ -16,7 +18,10 @@ const MOST: u32 = 1_000_000;
 impl Compiler<'_> {
     pub(super) fn batches(&mut self) -> BTreeMap<String, Arc<Batch>> {
         let file = self.file;
-        let compiled = file.batch.iter().filter_map(|(name, keys)| Some((name.clone(), Arc::new(self.batch(name, keys)?))));
+        let compiled = file
+            .batch
+            .iter()
+            .filter_map(|(name, keys)| Some((name.clone(), Arc::new(self.batch(name, keys)?))));
         compiled.collect()
     }
     fn batch(&mut self, name: &str, keys: &BatchKeys) -> Option<Batch> {
@@ -75,7 +80,12 @@ impl Compiler<'_> {
         }
         let zone_name = keys.zone.as_deref().unwrap_or("Europe/London");
         let Ok(zone) = TimeZone::get(zone_name) else {
-            self.problem(Problem::under(Code::UnknownName, at, "zone", format!("there is no time zone `{zone_name}`")));
+            self.problem(Problem::under(
+                Code::UnknownName,
+                at,
+                "zone",
+                format!("there is no time zone `{zone_name}`"),
+            ));
             return None;
         };
         let week = [Weekday::Mon, Weekday::Tue, Weekday::Wed, Weekday::Thu, Weekday::Fri];
@@ -143,7 +153,8 @@ impl Compiler<'_> {
         for (index, keys) in parts.iter().enumerate() {
             let at = under(at, &[&index.to_string()]);
             let says = self.says(keys, file, &at);
-            let when = keys.when.as_ref().and_then(|when| self.template(when, Escape::None, &under(&at, &["when"])));
+            let when =
+                keys.when.as_ref().and_then(|when| self.template(when, Escape::None, &under(&at, &["when"])));
             if let Some(says) = says {
                 found.push(Part { says, each_group: keys.each.is_some(), when });
             }
@@ -175,7 +186,8 @@ impl Compiler<'_> {
                 let Some(kind) = known.record(record) else {
                     let what = format!("the layout `{layout}` has no record `{record}`");
                     let names = known.records.iter().map(|kind| kind.name.local.as_str());
-                    let problem = Problem::under(Code::NotInLayout, at, "record", what).did_you_mean(record, names);
+                    let problem =
+                        Problem::under(Code::NotInLayout, at, "record", what).did_you_mean(record, names);
                     self.problem(problem);
                     return None;
                 };
@@ -230,10 +242,12 @@ impl Compiler<'_> {
         };
         let (amount, order) = (template(&keys.amount, "amount"), template(&keys.order, "order"));
         let (date, key) = (template(&keys.date, "date"), template(&keys.key, "key"));
+        let removes = template(&keys.removes, "removes");
         let group = self.templates(&keys.group, Escape::None, &under(at, &["group"]));
         if let Some(file) = batch.files.get(file) {
             for missing in file.groups.iter().take(1).filter(|name| !keys.group.contains_key(*name)) {
-                let what = format!("the file brings items together by `{missing}`, which this route does not give");
+                let what =
+                    format!("the file brings items together by `{missing}`, which this route does not give");
                 self.problem(Problem::under(Code::MissingKey, at, "group", what));
             }
         }
@@ -242,9 +256,14 @@ impl Compiler<'_> {
                 let what = "a complete return holds the latest of each key: say what the `key` is";
                 self.problem(Problem::under(Code::MissingKey, at, "key", what));
             }
-            (Keep::New, Some(_)) | (Keep::New, None) if keys.removes || keys.key.is_some() => {
+            (Keep::New, Some(_)) | (Keep::New, None) if keys.removes.is_some() || keys.key.is_some() => {
                 let what = "only of a complete return (`keep = \"latest\"`) are rows replaced or removed";
-                self.problem(Problem::under(Code::ExclusiveKeys, at, if keys.removes { "removes" } else { "key" }, what));
+                self.problem(Problem::under(
+                    Code::ExclusiveKeys,
+                    at,
+                    if keys.removes.is_some() { "removes" } else { "key" },
+                    what,
+                ));
             }
             (Keep::Latest, Some(_)) | (Keep::New, _) => {}
         }
@@ -272,7 +291,7 @@ impl Compiler<'_> {
             date,
             date_rule: keys.date_rule,
             key,
-            removes: keys.removes,
+            removes,
             remember,
         })
     }
@@ -281,7 +300,8 @@ impl Compiler<'_> {
         let folder = self.template(folder, Escape::None, &under(at, &["folder"]));
         let name = self.template(&keys.name, Escape::None, &under(at, &["name"]))?;
         if !keys.name.contains("event.id") && !keys.name.contains("event.data") {
-            let what = "nothing in the name tells one event from another: their files would have the same name";
+            let what =
+                "nothing in the name tells one event from another: their files would have the same name";
             self.problem(
                 Problem::under(Code::NameNotUnique, at, "name", what)
                     .help("put `{{ event.id }}` into it, or an id of `event.data`")
@@ -292,11 +312,15 @@ impl Compiler<'_> {
     }
     pub(super) fn about(&mut self, keys: &AboutKeys, at: At<'_>) -> Option<About> {
         let key = self.template(&keys.key, Escape::None, &under(at, &["key"]));
-        let remembers = |route: &DeliverKeys| route.batch.as_ref().is_some_and(|join| join.remember.is_some());
+        let remembers =
+            |route: &DeliverKeys| route.batch.as_ref().is_some_and(|join| join.remember.is_some());
         if !keys.route.contains('.') && !self.file.deliver.get(&keys.route).is_some_and(remembers) {
-            let what = format!("no route `{}` of this adapter remembers what it has sent in batches", keys.route);
-            let known = self.file.deliver.iter().filter(|(_, route)| remembers(route)).map(|(name, _)| name.as_str());
-            let problem = Problem::under(Code::UnknownName, at, "route", what).did_you_mean(&keys.route, known);
+            let what =
+                format!("no route `{}` of this adapter remembers what it has sent in batches", keys.route);
+            let known =
+                self.file.deliver.iter().filter(|(_, route)| remembers(route)).map(|(name, _)| name.as_str());
+            let problem =
+                Problem::under(Code::UnknownName, at, "route", what).did_you_mean(&keys.route, known);
             self.problem(problem);
         }
         Some(About { route: keys.route.clone(), key: key?, unmatched: keys.unmatched })

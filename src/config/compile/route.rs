@@ -155,14 +155,15 @@ impl Compiler<'_> {
                 Problem::under(Code::MissingKey, &at, "", what).on_key().label("`answer_format` is missing"),
             );
         }
-        let probe = keys.probe.as_ref().and_then(|probe| {
-            self.probe(probe, &under(&at, &["probe"]), mapping.as_ref())
-        });
+        let probe = keys
+            .probe
+            .as_ref()
+            .and_then(|probe| self.probe(probe, &under(&at, &["probe"]), mapping.as_ref()));
         let repeat = self.repeat(keys, &at, &answers, probe.is_some());
         let retry = self.retry(&keys.retry, &under(&at, &["retry"]));
         let amqp = keys.publish.is_some();
         let files = keys.batch.is_some() || keys.write.is_some();
-        if files && keys.mapping.is_none() && !keys.batch.as_ref().is_some_and(|join| join.removes) {
+        if files && keys.mapping.is_none() {
             let what = "what is written to a file is made by a mapping";
             self.problem(Problem::under(Code::MissingKey, &at, "mapping", what));
         }
@@ -177,7 +178,9 @@ impl Compiler<'_> {
                 ("probe", keys.probe.is_some()),
             ];
             for (key, _) in given.iter().filter(|(_, given)| *given) {
-                let what = format!("`{key}` is for routes that send a `request`; a broker or a file gives no answer");
+                let what = format!(
+                    "`{key}` is for routes that send a `request`; a broker or a file gives no answer"
+                );
                 self.problem(Problem::under(Code::ExclusiveKeys, &at, key, what).on_key());
             }
         }

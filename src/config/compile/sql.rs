@@ -16,7 +16,9 @@ impl Compiler<'_> {
             self.secret(password, &under(&at, &["password"]));
         }
         let database = match keys.database {
-            DatabaseKind::Postgres => self.postgres(keys, &at).map(Database::Postgres),
+            DatabaseKind::Postgres => {
+                self.postgres(keys, &at).map(|postgres| Database::Postgres(Box::new(postgres)))
+            }
             DatabaseKind::Odbc => self.odbc(keys, &at),
         };
         Some(Sql {
@@ -98,9 +100,8 @@ impl Compiler<'_> {
     fn reading(&mut self, file: &str, at: At<'_>) -> Option<Arc<Statement>> {
         let statement = self.statement(file, at)?;
         // Others may begin a query as well (`EXEC` in SQL Server): the database is told not to write, whatever it is.
-        const WRITING: [&str; 10] = [
-            "INSERT", "UPDATE", "DELETE", "MERGE", "TRUNCATE", "DROP", "CREATE", "ALTER", "GRANT", "COPY",
-        ];
+        const WRITING: [&str; 10] =
+            ["INSERT", "UPDATE", "DELETE", "MERGE", "TRUNCATE", "DROP", "CREATE", "ALTER", "GRANT", "COPY"];
         if WRITING.contains(&statement.verb.as_str()) {
             let what = format!("`{file}` begins with {}: a query reads", statement.verb);
             self.problem(Problem::under(Code::ReadOnly, at, "", what));
@@ -117,10 +118,6 @@ impl Compiler<'_> {
         if !route.fetch.is_empty() {
             let what = "a query's rows are the truth themselves: nothing is fetched";
             self.problem(Problem::under(Code::ExclusiveKeys, format_at, "fetch", what).on_key());
-        }
-        if keys.cursor.is_some() && route.compare.is_some() {
-            let what = "`cursor` and `compare` exclude each other: what is compared is everything there is";
-            self.problem(Problem::under(Code::ExclusiveKeys, at, "cursor", what).on_key());
         }
         let every = self.duration(&Some(keys.every.clone()), "1m", &under(at, &["every"]));
         let statement = self.reading(&keys.statement, &under(at, &["statement"]));
@@ -147,6 +144,13 @@ impl Compiler<'_> {
             let (column, first, kind) = (cursor.column.clone(), cursor.first.clone(), cursor.kind);
             QueryCursor { column, first, overlap, kind }
         });
+        // A whole view is written to the disk and not held in memory.
+        let usual = if route.compare.is_some() { 10_000_000 } else { 100_000 };
+        let limit = keys.limit.unwrap_or(usual).max(1);
+        if let (Some(_), Some(_)) = (&route.compare, &keys.cursor) {
+            let what = "`cursor` and `compare` exclude each other: a view is looked at from its cursor on, or as a whole";
+            self.problem(Problem::under(Code::ExclusiveKeys, at, "cursor", what).on_key());
+        }
         let statement = statement?;
         let names = statement.parameters();
         for name in &names {
@@ -170,7 +174,7 @@ impl Compiler<'_> {
         if let Some(cursor) = &cursor {
             self.safe(cursor, &statement, route, format_at);
         }
-        Some(Source::Query(Query { statement, every, cursor, parameters, limit: keys.limit.unwrap_or(100_000).max(1) }))
+        Some(Source::Query(Query { statement, every, cursor, parameters, limit }))
     }
     /// Whether a query with a cursor could pass rows over.
     fn safe(&mut self, cursor: &QueryCursor, statement: &Statement, route: &CollectKeys, at: At<'_>) {
@@ -180,15 +184,22 @@ impl Compiler<'_> {
             self.problem(Problem::under(Code::ValueUnused, &query, CURSOR, what).on_key());
         }
         if !statement.ordered {
-            let what = format!("`{}` is not ordered: a look that is cut short would pass rows over", statement.file);
+            let what =
+                format!("`{}` is not ordered: a look that is cut short would pass rows over", statement.file);
             let help = format!("end it with `ORDER BY {}`", cursor.column);
             self.problem(Problem::under(Code::CursorUnsafe, &query, "statement", what).help(help));
         }
         // A changed row has its old key and a new moment.
         let key = route.key.as_ref().filter(|key| !key.contains(&cursor.column));
         if let (Some(key), CursorKind::Time) = (key, cursor.kind) {
-            let what = format!("a row that changes again would be taken for known: its key does not hold `{}`", cursor.column);
-            let help = format!("key = \"{key}/{{{{ document.{} }}}}\"; or no `key`: then the whole row counts", cursor.column);
+            let what = format!(
+                "a row that changes again would be taken for known: its key does not hold `{}`",
+                cursor.column
+            );
+            let help = format!(
+                "key = \"{key}/{{{{ document.{} }}}}\"; or no `key`: then the whole row counts",
+                cursor.column
+            );
             self.problem(Problem::under(Code::CursorUnsafe, at, "key", what).help(help).warning());
         }
     }
@@ -208,7 +219,8 @@ impl Compiler<'_> {
             ("answer_format", route.answer_format.is_some_and(|format| format != Format::Json)),
         ];
         for (key, _) in others.iter().filter(|(_, given)| *given) {
-            let what = format!("`{key}` is for routes that send a `request`; a statement answers with its rows");
+            let what =
+                format!("`{key}` is for routes that send a `request`; a statement answers with its rows");
             self.problem(Problem::under(Code::ExclusiveKeys, route_at, key, what).on_key());
         }
         if self.file.sql.as_ref().is_some_and(|sql| !sql.write) {
@@ -224,7 +236,8 @@ impl Compiler<'_> {
         let statement = self.statement(&keys.file, &under(at, &["file"]));
         let Some(mapping) = mapping else {
             if route.mapping.is_none() {
-                let what = "a statement's parameters are the fields of a document: the route has no `mapping`";
+                let what =
+                    "a statement's parameters are the fields of a document: the route has no `mapping`";
                 self.problem(Problem::under(Code::MissingKey, route_at, "", what).on_key());
             }
             return None;
@@ -238,7 +251,10 @@ impl Compiler<'_> {
             let taken = statement.parameters().contains(&field.as_str())
                 || probe.as_ref().is_some_and(|probe| probe.parameters().contains(&field.as_str()));
             if !taken {
-                let what = format!("the mapping `{}` makes `{field}`, which no parameter of `{}` takes", mapping.name, keys.file);
+                let what = format!(
+                    "the mapping `{}` makes `{field}`, which no parameter of `{}` takes",
+                    mapping.name, keys.file
+                );
                 self.problem(Problem::under(Code::ValueUnused, at, "file", what));
             }
         }
@@ -253,12 +269,17 @@ impl Compiler<'_> {
     fn flat(&mut self, mapping: &Mapping, at: At<'_>) -> Vec<String> {
         let mut fields = Vec::new();
         if mapping.format != Format::Json {
-            let what = format!("a statement takes the fields of a JSON document; the mapping `{}` makes another", mapping.name);
+            let what = format!(
+                "a statement takes the fields of a JSON document; the mapping `{}` makes another",
+                mapping.name
+            );
             self.problem(Problem::under(Code::WrongMapping, at, "", what));
         }
         for Field { name, plain, .. } in mapping.document_fields(Direction::ToDocument) {
             if !plain {
-                let what = format!("`{name}` is no plain field: a statement's parameters have names without `/` and lists");
+                let what = format!(
+                    "`{name}` is no plain field: a statement's parameters have names without `/` and lists"
+                );
                 self.problem(Problem::under(Code::WrongMapping, at, "", what));
             }
             fields.push(name);
@@ -288,7 +309,8 @@ impl Compiler<'_> {
     ) -> Option<Question> {
         if !keys.answers.is_empty() || keys.format.is_some() {
             let key = if keys.format.is_some() { "format" } else { "answers" };
-            let what = format!("`{key}` is for a probe that sends a `request`: a row of the query means delivered");
+            let what =
+                format!("`{key}` is for a probe that sends a `request`: a row of the query means delivered");
             self.problem(Problem::under(Code::ExclusiveKeys, at, key, what).on_key());
         }
         let at = under(at, &["statement"]);

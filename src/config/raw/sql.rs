@@ -63,7 +63,8 @@ pub struct QueryKeys {
     /// Values for other parameters: templates of `settings`.
     #[serde(default)]
     pub parameters: BTreeMap<String, String>,
-    /// How many rows one look may bring at most. What is beyond it comes with the next look. Default: 100000.
+    /// How many rows one look may bring at most. What is beyond it comes with the next look. Default: 100000; with `compare`,
+    /// which wants the whole of it, 10 million.
     pub limit: Option<u64>,
 }
 

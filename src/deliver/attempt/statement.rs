@@ -62,7 +62,9 @@ impl Attempt<'_> {
             sign::values(&self.deliverer.route.instance, &parts.scope(self)).map_err(Step::Failed)?;
         let document = match self.tree(mapping, &parts)? {
             Tree::Record(record) => record,
-            Tree::Null | Tree::Bool(_) | Tree::Number(_) | Tree::Text(_) | Tree::List(_) => return Ok(Values::new()),
+            Tree::Null | Tree::Bool(_) | Tree::Number(_) | Tree::Text(_) | Tree::List(_) => {
+                return Ok(Values::new());
+            }
         };
         Ok(document.into_entries().into_iter().map(|(name, value)| (name.local.to_string(), value)).collect())
     }

@@ -134,20 +134,29 @@ pub struct Total {
     /// What is added up.
     pub of: Sum,
     /// Where to start.
-    pub start: Option<Source>,
+    pub start: Option<Amount>,
     /// Where the total is stated.
-    pub equals: Source,
+    pub equals: Amount,
+}
+
+/// Where an amount stands.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Amount {
+    /// The field.
+    pub at: Source,
+    /// XML: which of several counts: what must stand beside it.
+    pub when: Option<(Source, Vec<String>)>,
 }
 
 /// What is added up.
 #[derive(Debug, Clone)]
 pub enum Sum {
-    /// Records of these kinds, by their place in [`Layout::records`].
+    /// Records of these kinds, by their place in [`Layout::records`]; in XML all.
     Count(Vec<usize>),
     /// A field, negative where another is one of these texts.
     Field {
         /// The amount.
-        amount: Source,
+        amount: Amount,
         /// What makes it negative.
         minus: Option<(Source, Vec<String>)>,
     },
@@ -158,7 +167,7 @@ pub enum Sum {
 pub enum Source {
     /// The kind of record and the field, by their places.
     Field(usize, usize),
-    /// XML: names from the root down.
+    /// XML: names from the root down, or of what stands beside an amount from the element that holds it.
     Path(Vec<Name>),
 }
 
@@ -170,17 +179,10 @@ impl RecordType {
 }
 
 impl Layout {
-    /// The layout of JSON lines of which nothing is said.
-    pub fn plain_lines() -> &'static Layout {
-        static PLAIN: std::sync::OnceLock<Layout> = std::sync::OnceLock::new();
-        PLAIN.get_or_init(|| Layout {
-            name: String::new(),
-            digest: String::new(),
-            encoding: encoding_rs::UTF_8,
-            shape: Shape::Lines,
-            records: Vec::new(),
-            totals: Vec::new(),
-        })
+    /// The layout of JSON lines: an object a line, in UTF-8.
+    pub fn json_lines() -> &'static Layout {
+        static LINES: std::sync::OnceLock<Layout> = std::sync::OnceLock::new();
+        LINES.get_or_init(|| Layout { shape: Shape::Lines, ..Layout::plain_csv().clone() })
     }
 
     /// The layout of a CSV file of which nothing is said: commas, quotes, one header row, UTF-8.

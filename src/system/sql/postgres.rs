@@ -67,8 +67,9 @@ pub struct Postgres {
 impl Postgres {
     pub fn open(instance: Arc<Instance>, plan: &Sql, database: &plan::Postgres) -> Result<Postgres, Failure> {
         let bad = |code, what: String| Failure::refused(code, "", format!("{}: {what}", instance.name));
-        let text =
-            |template: &Template| instance.render(template).map_err(|failed| bad(Code::TemplateFailed, failed.0));
+        let text = |template: &Template| {
+            instance.render(template).map_err(|failed| bad(Code::TemplateFailed, failed.0))
+        };
         let address = text(&database.address)?;
         let (host, port) = host_and_port(&address).map_err(|what| bad(Code::BadAddress, what))?;
         let mut config = Config::new();
@@ -80,7 +81,9 @@ impl Postgres {
             .connect_timeout(plan.connect_timeout)
             .keepalives_idle(Duration::from_secs(60))
             .tcp_user_timeout(plan.timeout + MORE);
-        if let Some(username) = database.username.as_ref().map(text).transpose()?.filter(|user| !user.is_empty()) {
+        if let Some(username) =
+            database.username.as_ref().map(text).transpose()?.filter(|user| !user.is_empty())
+        {
             config.user(username);
         }
         let local = host.starts_with('/')
@@ -116,7 +119,8 @@ impl Postgres {
         let late = |_| Failure::not_done(Code::SystemUnreachable, "the database did not answer in time");
         match &self.tls {
             None => {
-                let connected = timeout(self.connect_timeout + MORE, config.connect(NoTls)).await.map_err(late)?;
+                let connected =
+                    timeout(self.connect_timeout + MORE, config.connect(NoTls)).await.map_err(late)?;
                 let (client, connection) = connected.map_err(|error| of_connecting(&error))?;
                 tokio::spawn(connection);
                 Ok(client)
@@ -209,7 +213,12 @@ impl Postgres {
     }
 
     /// Opens the server's cursor.
-    async fn declare(&self, client: &Client, statement: &Statement, values: &Values) -> Result<Vec<Column>, Failure> {
+    async fn declare(
+        &self,
+        client: &Client,
+        statement: &Statement,
+        values: &Values,
+    ) -> Result<Vec<Column>, Failure> {
         let (sql, names) = statement.numbered();
         let prepared = self.within(client.prepare(&sql), &statement.file, &names).await?;
         let columns: Vec<Column> = prepared
@@ -238,7 +247,12 @@ impl Postgres {
         Ok(columns)
     }
 
-    pub async fn read(&self, statement: &Statement, values: &Values, to: mpsc::Sender<Batch>) -> Result<(), Failure> {
+    pub async fn read(
+        &self,
+        statement: &Statement,
+        values: &Values,
+        to: mpsc::Sender<Batch>,
+    ) -> Result<(), Failure> {
         let client = self.begin(Self::READ).await?;
         let read = self.rows(&client, statement, values, to).await;
         match &read {
@@ -288,7 +302,8 @@ impl Postgres {
                     Some(_) => {}
                 }
             }
-            if (first || !rows.is_empty()) && to.send(Batch { columns: columns.clone(), rows }).await.is_err() {
+            if (first || !rows.is_empty()) && to.send(Batch { columns: columns.clone(), rows }).await.is_err()
+            {
                 return Ok(());
             }
             first = false;
@@ -330,11 +345,18 @@ impl Postgres {
                 Ok(written)
             }
             Ok(Err(error)) => Err(of_commit(&error, &statement.file)),
-            Err(_) => Err(Failure::unknown(format!("`{}`: the commit was not answered in time", statement.file))),
+            Err(_) => {
+                Err(Failure::unknown(format!("`{}`: the commit was not answered in time", statement.file)))
+            }
         }
     }
 
-    async fn execute(&self, client: &Client, statement: &Statement, values: &Values) -> Result<Written, Failure> {
+    async fn execute(
+        &self,
+        client: &Client,
+        statement: &Statement,
+        values: &Values,
+    ) -> Result<Written, Failure> {
         let (sql, names) = statement.numbered();
         let prepared = self.within(client.prepare(&sql), &statement.file, &names).await?;
         let texts = texts(&names, values)?;
@@ -413,7 +435,8 @@ impl Postgres {
 
 /// `host`, `host:port`, `[v6]:port` or a socket's folder.
 fn host_and_port(address: &str) -> Result<(String, u16), String> {
-    let port = |text: &str| text.parse().map_err(|_| format!("`{text}` is no port: a number from 1 to 65535"));
+    let port =
+        |text: &str| text.parse().map_err(|_| format!("`{text}` is no port: a number from 1 to 65535"));
     let (host, number) = match address.strip_prefix('[').map(|rest| rest.split_once(']')) {
         Some(Some((host, rest))) => (host, rest.strip_prefix(':')),
         Some(None) => return Err("the bracket of the IPv6 address is not closed".to_owned()),
@@ -473,7 +496,8 @@ fn bytes_of(row: &SimpleQueryRow) -> usize {
 }
 
 fn values_of(row: &SimpleQueryRow, columns: &[Column]) -> Vec<Tree> {
-    let value = |(index, column): (usize, &Column)| row.get(index).map_or(Tree::Null, |text| column.kind.value(text));
+    let value =
+        |(index, column): (usize, &Column)| row.get(index).map_or(Tree::Null, |text| column.kind.value(text));
     columns.iter().enumerate().map(value).collect()
 }
 
@@ -524,7 +548,10 @@ fn texts(names: &[&str], values: &Values) -> Result<Vec<Text>, Failure> {
 /// A value that a writing statement gave back: only texts, whole numbers and truths, which need no reading.
 struct Answer(Tree);
 
-fn answer(of: &Type) -> Option<fn(&[u8]) -> Option<Tree>> {
+/// Reads the bytes of a value.
+type Reader = fn(&[u8]) -> Option<Tree>;
+
+fn answer(of: &Type) -> Option<Reader> {
     let whole = |raw: &[u8]| {
         let negative = raw.first().is_some_and(|byte| byte & 0x80 != 0);
         let start = if negative { -1_i64 } else { 0 };
@@ -600,7 +627,10 @@ fn of_commit(error: &Error, file: &str) -> Failure {
     match said(error, &[]) {
         Some(said) if matches!(said.state.get(..2), Some("23" | "40")) => state::failure(&said, file),
         Some(said) => Failure::unknown(format!("`{file}`: the commit failed (SQLSTATE {})", said.state)),
-        None => Failure::unknown(format!("`{file}`: the connection was lost during the commit: {}", innermost(error))),
+        None => Failure::unknown(format!(
+            "`{file}`: the connection was lost during the commit: {}",
+            innermost(error)
+        )),
     }
 }
 
@@ -649,13 +679,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream for Secured<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Secured<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
         Pin::new(&mut self.0).poll_read(cx, into)
     }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Secured<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
         Pin::new(&mut self.0).poll_write(cx, bytes)
     }
 

@@ -88,8 +88,7 @@ pub struct Batch {
 impl Batch {
     /// Each row as a document.
     pub fn documents(self) -> Vec<Tree> {
-        let names: Vec<Name> =
-            self.columns.iter().map(|column| Name::plain(column.name.as_str())).collect();
+        let names: Vec<Name> = self.columns.iter().map(|column| Name::plain(column.name.as_str())).collect();
         let document = |row: Vec<Tree>| Tree::Record(names.iter().cloned().zip(row).collect::<Record>());
         self.rows.into_iter().map(document).collect()
     }
@@ -156,7 +155,9 @@ fn number(text: &str) -> Option<String> {
 fn with_t(text: &str) -> String {
     let bytes = text.as_bytes();
     let dated = bytes.get(..10).is_some_and(|date| {
-        date.iter().enumerate().all(|(at, b)| if at == 4 || at == 7 { *b == b'-' } else { b.is_ascii_digit() })
+        date.iter()
+            .enumerate()
+            .all(|(at, b)| if at == 4 || at == 7 { *b == b'-' } else { b.is_ascii_digit() })
     });
     match dated && bytes.get(10) == Some(&b' ') && !text.ends_with("BC") {
         true => text.replacen(' ', "T", 1),

@@ -90,8 +90,10 @@ fn code(said: &Said) -> Code {
 
 /// Of the statement, names and rights: not of values.
 fn speaks_of_the_statement(state: &str) -> bool {
-    matches!(state.get(..2).unwrap_or_default(), "07" | "08" | "0A" | "25" | "28" | "3D" | "3F" | "40" | "42" | "53" | "55" | "57")
-        || matches!(state, "HYT00" | "HYT01" | "IM002" | "01000")
+    matches!(
+        state.get(..2).unwrap_or_default(),
+        "07" | "08" | "0A" | "25" | "28" | "3D" | "3F" | "40" | "42" | "53" | "55" | "57"
+    ) || matches!(state, "HYT00" | "HYT01" | "IM002" | "01000")
 }
 
 #[cfg(test)]
@@ -99,7 +101,10 @@ mod tests {
     use super::*;
 
     fn of(state: &str, native: i32, message: &str) -> Failure {
-        failure(&Said { state: state.to_owned(), native, message: message.to_owned(), ..Said::default() }, "x.sql")
+        failure(
+            &Said { state: state.to_owned(), native, message: message.to_owned(), ..Said::default() },
+            "x.sql",
+        )
     }
 
     #[test]

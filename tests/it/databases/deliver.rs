@@ -28,7 +28,11 @@ impl Site {
     /// The one dead letter's code, field and sentence.
     async fn why_dead(&self) -> (String, String, String) {
         let dead = self.dead(1).await;
-        (dead[0].header("packhorse_code"), dead[0].header("packhorse_field"), dead[0].header("packhorse_what"))
+        (
+            dead[0].header("packhorse_code"),
+            dead[0].header("packhorse_field"),
+            dead[0].header("packhorse_what"),
+        )
     }
 }
 
@@ -58,11 +62,29 @@ async fn an_upsert_writes_exact_values_and_the_same_again_changes_nothing() {
 async fn what_the_database_refuses_is_a_dead_letter_that_names_constraint_and_column_and_no_value() {
     let cases = [
         ("", wanted("1", "QQ123456C", "1"), "PH2402", "record_pkey", "SQLSTATE 23505"),
-        ("ALTER TABLE record ADD CONSTRAINT short CHECK (length(name) < 5)", wanted("2", "QQ123456C", "1"), "PH2401", "short", "SQLSTATE 23514"),
-        ("ALTER TABLE record ALTER name SET NOT NULL", json!({ "record_id": "2" }), "PH2401", "name", "column `name`"),
-        ("ALTER TABLE record ALTER name TYPE varchar(5)", wanted("2", "QQ123456C", "1"), "PH2401", "", "SQLSTATE 22001"),
+        (
+            "ALTER TABLE record ADD CONSTRAINT short CHECK (length(name) < 5)",
+            wanted("2", "QQ123456C", "1"),
+            "PH2401",
+            "short",
+            "SQLSTATE 23514",
+        ),
+        (
+            "ALTER TABLE record ALTER name SET NOT NULL",
+            json!({ "record_id": "2" }),
+            "PH2401",
+            "name",
+            "column `name`",
+        ),
+        (
+            "ALTER TABLE record ALTER name TYPE varchar(5)",
+            wanted("2", "QQ123456C", "1"),
+            "PH2401",
+            "null",
+            "SQLSTATE 22001",
+        ),
         ("", wanted("x-QQ123456C", "a", "1"), "PH2401", ":id", "SQLSTATE 22P02"),
-        ("", wanted("2", "a", "123456789012345678901.5"), "PH2401", "", "SQLSTATE 22003"),
+        ("", wanted("2", "a", "123456789012345678901.5"), "PH2401", "null", "SQLSTATE 22003"),
     ];
     let more = "repeat = \"never\"\nstatement = { file = \"write.sql\", expect_rows = 1 }";
     let database = Database::new().await;
@@ -123,7 +145,8 @@ async fn a_lock_of_somebody_else_and_a_missing_right_are_waited_for() {
     let database = Database::new().await;
     database.table().await;
     database.sql("INSERT INTO record VALUES (1, 'a', 1, NULL)").await;
-    let more = "repeat = \"key\"\nstatement = { file = \"write.sql\", expect_rows = 1 }\nretry = { at_once = 0 }";
+    let more =
+        "repeat = \"key\"\nstatement = { file = \"write.sql\", expect_rows = 1 }\nretry = { at_once = 0 }";
     let site = database.writing(&route(more), &[("write.sql", UPSERT)]).await;
     let other = database.client(&database.name).await;
     other.batch_execute("BEGIN; SELECT * FROM record WHERE id = 1 FOR UPDATE").await.unwrap();
@@ -144,8 +167,10 @@ async fn a_lock_of_somebody_else_and_a_missing_right_are_waited_for() {
     site.want("event-2", &wanted("2", "c", "1")).await;
     logged("PH2404").await;
     database.sql(&format!("GRANT INSERT ON record TO {}", database.role("writer"))).await;
-    until("the row", async || (database.texts("SELECT name FROM record ORDER BY id").await == ["b", "c"]).then_some(()))
-        .await;
+    until("the row", async || {
+        (database.texts("SELECT name FROM record ORDER BY id").await == ["b", "c"]).then_some(())
+    })
+    .await;
     assert_eq!(running.terminate().await, 0);
 }
 
@@ -167,7 +192,7 @@ async fn a_crash_between_claim_and_record_is_settled_by_asking_and_writes_no_sec
     site.want("event-1", &wanted("1", "a", "1")).await;
     // The commit is under way: the server goes on with it though we are gone.
     until("the commit", async || {
-        let under_way = "SELECT pid FROM pg_stat_activity WHERE query = 'COMMIT' AND state = 'active'";
+        let under_way = "SELECT pid FROM pg_stat_activity WHERE query = 'COMMIT' AND state = 'active' AND datname = current_database()";
         (!database.texts(under_way).await.is_empty()).then_some(())
     })
     .await;
@@ -193,7 +218,7 @@ async fn a_connection_cut_before_the_commit_is_not_done_and_one_cut_during_it_is
     database.sql(&format!("GRANT SELECT ON gate TO {}", database.role("writer"))).await;
     let cut = async |query: &str| {
         until(query, async || {
-            let sql = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '{query}%' AND state = 'active' AND pid <> pg_backend_pid()");
+            let sql = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '{query}%' AND state = 'active' AND datname = current_database() AND pid <> pg_backend_pid()");
             (!database.texts(&sql).await.is_empty()).then_some(())
         })
         .await;
@@ -234,7 +259,9 @@ async fn a_procedure_is_called_and_what_a_statement_gives_back_is_told_to_the_pl
     site.vhost.drained(QUEUE).await;
     assert!(bridge.stop().await);
     let more = "repeat = \"key\"\nstatement = { file = \"call.sql\", expect_rows = 1 }\nreply = [{ mapping = \"records/written\" }]";
-    let site = database.writing(&route(more), &[("call.sql", &format!("{INSERT} RETURNING id, name, amount::text"))]).await;
+    let site = database
+        .writing(&route(more), &[("call.sql", &format!("{INSERT} RETURNING id, name, amount::text"))])
+        .await;
     let mapping = "version = 1\nabout = \"What the database has written.\"\nevent = \"record.seen.v1\"\nonly = \"to-event\"\nfields = [\n  \
         { event = \"record_id\", document = \"rows[1]/id\" },\n  { event = \"amount\", document = \"rows[1]/amount\" },\n]\n\
         ignore = [\"count\", \"rows[]/name\"]\n[document]\nformat = \"json\"\n";
@@ -242,6 +269,9 @@ async fn a_procedure_is_called_and_what_a_statement_gives_back_is_told_to_the_pl
     let bridge = site.start().await;
     site.want("event-2", &wanted("2", "b", "2")).await;
     let told = site.vhost.until("platform", 1).await;
-    assert_eq!((&told[0].json()["data"]["record_id"], &told[0].json()["data"]["amount"]), (&json!("2"), &json!("2.0000")));
+    assert_eq!(
+        (&told[0].json()["data"]["record_id"], &told[0].json()["data"]["amount"]),
+        (&json!("2"), &json!("2.0000"))
+    );
     assert!(bridge.stop().await);
 }

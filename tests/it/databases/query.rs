@@ -41,7 +41,9 @@ async fn what_is_committed_late_and_rows_of_the_same_moment_are_not_passed_over(
     let bridge = site.start().await;
     // A transaction that takes its moment first and commits last.
     let slow = database.client(&database.name).await;
-    slow.batch_execute("BEGIN; INSERT INTO record VALUES (1, 'late', 1, '2026-11-24 09:00:00+00')").await.unwrap();
+    slow.batch_execute("BEGIN; INSERT INTO record VALUES (1, 'late', 1, '2026-11-24 09:00:00+00')")
+        .await
+        .unwrap();
     let same = "'2026-11-24 09:05:00.123456+00'";
     database.sql(&format!("INSERT INTO record VALUES (2, 'b', NULL, {same}), (3, 'c', 3, {same})")).await;
     told(&site, 2).await;
@@ -165,7 +167,13 @@ async fn every_type_becomes_what_json_can_hold_with_every_digit() {
               '2026-02-28', '0001-01-01', 'infinity', '2026-10-25 01:30:00.5', '2026-10-25 01:30:00+01', '-infinity', '\\x00ff', \
               '6f1c2b1a-0000-4000-8000-000000000001', '{\"a\": 1.50}', '{1,2}', '90 minutes', NULL)")
         .await;
-    let adapter = format!("{HEAD}{}", READ.replace("\"changed\", first = \"2026-01-01T00:00:00Z\", overlap = \"10m\", kind = \"time\"", "\"id\", first = \"0\", overlap = 5, kind = \"number\""));
+    let adapter = format!(
+        "{HEAD}{}",
+        READ.replace(
+            "\"changed\", first = \"2026-01-01T00:00:00Z\", overlap = \"10m\", kind = \"time\"",
+            "\"id\", first = \"0\", overlap = 5, kind = \"number\""
+        )
+    );
     let statement = "SELECT * FROM wide WHERE id > :cursor ORDER BY id";
     let site = database.site(&adapter, &[("changes.sql", statement)]).await;
     site.settings(&site.vhost.address(), &database.settings("reader"));

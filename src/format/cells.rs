@@ -400,7 +400,7 @@ pub(super) fn text_of(name: &Name, tree: Option<&Tree>) -> Result<String, Format
 }
 
 /// The name of an entry that a record has no place for, children and headers left out.
-pub(super) fn foreign<'t>(record: &'t Record, known: impl Fn(&Name) -> bool) -> Option<&'t Name> {
+pub(super) fn foreign(record: &Record, known: impl Fn(&Name) -> bool) -> Option<&Name> {
     record.entries().iter().map(|(name, _)| name).find(|name| !known(name))
 }
 
