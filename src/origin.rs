@@ -23,8 +23,11 @@ pub struct Origin {
 impl Origin {
     /// The content type of a document from there.
     pub fn content_type(&self, media_type: &str) -> String {
-        let mut text =
-            format!("{media_type}; file={}; digest={}", percent_encode(&self.file), percent_encode(&self.digest));
+        let mut text = format!(
+            "{media_type}; file={}; digest={}",
+            percent_encode(&self.file),
+            percent_encode(&self.digest)
+        );
         if self.row > 0 {
             text.push_str(&format!("; row={}", self.row));
         }

@@ -24,7 +24,7 @@ mod payments;
 mod records;
 mod refusals;
 mod replays;
-mod statements;
 mod safeguarding;
+mod statements;
 mod support;
 mod tidy;

@@ -26,11 +26,16 @@ struct Files {
 
 impl Files {
     async fn of(adapter: &'static str) -> Files {
-        let site = Site::new(&format!("[adapters.{adapter}]\nsettings = {{ folder = \"$FOLDER/in\" }}\n")).await;
+        let site =
+            Site::new(&format!("[adapters.{adapter}]\nsettings = {{ folder = \"$FOLDER/in\" }}\n")).await;
         let path = site.folder.0.join(format!("adapters/{adapter}.toml"));
         let text = std::fs::read_to_string(&path).unwrap();
         assert!(text.contains(r#"every = "1m", complete = "30s""#));
-        std::fs::write(path, text.replace(r#"every = "1m", complete = "30s""#, r#"every = "200ms", complete = "100ms""#)).unwrap();
+        std::fs::write(
+            path,
+            text.replace(r#"every = "1m", complete = "30s""#, r#"every = "200ms", complete = "100ms""#),
+        )
+        .unwrap();
         std::fs::create_dir_all(site.folder.0.join("in")).unwrap();
         Files { site, adapter }
     }
@@ -92,7 +97,8 @@ async fn each_entry_of_a_statement_is_an_event_in_both_versions_and_they_make_th
     let bank = Files::of("bank-statements").await;
     let bridge = bank.site.start().await;
     for (version, count) in [("08", 40), ("02", 80)] {
-        let statement = Statement { id: format!("2026{version}"), version, entries: 40, ..Statement::default() };
+        let statement =
+            Statement { id: format!("2026{version}"), version, entries: 40, ..Statement::default() };
         bank.comes(&format!("{version}.xml"), statement.text());
         let all = bank.site.vhost.until("platform", count).await;
         let entries: Vec<Value> = data(&all, "reconciliation.entry.v1")
@@ -147,7 +153,8 @@ async fn the_same_statement_under_a_new_name_or_sent_once_more_counts_nothing_tw
     bank.is("monday.xml", "done").await;
     bank.comes("monday-again.xml", &text);
     // Other bytes, the same statement: a duplicate of it, made an hour later.
-    let copy = text.replace("<Acct>", "<CpyDplctInd>DUPL</CpyDplctInd><Acct>").replace("06:10:00", "07:10:00");
+    let copy =
+        text.replace("<Acct>", "<CpyDplctInd>DUPL</CpyDplctInd><Acct>").replace("06:10:00", "07:10:00");
     bank.comes("monday-copy.xml", copy);
     bank.is("monday-copy.xml", "done").await;
     bank.comes("tuesday.xml", Statement { id: "2".to_owned(), entries: 1, ..Statement::default() }.text());
@@ -197,12 +204,14 @@ async fn payments_over_a_counter_are_postings_and_what_is_taken_back_is_one_too(
     allpay.comes("be1.txt", format!("{lines}{}", totals("416.66", 5)));
     let events = allpay.site.vhost.until("platform", 5).await;
     let (paid, back) = (data(&events, "payment.succeeded.v1"), data(&events, "payment.reversed.v1"));
-    let sum = |events: &[Value]| events.iter().map(|event| event["total_amount"].as_i64().unwrap()).sum::<i64>();
+    let sum =
+        |events: &[Value]| events.iter().map(|event| event["total_amount"].as_i64().unwrap()).sum::<i64>();
     assert_eq!((sum(&paid), sum(&back)), (44_166, 2_500));
     let suspense = paid.iter().filter(|event| event["lines"][0]["fund"] == "suspense").count();
     assert_eq!(suspense, 1, "what fits no fund is in suspense, and not dropped");
     // Two payments that are alike have references of their own.
-    let mut references: Vec<&str> = paid.iter().map(|event| event["provider_reference"].as_str().unwrap()).collect();
+    let mut references: Vec<&str> =
+        paid.iter().map(|event| event["provider_reference"].as_str().unwrap()).collect();
     references.sort_unstable();
     references.dedup();
     assert_eq!(references.len(), 4);
@@ -222,7 +231,9 @@ async fn payments_over_a_counter_are_postings_and_what_is_taken_back_is_one_too(
 async fn deductions_from_benefit_are_postings_and_a_file_that_comes_again_posts_nothing_again() {
     let dwp = Files::of("dwp-deductions").await;
     let bridge = dwp.site.start().await;
-    let row = |account: &str, pence: &str, sign: &str| format!("1,2,3,4,5,{account},7,8,9,10,20/11/2026,{pence},{sign}\r\n");
+    let row = |account: &str, pence: &str, sign: &str| {
+        format!("1,2,3,4,5,{account},7,8,9,10,20/11/2026,{pence},{sign}\r\n")
+    };
     let head = "A,B,C,D,E,F,G,H,I,J,K,L,M\r\n";
     let file = format!(
         "{head}{}{}{}{}",
@@ -301,7 +312,8 @@ fn a_long_statement_is_read_entry_by_entry_and_adds_up_as_another_reader_says() 
     let layout = project.layouts.get("camt053").unwrap().clone();
     let read = |path: &PathBuf| {
         let reader = BufReader::new(std::fs::File::open(path).unwrap());
-        let mut records = Records::new(Format::Xml, Some(layout.clone()), reader, RecordLimits::default()).unwrap();
+        let mut records =
+            Records::new(Format::Xml, Some(layout.clone()), reader, RecordLimits::default()).unwrap();
         let mut count = 0;
         while let Some(piece) = records.next().unwrap() {
             assert!(piece.wrong.is_none() && piece.bytes.len() < 4_096);
