@@ -287,8 +287,7 @@ async fn what_changes_in_academys_tables_is_told_once_and_the_first_look_says_no
     let events = site.vhost.until("platform", 5).await;
     assert_eq!(claims(&events), [pair("changed", "5012341X"), pair("created", "5019999K")]);
     let of = |kind: &str, reference: &str| {
-        let all = events.iter().map(Seen::json);
-        let found = all.into_iter().find(|event| {
+        let found = events.iter().map(Seen::json).find(|event| {
             event["type"] == kind
                 && [&event["data"]["claim_reference"], &event["data"]["account_reference"]]
                     .contains(&&Value::from(reference))
