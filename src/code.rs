@@ -51,6 +51,7 @@ codes! {
     BadTemplate = "PH0114", "a template that cannot work";
     UnusedFile = "PH0115", "a file that nothing uses";
     BadAddress = "PH0116", "not an address";
+    BadFingerprint = "PH0117", "no fingerprint of a host key";
     // 02: adapters
     NoRepeat = "PH0201", "a route that makes money or a record does not say what makes a repeat safe";
     NoProbe = "PH0202", "`repeat = \"probe\"` without a probe";
@@ -59,12 +60,12 @@ codes! {
     WrongMapping = "PH0206", "a mapping that does not fit its route";
     GuardIncomplete = "PH0207", "`repeat = \"guard\"` without its guard";
     UnreachableAnswer = "PH0208", "an answer that can never be chosen";
+    NameNotUnique = "PH0209", "a file name that is the same each time";
     BadStatement = "PH0230", "a file that is not one SQL statement";
     ParameterMissing = "PH0231", "a parameter of a statement that nothing gives";
     ValueUnused = "PH0232", "a value that no parameter of a statement takes";
     ReadOnly = "PH0233", "a route that would write to a database that is only read";
     CursorUnsafe = "PH0234", "a query that could pass rows over";
-    NameNotUnique = "PH0209", "a file name that is the same each time";
     // 03: mappings
     UnknownEventField = "PH0301", "a field that the event's schema does not have";
     BadPath = "PH0302", "not a path";

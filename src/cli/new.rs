@@ -18,7 +18,8 @@ use std::{
 pub struct New {
     /// The adapter's name: small letters, digits and hyphens.
     name: String,
-    /// A real file as the system writes it, small, with personal data replaced: `.csv`, `.xml` or `.json`.
+    /// A real file as the system writes it, small, with personal data replaced: `.csv`, `.xml`,
+    /// `.json`; or the `CREATE TABLE` of a table: `.sql`.
     #[arg(long, value_name = "SAMPLE", value_hint = ValueHint::FilePath)]
     from: PathBuf,
     /// The type of the event that its records are to become: `reconciliation.line.v1`.
@@ -121,8 +122,10 @@ impl New {
             exit::DATA
         };
         let Some(kind) = Kind::of(&self.from.to_string_lossy()) else {
-            let what =
-                format!("{} ends in none of .csv, .tsv, .txt, .xml, .json, .jsonl", self.from.display());
+            let what = format!(
+                "{} ends in none of .csv, .tsv, .txt, .xml, .json, .jsonl, .sql",
+                self.from.display()
+            );
             return Err(complain(Code::NotASample, what));
         };
         let unreadable = |error| {

@@ -96,7 +96,7 @@ pub struct Join {
     /// What makes it the same row.
     pub key: Option<Template>,
     /// Whether the row is taken out.
-    pub removes: bool,
+    pub removes: Option<Template>,
     /// What is remembered.
     pub remember: Option<Remember>,
 }

@@ -3,7 +3,7 @@
 use super::{
     Address, Broker, CollectRoute, Config, DeliverRoute, Instance, Receiver, Store, Tls,
     compile::{is_name, select},
-    plan,
+    host_keys, plan,
     raw::bridge::{AdapterUse, BridgeFile, RouteUse, TlsKeys},
     secrets::SecretRef,
     units,
@@ -255,6 +255,7 @@ impl Builder<'_> {
             source: format!("{prefix}:{name}"),
         });
         self.unencrypted(name, keys, &instance);
+        self.sftp(name, &instance);
         for route in keys.routes.keys() {
             let known: Vec<&str> = adapter
                 .deliver
@@ -370,6 +371,27 @@ impl Builder<'_> {
             let help =
                 "use `https://`; or, if the network is trusted, say it twice: allow_unencrypted_login = true";
             self.error(Code::PlainCredentials, at, what, help);
+        }
+    }
+
+    /// An SFTP server has an address, pinned host keys and a login.
+    fn sftp(&mut self, name: &str, instance: &Instance) {
+        let plan::SystemPlan::Files(files) = &instance.adapter.system else { return };
+        let plan::Files::Sftp(sftp) = &**files else { return };
+        let at: &[&str] = &["adapters", name, "settings"];
+        if let Some(Err(what)) = instance.render(&sftp.address).ok().map(|text| host_keys::host(&text)) {
+            self.error(Code::BadAddress, at, what, "for example `files.example.gov.uk:22`");
+        }
+        if let Some(Err(what)) =
+            instance.render(&sftp.host_keys).ok().map(|text| host_keys::fingerprints(&text))
+        {
+            let help = "ask those who run the server what `ssh-keygen -lf` prints there for its host key";
+            self.error(Code::BadFingerprint, at, what, help);
+        }
+        if ![&sftp.key, &sftp.password].into_iter().flatten().any(|name| instance.secrets.contains_key(name))
+        {
+            let what = "nothing says how we log in: neither the key nor the password is given".to_owned();
+            self.error(Code::MissingSetting, at, what, "give one of them, as a reference to a secret");
         }
     }
 

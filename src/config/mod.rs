@@ -6,6 +6,7 @@
 pub mod batch;
 mod bridge;
 pub mod compile;
+pub mod host_keys;
 mod load;
 pub mod plan;
 mod proof;
@@ -17,7 +18,7 @@ pub mod statement;
 pub mod units;
 
 pub use bridge::receive_path;
-pub use compile::{TIERS, select};
+pub use compile::{PROCESSING_DATE, TIERS, select};
 pub use load::Project;
 
 use crate::{

@@ -6,6 +6,7 @@ use crate::{
     batch::CutOffs,
     code::Code,
     config::{
+        PROCESSING_DATE,
         batch::{Batch, Join, Remember},
         raw::batch::{DateRule, Keep},
     },
@@ -38,14 +39,23 @@ pub fn joining(deliverer: &Deliverer, join: &Join, event: &Event) -> Result<Join
         now: moment,
         ..Scope::default()
     };
-    let values = match instance.adapter.values.is_empty() {
+    let own = match instance.adapter.values.is_empty() {
         true => Texts::new(),
         false => sign::values(instance, &scope(None))?,
     };
+    let batch = &join.batch;
+    let cut_off = batch.cut_offs.after(moment);
+    let (mut values, mut per) = (own.clone(), String::new());
+    if let Some(template) = &join.date {
+        let wanted = render(template, "date", &scope(Some(&own)))?;
+        let day = day(batch, join.date_rule, &wanted, cut_off.unwrap_or(moment))?;
+        values.insert(PROCESSING_DATE.to_owned(), day.to_string());
+        if join.date_rule != DateRule::Any {
+            per = day.to_string();
+        }
+    }
     let scope = scope(Some(&values));
-    let text = |template: &Template, field: &str| {
-        template.render(&scope).map_err(|failed| Failure::refused(Code::TemplateFailed, field, failed.0))
-    };
+    let text = |template: &Template, field: &str| render(template, field, &scope);
     let amount = match &join.amount {
         None => 0,
         Some(template) => text(template, "amount")?.trim().parse::<i64>().map_err(|_| {
@@ -57,16 +67,14 @@ pub fn joining(deliverer: &Deliverer, join: &Join, event: &Event) -> Result<Join
         group.push(Name::plain(name.as_str()), Tree::text(text(template, name)?));
     }
     let order = join.order.as_ref().map(|order| text(order, "order")).transpose()?;
-    let batch = &join.batch;
-    let cut_off = batch.cut_offs.after(moment);
-    let per = match &join.date {
-        None => String::new(),
-        Some(template) => day(batch, join.date_rule, &text(template, "date")?, cut_off.unwrap_or(moment))?,
-    };
     let file = batch.files.get(join.file);
     let sort = sort(file.map_or(&[], |file| &file.groups), &group, join.place, order.as_deref());
+    let removes = match &join.removes {
+        None => false,
+        Some(template) => !matches!(text(template, "removes")?.trim(), "" | "false"),
+    };
     let record = match &deliverer.route.plan.mapping {
-        Some(mapping) if !join.removes => {
+        Some(mapping) if !removes => {
             let context = Context {
                 settings: &instance.settings,
                 values: &values,
@@ -81,7 +89,7 @@ pub fn joining(deliverer: &Deliverer, join: &Join, event: &Event) -> Result<Join
         Some(_) | None => Vec::new(),
     };
     let says = match (batch.keep, &join.key) {
-        (Keep::Latest, Some(key)) if join.removes => Says::NoRow { key: text(key, "key")? },
+        (Keep::Latest, Some(key)) if removes => Says::NoRow { key: text(key, "key")? },
         (Keep::Latest, Some(key)) => Says::Row { key: text(key, "key")?, record },
         (Keep::Latest, None) | (Keep::New, _) => Says::Record(record),
     };
@@ -104,26 +112,30 @@ pub fn feed(instance: &str, batch: &Batch) -> String {
     format!("{instance}.{}", batch.name)
 }
 
-/// What keeps the batch apart from those of other days.
-fn day(batch: &Batch, rule: DateRule, text: &str, sealed: Timestamp) -> Result<String, Failure> {
+fn render(template: &Template, field: &str, scope: &Scope<'_>) -> Result<String, Failure> {
+    template.render(scope).map_err(|failed| Failure::refused(Code::TemplateFailed, field, failed.0))
+}
+
+/// The day on which an item is processed that asks for one.
+fn day(batch: &Batch, rule: DateRule, text: &str, sealed: Timestamp) -> Result<Date, Failure> {
     let refused = |what: &str| Failure::refused(Code::DateRefused, "date", what);
     let wanted: Date = text.trim().parse().map_err(|_| refused("this is not a day, YYYY-MM-DD"))?;
     let earliest = earliest(&batch.cut_offs, batch.processing, sealed)
         .ok_or_else(|| refused("no working day is found"))?;
-    let possible = batch.cut_offs.days.on_or_after(wanted.max(earliest));
+    let possible = batch
+        .cut_offs
+        .days
+        .on_or_after(wanted.max(earliest))
+        .ok_or_else(|| refused("no working day is found after it"))?;
     match rule {
-        DateRule::Next => {
-            let possible = possible.ok_or_else(|| refused("no working day is found after it"))?;
-            Ok(possible.to_string())
-        }
-        DateRule::Refuse | DateRule::Any if wanted < earliest => {
+        DateRule::Next | DateRule::Any => Ok(possible),
+        DateRule::Refuse if wanted < earliest => {
             Err(refused("the day can no longer be reached: batches that are sealed now are processed later"))
         }
-        DateRule::Refuse | DateRule::Any if possible != Some(wanted) => {
+        DateRule::Refuse if possible != wanted => {
             Err(refused("nothing is processed on this day: it is no working day"))
         }
-        DateRule::Refuse => Ok(wanted.to_string()),
-        DateRule::Any => Ok(String::new()),
+        DateRule::Refuse => Ok(wanted),
     }
 }
 

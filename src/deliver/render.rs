@@ -174,7 +174,10 @@ impl Rendering<'_> {
         out: &mut Incoming,
     ) -> Result<(), Failure> {
         if let Some(when) = &part.when
-            && matches!(self.text(when, "when", seen, group)?.trim(), "" | "false")
+            && matches!(
+                self.text(when, "when", seen, group)?.trim().to_ascii_lowercase().as_str(),
+                "" | "false"
+            )
         {
             return Ok(());
         }

@@ -136,7 +136,13 @@ impl Scope<'_> {
         }
         for (path, field, required) in &lists {
             let example = first_of(example, path);
-            if let Some((order, row, inside)) = self.list(path, field, &example, &groups, codes) {
+            // What holds fields of the group around is no entry of it.
+            let free: Vec<(String, Vec<String>, &Node)> = groups
+                .iter()
+                .filter(|(place, ..)| !used.iter().any(|used| used.starts_with(&format!("{place}/"))))
+                .cloned()
+                .collect();
+            if let Some((order, row, inside)) = self.list(path, field, &example, &free, codes) {
                 used.extend(inside);
                 filled.insert(path.clone());
                 rows.push((places.len() + order, row));
@@ -176,17 +182,15 @@ impl Scope<'_> {
             }
             for (p, place) in places.iter().enumerate() {
                 let by_value = proven_as(target, &place.node.values);
-                let likeness = names::likeness(&target.names, &place.names).max(if by_value {
-                    names::ENOUGH
-                } else {
-                    0
-                });
+                let named =
+                    names::likeness(&target.names, &place.names).max(self.within_group(target, place));
+                let likeness = named.max(if by_value { names::ENOUGH } else { 0 });
                 if likeness < names::ENOUGH {
                     continue;
                 }
                 match values::way(target.field, &place.node.values) {
                     Ok(mut way) => {
-                        if by_value && names::likeness(&target.names, &place.names) < names::ENOUGH {
+                        if named < names::ENOUGH {
                             way.why = "its name says nothing, its check digits do".to_owned();
                         }
                         likely.push((likeness, t, p, way));
@@ -212,6 +216,17 @@ impl Scope<'_> {
             }
         }
         found
+    }
+
+    /// Within the group `lines[]` the place `id` is the `line_id`.
+    fn within_group(&self, target: &Target<'_>, place: &Place<'_>) -> u32 {
+        let group =
+            self.prefix.trim_end_matches("[].").rsplit('.').next().unwrap_or_default().trim_end_matches('s');
+        if group.is_empty() {
+            return 0;
+        }
+        let longer = |names: &[String]| vec![format!("{group} {}", names.join(" "))];
+        names::likeness(&target.names, &longer(&place.names))
     }
 
     /// A list of the event from a repeated group of the sample, if one has at least one field of it.
@@ -415,6 +430,11 @@ fn wanted<'f>(
 /// The value at a path of the event.
 fn at<'t>(example: &'t Tree, path: &str) -> Option<&'t Tree> {
     Path::in_event(path).ok()?.find(example)
+}
+
+/// The plain value of the example at a path through lists, of which the first entry counts: `lines[].amount`.
+pub fn example_of(example: &Tree, path: &str) -> Option<String> {
+    at(example, &path.replace("[]", "[1]"))?.to_plain_text()
 }
 
 /// The first entry of a list in the example.

@@ -7,6 +7,7 @@
 mod guess;
 mod names;
 mod sample;
+mod table;
 mod values;
 mod write;
 
@@ -101,15 +102,7 @@ struct Files<'a> {
 /// # Errors
 /// A sample that cannot be read, or of which no event can be made.
 pub fn draft(from: From<'_>) -> Result<Draft, Refused> {
-    let wanted: Vec<Vec<String>> = from
-        .schema
-        .root
-        .leaves()
-        .into_iter()
-        .filter(|(path, _)| !path.contains("[]"))
-        .map(|(path, _)| path.split('.').map(str::to_owned).collect())
-        .collect();
-    let sample = sample::read(from.kind, from.bytes, &wanted)?;
+    let sample = sample::read(from.kind, from.bytes, from.schema, from.example)?;
     let made = settle(&from, &sample)?;
     let event =
         from.schema.event_type.rsplit_once(".v").map_or(from.schema.event_type.as_str(), |(name, _)| name);
@@ -130,9 +123,17 @@ pub fn draft(from: From<'_>) -> Result<Draft, Refused> {
         NewFile {
             place: Place::Mappings,
             path: format!("{}/{document}.cases.toml", from.name),
-            text: write::cases(&files, &made.document, &write_json_pretty(&made.event)),
+            text: write::cases(
+                &files,
+                &made.document,
+                &format!("{}\n", write_json_pretty(&made.event).trim_end()),
+            ),
         },
     ];
+    if let Some(table) = &sample.table {
+        let path = format!("{}/rows.sql", from.name);
+        written.push(NewFile { place: Place::Adapters, path, text: table.query.clone() });
+    }
     written.extend(write::layout(&files, &sample).map(|text| NewFile {
         place: Place::Mappings,
         path: format!("layouts/{}.toml", from.name),
@@ -169,16 +170,16 @@ impl Settled {
             row.guess.is_some() && row.document.is_none() && row.fields.is_empty()
         });
         look.push(format!(
-            "{guesses} rows are guesses: `packhorse check` repeats each until its `guess` is taken out"
+            "rows that are guesses: {guesses}. `packhorse check` repeats each until its `guess` is taken out"
         ));
         if made_up > 0 {
             look.push(format!(
-                "{made_up} of them put in the value of the event's example: say where it really comes from"
+                "of them with the value of the event's example: {made_up}. Say where it really comes from"
             ));
         }
         if !self.table.ignore.is_empty() {
             look.push(format!(
-                "{} places of the sample go nowhere: they stand under `ignore`",
+                "places of the sample that go nowhere: {}. They stand under `ignore`",
                 self.table.ignore.len()
             ));
         }

@@ -76,7 +76,13 @@ const SYNONYMS: &[(&[&str], &[&str])] = &[
 
 /// The words of a name, in one spelling each.
 pub fn words(name: &str) -> BTreeSet<String> {
-    let plain = split(name);
+    let mut plain = split(name);
+    // `paid_at` and `settled_on` are dates, as `DatePaid` is.
+    if let [_, .., last] = plain.as_mut_slice()
+        && matches!(last.as_str(), "on" | "at")
+    {
+        *last = "date".to_owned();
+    }
     let mut found = BTreeSet::new();
     let mut rest = plain.as_slice();
     while let Some((first, after)) = rest.split_first() {
@@ -187,6 +193,8 @@ mod tests {
             ("family_name", "Surname"),
             ("lines.amount", "AMT"),
             ("uprn", "UPRN"),
+            ("captured_on", "Captured Date"),
+            ("paid_at", "DatePaid"),
         ] {
             assert!(like(field, place) >= 85, "{field} and {place}: {}", like(field, place));
         }

@@ -1,9 +1,13 @@
 //! A sample as what can be mapped: its format, the layout if it needs one, its records, and every place in them with all
 //! the values that stand there. Knows no event but by the names it is asked about.
 
-use super::{Refused, names};
+use super::{
+    Refused, names,
+    table::{self, Table},
+};
 use crate::{
     code::Code,
+    event::schema::EventSchema,
     format::{
         Format, FormatError, Layout, Limits,
         layout::{
@@ -11,6 +15,7 @@ use crate::{
             raw::{CsvKeys, LayoutFile, LinesKeys, XmlKeys},
         },
         records::{RecordLimits, Records, kind_of_file},
+        write_json_pretty,
     },
     tree::{Name, TEXT, Tree},
 };
@@ -25,6 +30,8 @@ pub enum Kind {
     Xml,
     /// One JSON object, or one a line.
     Json,
+    /// The `CREATE TABLE` of a table.
+    Sql,
 }
 
 impl Kind {
@@ -35,6 +42,7 @@ impl Kind {
             "csv" | "tsv" | "txt" => Some(Kind::Csv),
             "xml" => Some(Kind::Xml),
             "json" | "jsonl" | "ndjson" => Some(Kind::Json),
+            "sql" => Some(Kind::Sql),
             _ => None,
         }
     }
@@ -53,6 +61,8 @@ pub struct Sample {
     pub layout: Option<LayoutFile>,
     /// The same, compiled.
     pub compiled: Option<Arc<Layout>>,
+    /// The table that it is, if it is one.
+    pub table: Option<Table>,
     /// Its records, each a document: the text, and the tree below the root.
     pub records: Vec<(Vec<u8>, Tree)>,
     /// Everything that stands in them.
@@ -81,12 +91,14 @@ pub struct Node {
 /// How many records are looked at.
 const MOST: usize = 1_000;
 
-/// Reads a sample. `wanted` are the names of the event's plain fields: they tell a file of many records from one record
-/// with a group in it.
+/// Reads a sample. The names of the event's plain fields tell a file of many records from one record with a group in it.
 ///
 /// # Errors
 /// What keeps it from being read.
-pub fn read(kind: Kind, bytes: &[u8], wanted: &[Vec<String>]) -> Result<Sample, Refused> {
+pub fn read(kind: Kind, bytes: &[u8], schema: &EventSchema, example: &Tree) -> Result<Sample, Refused> {
+    let fields = schema.root.leaves().into_iter().filter(|(path, _)| !path.contains("[]"));
+    let wanted: Vec<Vec<String>> =
+        fields.map(|(path, _)| path.split('.').map(str::to_owned).collect()).collect();
     if let Some(what) = kind_of_file(bytes) {
         return Err(not_a_sample(format!("it is {what}")));
     }
@@ -95,13 +107,24 @@ pub fn read(kind: Kind, bytes: &[u8], wanted: &[Vec<String>]) -> Result<Sample, 
     }
     match kind {
         Kind::Csv => csv(bytes),
-        Kind::Xml => xml(bytes, wanted),
+        Kind::Xml => xml(bytes, &wanted),
         Kind::Json => json(bytes),
+        Kind::Sql => sql(bytes, schema, example),
     }
 }
 
-fn not_a_sample(what: String) -> Refused {
+/// A sample that is none, and why.
+pub fn not_a_sample(what: String) -> Refused {
     Refused { code: Code::NotASample, what }
+}
+
+fn sql(bytes: &[u8], schema: &EventSchema, example: &Tree) -> Result<Sample, Refused> {
+    let table = table::read(&String::from_utf8_lossy(bytes), schema, example)?;
+    let records = vec![(write_json_pretty(&table.row).into_bytes(), table.row.clone())];
+    let notes = vec!["a table has types and no values: the row in the case is made up".to_owned()];
+    let mut sample = Sample::of(Format::Json, records, None, None, notes, &Spelling::plain())?;
+    sample.table = Some(table);
+    Ok(sample)
 }
 
 fn refused(error: FormatError) -> Refused {
@@ -334,10 +357,16 @@ fn repeated(top: &Node, wanted: &[Vec<String>]) -> Option<Vec<String>> {
         let node = path.iter().try_fold(top, |node, step| node.inside.iter().find(|n| n.step == *step));
         node.map_or(0, |node| alike(&node.leaves(&[])))
     };
-    let (count, path) =
-        candidates.into_iter().map(|path| (inside(&path), path)).rev().max_by_key(|(count, _)| *count)?;
+    let best = candidates.into_iter().map(|path| (inside(&path), path)).rev().max_by_key(|(count, _)| *count);
+    let (count, path) = best.unwrap_or((0, Vec::new()));
     // Where nothing around is like the event either, a list of the same is a file of records.
-    (count > around || (count == 0 && around == 0)).then_some(path)
+    (!path.is_empty() && (count > around || (count == 0 && around == 0))).then_some(path).or_else(|| {
+        // A file with a single record.
+        match top.inside.as_slice() {
+            [only] if !only.inside.is_empty() && !only.name.starts_with('@') => Some(vec![only.step.clone()]),
+            _ => None,
+        }
+    })
 }
 
 /// The elements that stand before the records and belong to all of them.
@@ -457,6 +486,7 @@ impl Sample {
             namespaces: spelling.declared(),
             layout,
             compiled,
+            table: None,
             records,
             top: Node::default(),
             notes,
@@ -535,8 +565,16 @@ impl Node {
 mod tests {
     use super::*;
 
+    fn read(kind: Kind, bytes: &[u8]) -> Result<Sample, Refused> {
+        let schema = EventSchema::compile(serde_json::json!({
+            "$id": "x", "x-event-type": "x.v1", "type": "object",
+            "properties": { "ref": { "type": "string" } }
+        }));
+        super::read(kind, bytes, &schema.unwrap(), &Tree::Null)
+    }
+
     fn csv_of(text: &str) -> Sample {
-        read(Kind::Csv, text.as_bytes(), &[]).unwrap()
+        read(Kind::Csv, text.as_bytes()).unwrap()
     }
 
     #[test]
@@ -560,18 +598,18 @@ mod tests {
             (Kind::Json, b"[{\"a\": 1}, {\"a\": 2}]".as_slice(), "list of 2"),
             (Kind::Json, b"17".as_slice(), "no JSON object"),
         ] {
-            let refused = read(kind, bytes, &[]).unwrap_err();
+            let refused = read(kind, bytes).unwrap_err();
             assert_eq!(refused.code, Code::NotASample, "{}", refused.what);
             assert!(refused.what.contains(reason), "{}", refused.what);
         }
-        assert_eq!(read(Kind::Xml, b"<a><b>1</b>", &[]).unwrap_err().code, Code::MalformedXml);
-        assert_eq!(read(Kind::Json, b"{\"a\": ", &[]).unwrap_err().code, Code::MalformedJson);
+        assert_eq!(read(Kind::Xml, b"<a><b>1</b>").unwrap_err().code, Code::MalformedXml);
+        assert_eq!(read(Kind::Json, b"{\"a\": ").unwrap_err().code, Code::MalformedJson);
     }
 
     #[test]
     fn prefixes_are_those_of_the_document() {
         let xml = b"<p:a xmlns:p=\"urn:one\" xmlns=\"urn:two\"><b c=\"1\">x</b></p:a>";
-        let sample = read(Kind::Xml, xml, &[]).unwrap();
+        let sample = read(Kind::Xml, xml).unwrap();
         assert_eq!(sample.root.as_deref(), Some("p:a"));
         assert_eq!(sample.top.inside[0].step, "b");
         assert_eq!(sample.top.inside[0].inside[0].step, "@c");
@@ -579,7 +617,7 @@ mod tests {
 
     #[test]
     fn one_object_a_line_is_split_by_lines() {
-        let sample = read(Kind::Json, b"{\"ref\": \"1\"}\n{\"ref\": \"2\"}\n", &[]).unwrap();
+        let sample = read(Kind::Json, b"{\"ref\": \"1\"}\n{\"ref\": \"2\"}\n").unwrap();
         assert_eq!(sample.records.len(), 2);
         assert!(sample.layout.unwrap().lines.is_some());
     }

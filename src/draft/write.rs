@@ -1,7 +1,10 @@
 //! The files as text: in the spelling of those that are there already, with what a person should look at in comments.
 
-use super::{Files, guess::Table, sample::Sample};
-use crate::mapping::raw::{Check, Money, RowKeys};
+use super::{Files, guess, sample::Sample, table::Table};
+use crate::{
+    format::Format,
+    mapping::raw::{Check, Money, RowKeys},
+};
 use std::fmt::Write as _;
 
 /// A text in TOML.
@@ -80,7 +83,7 @@ const CHECKS: [(Check, &str); 4] = [
 ];
 
 /// The mapping.
-pub fn mapping(files: &Files<'_>, sample: &Sample, table: &Table) -> String {
+pub fn mapping(files: &Files<'_>, sample: &Sample, table: &guess::Table) -> String {
     let mut text = String::new();
     let _ = writeln!(
         text,
@@ -132,7 +135,6 @@ pub fn mapping(files: &Files<'_>, sample: &Sample, table: &Table) -> String {
 
 /// The format as files write it.
 fn word(sample: &Sample) -> &'static str {
-    use crate::format::Format;
     match sample.format {
         Format::Json => "json",
         Format::Xml => "xml",
@@ -239,18 +241,34 @@ pub fn codes(files: &Files<'_>, pairs: &[(String, String)]) -> String {
     text
 }
 
-/// The adapter: a folder from which files are picked up.
+/// The adapter: of a table by a query, of files of records by a folder, of single documents by a call of the system.
 pub fn adapter(files: &Files<'_>, sample: &Sample) -> String {
+    let head = format!(
+        r#"# Written by `packhorse new` from {}. Keys: docs/reference/adapter.md.
+version = 1
+title = {}
+about = "Guessed from {}: say here what the system is, where its interface is described, and what of it is uncertain."
+"#,
+        files.sample,
+        quoted(files.name),
+        files.sample
+    );
+    let rest = match (&sample.table, sample.compiled.is_some() || sample.format == Format::Csv) {
+        (Some(table), _) => database(files, table),
+        (None, true) => folder(files, sample),
+        (None, false) => receiver(files, sample),
+    };
+    head + &rest
+}
+
+/// Files are picked up from a folder.
+fn folder(files: &Files<'_>, sample: &Sample) -> String {
     let layout =
         sample.layout.as_ref().map(|_| format!("layout = {}\n", quoted(files.name))).unwrap_or_default();
     let Files { name, sample: given, document, .. } = files;
     let ending = given.rsplit_once('.').map_or("*", |(_, ending)| ending);
     format!(
-        r#"# Written by `packhorse new` from {given}. Keys: docs/reference/adapter.md.
-version = 1
-title = {title}
-about = "Guessed from {given}: say here what the system is, where its interface is described, and what of it is uncertain."
-
+        r#"
 [settings.folder]
 about = "The folder into which the system writes its files"
 example = "/srv/{name}/out"
@@ -277,12 +295,119 @@ pattern = {pattern}
 complete = "30s"
 
 # If each file is a whole extract, only what is new, changed or gone since the last one is news. Name the columns that say
-# which record it is:
+# which record it is, and say in `events` what becomes of each change:
 #   [collect.records.compare]
 #   key = ["..."]
 "#,
-        title = quoted(name),
         format = quoted(word(sample)),
         pattern = quoted(&format!("*.{ending}")),
+    )
+}
+
+/// A file holds one document, and files are split into records: single documents come by a call.
+fn receiver(files: &Files<'_>, sample: &Sample) -> String {
+    let Files { name, document, .. } = files;
+    format!(
+        r#"
+[settings.base_url]
+about = "The system's server"
+example = "https://{name}.example.gov.uk"
+[settings.username]
+about = "The user as whom the system calls us"
+example = "{name}"
+[settings.password]
+about = "The password with which it does"
+secret = true
+
+[http]
+base_url = "{{{{ settings.base_url }}}}"
+
+# The sample is one document, so this is written for a system that calls us with each. Files of many records are picked up
+# from a folder instead, and split by a layout: see docs/reference/layout.md.
+[collect.records]
+about = "Each document that the system sends becomes an event."
+format = {format}
+receive = {{ login = {{ basic = {{ username = "{{{{ settings.username }}}}", password = "password" }} }} }}
+events = [{{ mapping = "{name}/{document}" }}]
+"#,
+        format = quoted(word(sample)),
+    )
+}
+
+/// A table is asked.
+fn database(files: &Files<'_>, table: &Table) -> String {
+    let Files { name, document, .. } = files;
+    let reached = match table.foreign {
+        true => format!(
+            r#"
+[settings.connection]
+about = "The ODBC connection string without the password"
+example = "Driver={{ODBC Driver 18 for SQL Server}};Server=db.example.gov.uk;Database={name};UID=packhorse"
+[settings.password]
+about = "The user's password"
+secret = true
+
+# The table is written as PostgreSQL writes none: it is reached by ODBC.
+[sql]
+database = "odbc"
+connection = "{{{{ settings.connection }}}}"
+password = "password"
+"#
+        ),
+        false => format!(
+            r#"
+[settings.address]
+about = "Host and port of the database"
+example = "db.example.gov.uk:5432"
+[settings.database]
+about = "The database's name"
+example = "{name}"
+[settings.username]
+about = "A user who may read the table and nothing else"
+example = "packhorse"
+[settings.password]
+about = "The user's password"
+secret = true
+
+[sql]
+database = "postgres"
+address = "{{{{ settings.address }}}}"
+name = "{{{{ settings.database }}}}"
+username = "{{{{ settings.username }}}}"
+password = "password"
+"#
+        ),
+    };
+    let look = match (&table.changed, table.key.is_empty()) {
+        (Some(column), _) => format!(
+            r#"query = {{ statement = "rows.sql", every = "5m", cursor = {{ column = "{column}", first = "1900-01-01T00:00:00", kind = "time", overlap = "10m" }} }}
+# The column is a guess: it must rise whenever a row changes.
+events = [{{ mapping = "{name}/{document}" }}]
+"#
+        ),
+        (None, false) => format!(
+            r#"# Nothing says when a row changed: the whole table is read and compared with the last time. The first time says nothing.
+query = {{ statement = "rows.sql", every = "1h" }}
+compare = {{ key = [{}] }}
+events = [
+  {{ change = ["created", "changed"], mapping = "{name}/{document}" }},
+  {{ change = ["removed"], ignore = "say here why a row that is gone is no news, or give it a mapping" }},
+]
+"#,
+            table.key.iter().map(|column| quoted(column)).collect::<Vec<_>>().join(", ")
+        ),
+        (None, true) => format!(
+            r#"# Nothing says when a row changed, and no key is known: all rows are read each time, and those that are known passed over.
+query = {{ statement = "rows.sql", every = "1h" }}
+events = [{{ mapping = "{name}/{document}" }}]
+"#
+        ),
+    };
+    format!(
+        r#"{reached}
+[collect.records]
+about = "Rows of the table become events."
+format = "json"
+{look}"#
     )
 }

@@ -3,10 +3,11 @@
 //! Positions count bytes of the file's encoding or characters, as the layout says.
 
 use super::{
-    FormatError, Limits, Place, charset,
-    csv::{
+    FormatError, Limits, Place,
+    cells::{
         Assembly, check_foreign, encoded, encoding_of, field_text, not_the_value, unknown_kind, wrong_layout,
     },
+    charset,
     layout::{Align, Field, Fixed, Layout, LineEnd, RecordType, Role, Shape, Unit},
 };
 use crate::{
@@ -193,7 +194,7 @@ pub(super) fn parse(
         rest = after;
         let line = match fixed.line_end {
             LineEnd::None => line,
-            LineEnd::Crlf | LineEnd::Lf => super::csv::without_end(line),
+            LineEnd::Crlf | LineEnd::Lf => super::cells::without_end(line),
         };
         if line.is_empty() {
             continue;

@@ -5,8 +5,8 @@
 //!
 //! A file of many records is split by [`records::Records`]; each record is a document by itself, read by [`Format::read`].
 
+mod cells;
 pub mod charset;
-mod csv;
 mod fixed;
 mod form;
 mod json;
@@ -219,14 +219,16 @@ impl Format {
         match self {
             Format::Json => json::parse(&charset::decode(bytes, charset, None)?, limits),
             Format::Xml => {
-                xml::parse(&charset::decode(bytes, charset, Some(charset::xml_declaration))?, limits)
+                let text = charset::decode(bytes, charset, Some(charset::xml_declaration))?;
+                let by = layout.and_then(Layout::xml);
+                xml::parse_by(&text, by, limits)
             }
             Format::Soap11 | Format::Soap12 => {
                 let text = charset::decode(bytes, charset, Some(charset::xml_declaration))?;
                 soap::open(xml::parse(&text, limits)?)
             }
             Format::Form => form::parse(&charset::decode(bytes, charset, None)?, limits),
-            Format::Csv => csv::parse(bytes, charset, layout.unwrap_or(Layout::plain_csv()), limits),
+            Format::Csv => cells::parse(bytes, charset, layout.unwrap_or(Layout::plain_csv()), limits),
             Format::Fixed => fixed::parse(bytes, charset, layout.ok_or_else(fixed::no_layout)?, limits),
         }
     }
@@ -242,7 +244,7 @@ impl Format {
             Format::Soap11 => soap::write(tree, style, soap::SPACE_11)?,
             Format::Soap12 => soap::write(tree, style, soap::SPACE_12)?,
             Format::Form => form::write(tree)?,
-            Format::Csv => return csv::write(tree, style.layout.as_deref().unwrap_or(Layout::plain_csv())),
+            Format::Csv => return cells::write(tree, style.layout.as_deref().unwrap_or(Layout::plain_csv())),
             Format::Fixed => {
                 return fixed::write(tree, style.layout.as_deref().ok_or_else(fixed::no_layout)?);
             }

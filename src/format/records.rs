@@ -9,6 +9,7 @@ mod only;
 mod rows;
 mod totals;
 mod window;
+mod xml;
 
 pub use only::only;
 
@@ -91,6 +92,8 @@ pub struct Point {
     pub frame: Frame,
     /// What the splitter knows of the file up to here.
     rows: rows::State,
+    /// The same of an XML file.
+    xml: xml::State,
     /// What has been added up.
     totals: Vec<totals::Running>,
 }
@@ -117,6 +120,7 @@ pub struct Records<R> {
     bad: u64,
     line: u64,
     rows: Rows,
+    xml: Option<xml::Splitter>,
     totals: Totals,
 }
 
@@ -167,9 +171,10 @@ impl<R: BufRead> Records<R> {
             }
         };
         if layout.format() != format {
-            return Err(super::csv::wrong_layout(&layout, format.media_type()));
+            return Err(super::cells::wrong_layout(&layout, format.media_type()));
         }
         let rows = Rows::resume(&layout, point.rows, &point.frame, &limits)?;
+        let xml = xml::Splitter::resume(&layout, point.xml)?;
         let totals = Totals::resume(&layout, point.totals);
         Ok(Records {
             window: Window::new(reader, point.offset),
@@ -180,6 +185,7 @@ impl<R: BufRead> Records<R> {
             bad: point.bad,
             line: point.line,
             rows,
+            xml,
             totals,
         })
     }
@@ -193,7 +199,10 @@ impl<R: BufRead> Records<R> {
         reason = "an error must not be passed over as an iterator lets one"
     )]
     pub fn next(&mut self) -> Result<Option<Piece>, FormatError> {
-        let piece = self.next_row()?;
+        let piece = match self.xml {
+            Some(_) => self.next_element()?,
+            None => self.next_row()?,
+        };
         if let Some(piece) = &piece {
             self.number = piece.number;
             self.bad += u64::from(piece.wrong.is_some());
@@ -228,6 +237,7 @@ impl<R: BufRead> Records<R> {
             bad: self.bad,
             frame: self.frame.clone(),
             rows: self.rows.state(),
+            xml: self.xml.as_ref().map(xml::Splitter::state).unwrap_or_default(),
             totals: self.totals.state(),
         }
     }
@@ -242,7 +252,10 @@ impl<R: BufRead> Records<R> {
     /// # Errors
     /// Both numbers of a total that differs; a missing trailer.
     pub fn finish(self) -> Result<Summary, FormatError> {
-        self.rows.finish(&self.layout)?;
+        match &self.xml {
+            Some(xml) => xml.finish()?,
+            None => self.rows.finish(&self.layout)?,
+        }
         let unchecked = self.totals.finish(&self.layout)?;
         Ok(Summary { records: self.number, bad: self.bad, unchecked })
     }

@@ -7,7 +7,7 @@
 //! What the tree does not keep: comments, processing instructions, white space between elements, the place of text
 //! within mixed content (all text of an element is joined).
 
-use super::{FormatError, Limits, Style};
+use super::{FormatError, Limits, Style, layout::Xml};
 use crate::{
     code::Code,
     tree::{Name, Record, TEXT, Tree},
@@ -25,10 +25,16 @@ const XML_SPACE: &str = "http://www.w3.org/XML/1998/namespace";
 
 /// Reads one XML document into a record with one entry, the root element.
 pub fn parse(text: &str, limits: &Limits) -> Result<Tree, FormatError> {
+    parse_by(text, None, limits)
+}
+
+/// Reads one XML document; with a layout, in its namespaces only.
+pub fn parse_by(text: &str, layout: Option<&Xml>, limits: &Limits) -> Result<Tree, FormatError> {
     let mut reader = NsReader::from_str(text);
     reader.config_mut().enable_all_checks(true);
     reader.resolver_mut().set_max_namespace_bindings(limits.namespaces);
-    let mut builder = Builder { text, limits, open: Vec::new(), root: None, values: 0, spaces: Vec::new() };
+    let mut builder =
+        Builder { text, limits, layout, open: Vec::new(), root: None, values: 0, spaces: Vec::new() };
     if let Some((at, c)) = text.char_indices().find(|(_, c)| !is_char(*c)) {
         return Err(builder.error(at, format!("the character U+{:04X} is not allowed in XML", c as u32)));
     }
@@ -131,8 +137,9 @@ struct Builder<'a> {
     open: Vec<Open>,
     root: Option<(Name, Tree)>,
     values: usize,
-    /// Namespaces seen so far, so that each URI is held once.
-    spaces: Vec<Arc<str>>,
+    /// Namespaces seen so far, so that each URI is held once, and as what they are read.
+    spaces: Vec<(Arc<str>, Arc<str>)>,
+    layout: Option<&'a Xml>,
 }
 
 impl Builder<'_> {
@@ -149,12 +156,19 @@ impl Builder<'_> {
             ResolveResult::Unbound => Ok(Name::plain(local)),
             ResolveResult::Unknown(prefix) => Err(format!("the prefix `{prefix}` is not declared")),
             ResolveResult::Bound(space) => {
-                let space = match self.spaces.iter().find(|known| &***known == space.0) {
-                    Some(known) => known.clone(),
+                let space = match self.spaces.iter().find(|(known, _)| &**known == space.0) {
+                    Some((_, read_as)) => read_as.clone(),
                     None => {
-                        let space = Arc::<str>::from(space.0);
-                        self.spaces.push(space.clone());
-                        space
+                        let read_as = match self.layout {
+                            Some(layout) if !matches!(space.0, SCHEMA_INSTANCE | XML_SPACE) => {
+                                layout.read_as(space.0).ok_or_else(|| {
+                                    format!("the namespace `{}` is not one that the layout knows", space.0)
+                                })?
+                            }
+                            Some(_) | None => Arc::from(space.0),
+                        };
+                        self.spaces.push((Arc::from(space.0), read_as.clone()));
+                        read_as
                     }
                 };
                 Ok(Name::spaced(space, local))

@@ -8,10 +8,11 @@ use super::{
     Body, EventPlace, Input, Mapping, Row, checks,
     codes::{CodeList, Found},
     convert::Conversion,
-    raw::{Check, Direction},
+    raw::{Check, Direction, Money},
 };
 use crate::{
     event::schema::{EventSchema, Field, Kind},
+    format::Layout,
     tree::{Name, Tree},
 };
 use regex_syntax::hir::{Class, Hir, HirKind};
@@ -102,12 +103,18 @@ impl Accepts {
 pub struct Generator<'m> {
     schema: &'m EventSchema,
     accepts: BTreeMap<String, Accepts>,
+    layout: Option<&'m Layout>,
+    /// Characters that the document's encoding lacks.
+    lacking: String,
 }
 
 impl<'m> Generator<'m> {
     /// For this mapping.
     pub fn new(mapping: &'m Mapping) -> Generator<'m> {
-        let mut generator = Generator { schema: &mapping.schema, accepts: BTreeMap::new() };
+        let layout = mapping.style.layout.as_deref();
+        let lacks = |c: &char| layout.is_some_and(|layout| !layout.can_write(*c));
+        let lacking: String = PIECES.iter().flat_map(|piece| piece.chars()).filter(lacks).collect();
+        let mut generator = Generator { schema: &mapping.schema, accepts: BTreeMap::new(), layout, lacking };
         generator.learn(&mapping.rows, "", "");
         generator
     }
@@ -130,8 +137,20 @@ impl<'m> Generator<'m> {
             };
             match &row.body {
                 Body::Value { conversion, fund, .. } => {
+                    let width = self.width(row);
                     let accepts = self.accepts.entry(path).or_default();
                     accepts.refused.push_str(separator);
+                    accepts.refused.push_str(&self.lacking);
+                    if let Some(width) = width {
+                        accepts.at_most(width);
+                        let digits = match conversion {
+                            Conversion::Money(Money::Pounds) => width.saturating_sub(1),
+                            _ => width,
+                        };
+                        let largest =
+                            u32::try_from(digits).ok().and_then(|digits| 10_i64.checked_pow(digits));
+                        accepts.largest = largest.map(|largest| largest - 1);
+                    }
                     match &row.input {
                         Input::Other => {
                             let sibling = fund.as_ref().and_then(|path| path.steps().last());
@@ -156,6 +175,18 @@ impl<'m> Generator<'m> {
                 }
             }
         }
+    }
+
+    /// How wide the field of the document is that a row writes.
+    fn width(&self, row: &Row) -> Option<u64> {
+        let name = &row.document.as_ref()?.steps().last()?.name.local;
+        let places = self.layout?.places()?;
+        places
+            .iter()
+            .filter(|place| place.name == name)
+            .filter_map(|place| place.width)
+            .min()
+            .map(|w| w as u64)
     }
 
     fn learn_most(&mut self, row: &Row, path: &str) {
@@ -369,6 +400,26 @@ fn account(rule: &HashMap<String, String>, random: &mut Random) -> Option<String
     })
 }
 
+/// What texts are put together from.
+const PIECES: [&str; 16] = [
+    "a",
+    "Garden",
+    " ",
+    "7",
+    "O'Brien",
+    "&",
+    "é",
+    "Ž",
+    "-",
+    "<",
+    "\"",
+    "Council",
+    "\u{1F600}",
+    "x",
+    "0",
+    ",",
+];
+
 fn text(field: &Field, accepts: &Accepts, random: &mut Random) -> String {
     let min = field.length.0.unwrap_or(0).max(accepts.least) as usize;
     let max = field.length.1.unwrap_or(40).min(accepts.most.unwrap_or(u64::MAX)).max(min as u64) as usize;
@@ -400,24 +451,6 @@ fn text(field: &Field, accepts: &Accepts, random: &mut Random) -> String {
         Some("email") => format!("r.{}@example.org", random.between(1, 99_999)),
         Some("uri" | "uri-reference") => format!("https://example.org/{}", random.between(1, 99_999)),
         _ => {
-            const PIECES: &[&str] = &[
-                "a",
-                "Garden",
-                " ",
-                "7",
-                "O'Brien",
-                "&",
-                "é",
-                "Ž",
-                "-",
-                "<",
-                "\"",
-                "Council",
-                "\u{1F600}",
-                "x",
-                "0",
-                ",",
-            ];
             let length = match random.between(0, 5) {
                 0 => max.min(300),
                 1 => min.max(1),
@@ -425,7 +458,7 @@ fn text(field: &Field, accepts: &Accepts, random: &mut Random) -> String {
             };
             let mut out = String::new();
             while out.chars().count() < length {
-                out.push_str(random.pick(PIECES).copied().unwrap_or("a"));
+                out.push_str(random.pick(&PIECES).copied().unwrap_or("a"));
             }
             let plain = |c: char| if accepts.refused.contains(c) { 'z' } else { c };
             let out: String = out.chars().take(length).map(plain).collect();

@@ -3,7 +3,7 @@
 
 use crate::{
     judges::judges,
-    support::{Folder, root},
+    support::{Folder, Site, root, until},
 };
 use packhorse::{
     config::Project,
@@ -250,4 +250,233 @@ fn a_child_that_is_gone_is_told_by_its_number_in_xml_as_well() {
     let event = event_of(&project.mappings["cin-census/child"], &tree);
     assert_eq!(event.subject.as_deref(), Some("CN0004417"));
     assert_eq!(event.data.as_record().unwrap().entries().len(), 2, "the child's number and the change");
+}
+
+/// A council whose case system writes extracts, and to which returns are written.
+struct Council {
+    site: Site,
+}
+
+impl Council {
+    async fn new(adapter: &str, settings: &str) -> Council {
+        let settings =
+            format!("[adapters.{adapter}]\nsettings = {{ folder = \"$FOLDER/care\"{settings} }}\n");
+        let site = Site::new(&settings).await;
+        let file = site.folder.0.join(format!("adapters/{adapter}.toml"));
+        let text = std::fs::read_to_string(&file).unwrap();
+        std::fs::write(&file, text.replace("complete = \"30s\"", "every = \"200ms\", complete = \"100ms\""))
+            .unwrap();
+        for folder in ["extracts", "returns"] {
+            std::fs::create_dir_all(site.folder.0.join("care").join(folder)).unwrap();
+        }
+        Council { site }
+    }
+
+    fn folder(&self, name: &str) -> PathBuf {
+        self.site.folder.0.join("care").join(name)
+    }
+
+    /// The case system writes an extract; waits until it has come to its end.
+    async fn extracts(&self, name: &str, text: &str) {
+        let part = self.folder("extracts").join(format!("{name}.tmp"));
+        std::fs::write(&part, text).unwrap();
+        std::fs::rename(part, self.folder("extracts").join(name)).unwrap();
+        until(&format!("{name} is done"), async || {
+            let out = self.site.good(&["files", "list", "--json"]).await;
+            let mut lines = out.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+            lines.find(|file| file["name"] == name && file["state"] == "done")
+        })
+        .await;
+    }
+
+    /// The platform says an event.
+    async fn says(&self, event: &Event, id: &str) {
+        let data = serde_json::from_str(&packhorse::format::write_json(&event.data)).unwrap();
+        self.site.vhost.say(&event.event_type, id, &data).await;
+    }
+
+    /// A person seals the return when it holds so many; waits until this file of it is there.
+    async fn sealed(&self, items: u64, file: &str) -> String {
+        let number = until(&format!("{items} events are in the return"), async || {
+            let out = self.site.good(&["batches", "list", "--json"]).await;
+            let mut lines = out.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+            let open = lines.find(|batch| batch["stage"] == "open" && batch["items"] == items)?;
+            Some(open["number"].to_string())
+        })
+        .await;
+        let acting = ["--by", "Olu", "--reason", "the return is due"];
+        self.site.good(&[&["batches", "seal", &number], &acting[..]].concat()).await;
+        let path = self.folder("returns").join(file);
+        until(&format!("{file} is written"), async || std::fs::read_to_string(&path).ok()).await
+    }
+}
+
+/// What a nightly extract says of the children: type, child and change.
+fn news(seen: &[crate::support::Seen]) -> Vec<(String, String, String)> {
+    let mut news: Vec<_> = seen
+        .iter()
+        .map(|seen| {
+            let event = seen.json();
+            let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+            assert_eq!(event["subject"], event["data"]["child_id"], "order is kept by child");
+            (text(&event["type"]), text(&event["data"]["child_id"]), text(&event["data"]["change"]))
+        })
+        .collect();
+    news.sort();
+    news
+}
+
+fn told(event_type: &str, child: &str, change: &str) -> (String, String, String) {
+    (event_type.to_owned(), child.to_owned(), change.to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_nightly_extract_with_three_changed_children_arrives_as_three_events() {
+    let council = Council::new("ssda903", "").await;
+    let bridge = council.site.start().await;
+    let header = std::fs::read_to_string(given("ssda903/2026/header.csv")).unwrap();
+    let episodes = std::fs::read_to_string(given("ssda903/2026/episodes.csv")).unwrap();
+    council.extracts("header_2026-04-20.csv", &header).await;
+    council.extracts("episodes_2026-04-20.csv", &episodes).await;
+    let tonight = header
+        .replace("M,20/01/2009,OOTH,UN3", "M,20/01/2009,OOTH,UN5")
+        .replace("CH000417,F,14/09/2011,MWBC", "CH000417,F,14/09/2011,MOTH")
+        + "CH000701,M,03/02/2020,WBRI,UN1,,\n";
+    council.extracts("header_2026-04-21.csv", &tonight).await;
+    let children = "looked-after.child.changed.v1";
+    let seen = council.site.vhost.until("platform", 3).await;
+    let expected = [
+        told(children, "CH000417", "changed"),
+        told(children, "CH000552", "changed"),
+        told(children, "CH000701", "created"),
+    ];
+    assert_eq!(news(&seen), expected);
+    // An episode ends and the next one begins on the same day; another was entered by mistake and is gone.
+    let tonight = episodes
+        .replace("CH000552,05/05/2025,S,V2,N8,K2,PR4,,,,,B2 4QA,SC123458", "CH000552,05/05/2025,S,V2,N8,K2,PR4,20/04/2026,X1,CARPL,,B2 4QA,SC123458\nCH000552,20/04/2026,P,V2,N8,K3,PR4,,,,,B3 3HJ,")
+        .replace("CH000650,20/01/2025,L,E1,N1,U5,PR4,09/06/2025,X1,CARPL,B1 1BB,B2 4QA,SC123456\n", "");
+    council.extracts("episodes_2026-04-21.csv", &tonight).await;
+    let episode = "looked-after.episode.changed.v1";
+    let seen = council.site.vhost.until("platform", 6).await;
+    let expected = [
+        told(episode, "CH000552", "changed"),
+        told(episode, "CH000552", "created"),
+        told(episode, "CH000650", "removed"),
+    ];
+    assert_eq!(news(&seen)[3..], expected);
+    let gone =
+        seen.iter().map(|seen| seen.json()).find(|event| event["data"]["change"] == "removed").unwrap();
+    let only = serde_json::json!({ "child_id": "CH000650", "change": "removed", "start_date": "2025-01-20" });
+    assert_eq!(gone["data"], only, "of what is gone nothing is told but which it was");
+    for route in ["header", "episodes"] {
+        let line = council.site.account(&format!("ssda903.{route}")).await;
+        assert_eq!(line["delivered"], 3, "{line}");
+    }
+    bridge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_with_a_withdrawn_code_is_one_dead_letter_and_the_other_rows_arrive() {
+    let council = Council::new("ssda903", "").await;
+    let bridge = council.site.start().await;
+    let episodes = std::fs::read_to_string(given("ssda903/2026/episodes.csv")).unwrap();
+    council.extracts("episodes-1.csv", &episodes).await;
+    let tonight = episodes
+        + "CH000417,01/05/2026,P,C2,N1,Z1,,,,,B1 1BB,B2 4QA,\nCH000552,01/05/2026,P,V2,N8,Z12,,,,,,B2 4QA,\n";
+    council.extracts("episodes-2.csv", &tonight).await;
+    let letters = council.site.dead(1).await;
+    assert_eq!(letters[0].header("packhorse_code"), "PH1211");
+    let seen = council.site.vhost.until("platform", 1).await;
+    assert_eq!(news(&seen), [told("looked-after.episode.changed.v1", "CH000552", "created")]);
+    bridge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_census_extract_tells_a_changed_and_a_removed_child() {
+    let council = Council::new("cin-census", ", council = \"330\", year = \"2026\"").await;
+    council.site.edit(
+        "adapters/cin-census.toml",
+        "Child/ChildIdentifiers/LAchildID\"] }",
+        "Child/ChildIdentifiers/LAchildID\"], most_removed = \"50%\" }",
+    );
+    let bridge = council.site.start().await;
+    let message = std::fs::read_to_string(given("cin/2026/return.xml")).unwrap();
+    council.extracts("cin-1.xml", &message).await;
+    let (before, last) = message.rsplit_once("<Child>").unwrap();
+    let (_, after) = last.split_once("</Child>").unwrap();
+    let tonight = format!("{before}{after}").replace("<Ethnicity>AIND", "<Ethnicity>AOTH");
+    council.extracts("cin-2.xml", &tonight).await;
+    let seen = council.site.vhost.until("platform", 2).await;
+    let record = "child-in-need.record.changed.v1";
+    assert_eq!(news(&seen), [told(record, "CN0005120", "changed"), told(record, "CN0007450", "removed")]);
+    bridge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sealed_return_has_every_table_and_its_rows_are_the_events_less_those_removed() {
+    let council = Council::new("ssda903", "").await;
+    let bridge = council.site.start().await;
+    let (mut counted, mut said) = (BTreeMap::new(), 0);
+    for (table, name) in TABLES {
+        let file = given(&format!("ssda903/2026/{table}.csv"));
+        let (events, _) = through(&format!("ssda903/{table}"), &format!("ssda903-{table}"), &file);
+        for event in &events {
+            said += 1;
+            council.says(event, &format!("{table}-{said}")).await;
+        }
+        counted.insert(name.to_owned(), events.len());
+    }
+    // One that was entered by mistake comes and goes: a route keeps both in order.
+    let wrong = |change: &str| {
+        let data = format!(r#"{{"child_id": "CH000417", "change": "{change}", "start_date": "2025-12-24"}}"#);
+        let data = parse_json(&data, &Limits::default()).unwrap();
+        let event_type = "looked-after.absence.changed.v1".to_owned();
+        Event { event_type, data, ..Event::default() }
+    };
+    council.says(&wrong("created"), "wrong").await;
+    council.says(&wrong("removed"), "right").await;
+    let header = council.sealed(said + 2, "header-000001.csv").await;
+    assert!(header.starts_with("CHILD,SEX,DOB,ETHNIC,UPN,MOTHER,MC_DOB\r\n"), "{header}");
+    let names: Vec<String> = until("twelve files are there", async || {
+        let files = std::fs::read_dir(council.folder("returns")).unwrap().flatten();
+        let names: Vec<String> = files.map(|file| file.file_name().into_string().unwrap()).collect();
+        (names.len() == 12).then_some(names)
+    })
+    .await;
+    assert!(names.iter().all(|name| name.ends_with("-000001.csv")), "{names:?}");
+    if let Some(judges) = judges("csc-validator-be-903") {
+        let returns = council.folder("returns");
+        let (status, verdict) =
+            judged(&judges, "ssda903.py", &["2026", "E08000025", returns.to_str().unwrap()]);
+        assert_eq!(verdict["issues"], serde_json::json!([]));
+        assert_eq!(status, 0, "{verdict}");
+        let rows: BTreeMap<String, usize> = serde_json::from_value(verdict["tables"].clone()).unwrap();
+        assert_eq!(rows, counted);
+    }
+    // The next return holds the same, and what has changed since.
+    council.says(&wrong("created"), "after all").await;
+    council.sealed(1, "missing-000002.csv").await;
+    let missing = std::fs::read_to_string(council.folder("returns").join("missing-000002.csv")).unwrap();
+    assert_eq!(missing.lines().count() - 1, counted["Missing"] + 1, "{missing}");
+    bridge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sealed_census_is_one_message_that_both_judges_accept() {
+    let council = Council::new("cin-census", ", council = \"330\", year = \"2026\"").await;
+    let bridge = council.site.start().await;
+    let (events, _) = through("cin-census/child", "cin-census", &given("cin/2026/return.xml"));
+    for (number, event) in events.iter().enumerate() {
+        council.says(event, &format!("child-{number}")).await;
+    }
+    let message = council.sealed(events.len() as u64, "cin-330-000001.xml").await;
+    assert_eq!(message.matches("<Child>").count(), events.len(), "{message}");
+    bridge.stop().await;
+    let Some(judges) = judges("csc-validator-be-cin") else { return };
+    let path = council.folder("returns").join("cin-330-000001.xml");
+    let schema = given("cin-census-2026.xsd");
+    let arguments = ["2026", path.to_str().unwrap(), schema.to_str().unwrap()];
+    let (status, verdict) = judged(&judges, "cin.py", &arguments);
+    assert_eq!((status, &verdict["schema"]), (0, &serde_json::json!([])), "{verdict}");
+    assert_eq!(verdict["tables"]["ChildIdentifiers"], events.len());
 }

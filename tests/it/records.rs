@@ -139,7 +139,9 @@ fn reading_goes_on_at_every_record_as_if_it_had_never_stopped() {
     let details =
         (layout(DETAILS), &b"H0007     \nDann 00012\nNone      \nNtwo      \nDbob 00030\nT000200042\n"[..]);
     let csv = (layout("[csv]\n"), &b"b,a\r\n1,\"x\r\ny\"\r\n\r\n2,3\r\n4\r\n5,6"[..]);
-    for (layout, file) in [details, csv] {
+    let statement = statement("120.25");
+    let xml = (layout(STATEMENT), statement.as_bytes());
+    for (layout, file) in [details, csv, xml] {
         let whole = split(&layout, file, 7);
         for (index, point) in whole.points.iter().enumerate() {
             let kept = serde_json::to_string(point).unwrap();
@@ -167,4 +169,109 @@ fn a_row_that_is_gone_is_told_by_its_key_alone() {
     records.next().unwrap();
     let document = only(Format::Csv, Some(&layout), records.frame(), &[("b".into(), "7".into())]).unwrap();
     assert_eq!(document, b"a,b\n,7\r\n");
+}
+
+const STATEMENT: &str = r#"
+[xml]
+namespaces = { "" = "urn:example:statement.08" }
+accept = ["urn:example:statement.02"]
+record = "Document/Report/Stmt/Ntry"
+keep = ["Document/Report/GrpHdr/MsgId", "Document/Report/Stmt/Id", "Document/Report/Stmt/Bal"]
+[[totals]]
+what = "closing balance"
+sum = "Document/Report/Stmt/Ntry/Amt"
+minus_when = { field = "Ind", is = ["DBIT"] }
+start = "Document/Report/Stmt/Bal/Amt"
+start_when = { field = "Tp/Cd", is = ["OPBD"] }
+equals = "Document/Report/Stmt/Bal/Amt"
+equals_when = { field = "Tp/Cd", is = ["CLBD"] }
+[[totals]]
+what = "number of entries"
+count = ["record"]
+equals = "Document/Report/Stmt/Count"
+"#;
+
+fn statement(closing: &str) -> String {
+    format!(
+        r#"<?xml version="1.0" encoding="UTF-8"?>
+<!-- made by a bank -->
+<Document xmlns="urn:example:statement.02" xmlns:x="urn:example:statement.08">
+ <Report><GrpHdr><MsgId>M&amp;1</MsgId><Other a=">"/></GrpHdr>
+  <Stmt><Id>S1</Id><Skip><Ntry>no</Ntry></Skip>
+   <Bal><Tp><Cd>OPBD</Cd></Tp><Amt>100.00</Amt><Ind>CRDT</Ind></Bal>
+   <Bal><Tp><Cd>CLBD</Cd></Tp><Amt>{closing}</Amt><Ind>CRDT</Ind></Bal>
+   <Ntry><Amt Ccy="GBP">20.50</Amt><Ind>CRDT</Ind><Ntry>inner</Ntry></Ntry>
+   <Ntry><Amt>0.25</Amt><Ind>DBIT</Ind><T><![CDATA[</Ntry>]]></T></Ntry>
+  </Stmt>
+  <Stmt><Id>S2</Id>
+   <Bal><Tp><Cd>OPBD</Cd></Tp><Amt>1</Amt><Ind>DBIT</Ind></Bal>
+   <Bal><Tp><Cd>CLBD</Cd></Tp><Amt>1.00</Amt><Ind>CRDT</Ind></Bal>
+   <x:Ntry><Amt>2</Amt><Ind>CRDT</Ind></x:Ntry>
+  </Stmt>
+ </Report>
+</Document>
+"#
+    )
+}
+
+#[test]
+fn an_xml_record_is_a_document_with_what_is_kept_before_it() {
+    let layout = layout(STATEMENT);
+    let split = split(&layout, statement("120.25").as_bytes(), 5);
+    let summary = split.end.unwrap();
+    assert_eq!((summary.records, summary.bad), (3, 0));
+    assert_eq!(summary.unchecked, ["number of entries"]);
+    let trees: Vec<Tree> = split
+        .pieces
+        .iter()
+        .map(|(_, document)| Format::Xml.read(document, None, Some(&layout), &Limits::default()).unwrap())
+        .collect();
+    let space: Arc<str> = Arc::from("urn:example:statement.08");
+    let at = |tree: &Tree, path: &[&str]| {
+        let mut tree = tree.clone();
+        for name in path {
+            let name = packhorse::tree::Name::spaced(space.clone(), *name);
+            tree = tree.as_record().and_then(|record| record.get(&name)).cloned().unwrap_or_default();
+        }
+        tree.as_text().unwrap_or_default().to_owned()
+    };
+    assert_eq!(at(&trees[0], &["Document", "Report", "GrpHdr", "MsgId"]), "M&1");
+    assert_eq!(at(&trees[1], &["Document", "Report", "Stmt", "Id"]), "S1");
+    assert_eq!(at(&trees[1], &["Document", "Report", "Stmt", "Ntry", "T"]), "</Ntry>");
+    assert_eq!(at(&trees[2], &["Document", "Report", "Stmt", "Id"]), "S2");
+    assert_eq!(at(&trees[2], &["Document", "Report", "Stmt", "Ntry", "Amt"]), "2");
+    let lines: Vec<u64> = split.pieces.iter().map(|(piece, _)| piece.line).collect();
+    assert_eq!(lines, [8, 9, 14]);
+    for (piece, document) in &split.pieces {
+        let offset = usize::try_from(piece.offset).unwrap();
+        assert!(statement("120.25").as_bytes()[offset..].starts_with(&piece.bytes));
+        assert!(!document.windows(4).any(|part| part == b"Skip"));
+    }
+}
+
+#[test]
+fn opening_and_entries_that_do_not_make_the_closing_balance_are_told() {
+    let error = split(&layout(STATEMENT), statement("120.26").as_bytes(), 4096).end.unwrap_err();
+    assert_eq!(error.code, Code::TotalsDiffer);
+    assert!(error.what.contains("120.26") && error.what.contains("120.25"), "{error}");
+}
+
+#[test]
+fn an_xml_file_that_is_cut_off_or_another_is_refused() {
+    let layout = layout(STATEMENT);
+    let whole = statement("120.25");
+    let code = |text: &str| split(&layout, text.as_bytes(), 64).end.unwrap_err().code;
+    let body = whole.find("<Document").unwrap();
+    let root_ends = whole.rfind("</Document>").unwrap();
+    for end in body + 1..root_ends + 1 {
+        assert_eq!(code(&whole[..end]), Code::FileCutOff, "cut at {end}");
+    }
+    assert_eq!(code(&whole.replace("statement.02", "invoice.02")), Code::NotText);
+    assert_eq!(code("<Other/>"), Code::NotText);
+    assert_eq!(code("<!DOCTYPE Document><Document/>"), Code::DtdRefused);
+    assert_eq!(code("<?xml version=\"1.0\" encoding=\"UTF-16\"?><Document/>"), Code::WrongEncoding);
+    assert_eq!(code(&whole.replace("</Stmt>", "</Stnt>")), Code::MalformedXml);
+    assert_eq!(code(&whole.replace("<Ind>CRDT</Ind><Ntry>", "<Ind>CRDT</Int><Ntry>")), Code::MalformedXml);
+    assert_eq!(code(&(whole.clone() + "<Document/>")), Code::MalformedXml);
+    assert_eq!(code(""), Code::MalformedXml);
 }

@@ -242,6 +242,7 @@ impl Compiler<'_> {
         };
         let (amount, order) = (template(&keys.amount, "amount"), template(&keys.order, "order"));
         let (date, key) = (template(&keys.date, "date"), template(&keys.key, "key"));
+        let removes = template(&keys.removes, "removes");
         let group = self.templates(&keys.group, Escape::None, &under(at, &["group"]));
         if let Some(file) = batch.files.get(file) {
             for missing in file.groups.iter().take(1).filter(|name| !keys.group.contains_key(*name)) {
@@ -255,12 +256,12 @@ impl Compiler<'_> {
                 let what = "a complete return holds the latest of each key: say what the `key` is";
                 self.problem(Problem::under(Code::MissingKey, at, "key", what));
             }
-            (Keep::New, Some(_)) | (Keep::New, None) if keys.removes || keys.key.is_some() => {
+            (Keep::New, Some(_)) | (Keep::New, None) if keys.removes.is_some() || keys.key.is_some() => {
                 let what = "only of a complete return (`keep = \"latest\"`) are rows replaced or removed";
                 self.problem(Problem::under(
                     Code::ExclusiveKeys,
                     at,
-                    if keys.removes { "removes" } else { "key" },
+                    if keys.removes.is_some() { "removes" } else { "key" },
                     what,
                 ));
             }
@@ -290,7 +291,7 @@ impl Compiler<'_> {
             date,
             date_rule: keys.date_rule,
             key,
-            removes: keys.removes,
+            removes,
             remember,
         })
     }

@@ -42,6 +42,9 @@ pub const TIERS: [(&str, Duration); 6] = [
     ("6h", Duration::from_secs(21_600)),
 ];
 
+/// The value that routes have which give a batch the `date` of their items.
+pub const PROCESSING_DATE: &str = "processing_date";
+
 /// What an adapter is compiled with.
 pub struct With<'a> {
     /// The mappings by name.
@@ -320,7 +323,8 @@ impl<'a> Compiler<'a> {
         for name in names_under(&template, "values.") {
             let signs = self.file.sign.iter().filter(|(_, sign)| sign.over.is_some()).map(|(name, _)| name);
             let known: Vec<&str> = self.file.values.keys().chain(signs).map(String::as_str).collect();
-            if !known.contains(&name.as_str()) {
+            let of_batch = name == PROCESSING_DATE && !self.file.batch.is_empty();
+            if !of_batch && !known.contains(&name.as_str()) {
                 let problem =
                     Problem::under(Code::UnknownName, at, "", format!("no value `{name}` is computed here"))
                         .part(place_in(source, &name))
@@ -534,7 +538,8 @@ impl<'a> Compiler<'a> {
             }
         }
         for value in mapping.values_used() {
-            if !self.file.values.contains_key(&value) && !self.file.sign.contains_key(&value) {
+            let of_batch = value == PROCESSING_DATE && !self.file.batch.is_empty();
+            if !of_batch && !self.file.values.contains_key(&value) && !self.file.sign.contains_key(&value) {
                 let what = format!(
                     "the mapping `{name}` uses the value `{value}`, which the adapter does not compute"
                 );

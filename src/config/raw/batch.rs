@@ -167,16 +167,16 @@ pub struct JoinKeys {
     /// The order among items of the same place: a template. Default: as they came.
     pub order: Option<String>,
     /// The day on which the item is to be processed: a template that makes `YYYY-MM-DD`. Items of different days go into
-    /// different batches.
+    /// different batches. The day that is taken is the value `processing_date` for the mapping and the other templates here.
     pub date: Option<String>,
     /// What is done with a `date` that is no working day or too soon. Default: `next`.
     #[serde(default)]
     pub date_rule: DateRule,
     /// What makes it the same row of a complete return (`keep = "latest"`): a template.
     pub key: Option<String>,
-    /// The event takes the row out of a complete return.
-    #[serde(default)]
-    pub removes: bool,
+    /// The event takes the row out of a complete return if this template's text is neither empty nor `false`:
+    /// `{{ event.data.change == 'removed' }}`. One route for both, so that what is removed and comes again stays in order.
+    pub removes: Option<String>,
     /// What is remembered of the item when it has been sent, so that a report can be matched to it.
     pub remember: Option<RememberKeys>,
 }
@@ -190,7 +190,7 @@ pub enum DateRule {
     Next,
     /// The event is a dead letter.
     Refuse,
-    /// The day may be any: items of several days go into one batch, each with its own.
+    /// The next day that is possible is taken, and items of several days go into one batch, each with its own.
     Any,
 }
 

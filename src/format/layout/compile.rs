@@ -436,7 +436,15 @@ impl Compiler<'_> {
         for (index, keys) in file.totals.iter().enumerate() {
             let place = at(&["totals", &index.to_string()]);
             let under = |key: &str| [place.as_slice(), &[key.to_owned()]].concat();
+            let is_xml = matches!(shape, Shape::Xml(_));
             let of = match (&keys.count, &keys.sum) {
+                (Some(names), None) if is_xml => {
+                    if names.iter().any(|name| name != "record") {
+                        let what = "in XML there is one kind of record: `record`";
+                        self.problem(Problem::under(Code::UnknownName, &place, "count", what));
+                    }
+                    Some(Sum::Count(Vec::new()))
+                }
                 (Some(names), None) => {
                     let kinds = names.iter().enumerate().filter_map(|(index, name)| {
                         self.kind(name, records, &[&under("count")[..], &[index.to_string()]].concat())
@@ -444,15 +452,19 @@ impl Compiler<'_> {
                     Some(Sum::Count(kinds.collect()))
                 }
                 (None, Some(text)) => {
-                    let amount = self.source(text, shape, records, &under("sum"));
-                    let minus = keys.minus_when.as_ref().and_then(|minus| {
-                        let at = [&under("minus_when")[..], &["field".to_owned()]].concat();
-                        Some((self.source(&minus.field, shape, records, &at)?, minus.is.clone()))
-                    });
-                    if let (Some(Source::Field(record, _)), Some((Source::Field(other, _), _))) =
-                        (&amount, &minus)
-                        && record != other
-                    {
+                    let amount =
+                        self.amount(text, keys.when.as_ref(), shape, records, (&place, "sum", "when"));
+                    let minus = keys
+                        .minus_when
+                        .as_ref()
+                        .and_then(|minus| self.beside(minus, shape, records, &under("minus_when")));
+                    let elsewhere = |at: &Source| match (at, &amount) {
+                        (Source::Field(other, _), Some(Amount { at: Source::Field(record, _), .. })) => {
+                            record != other
+                        }
+                        _ => false,
+                    };
+                    if minus.as_ref().is_some_and(|minus| minus.at.iter().any(elsewhere)) {
                         let what = "the sign stands in another record than the amount";
                         self.problem(Problem::under(Code::BadLayout, &under("minus_when"), "field", what));
                     }
@@ -464,13 +476,58 @@ impl Compiler<'_> {
                     None
                 }
             };
-            let start = keys.start.as_ref().map(|text| self.source(text, shape, records, &under("start")));
-            let equals = self.source(&keys.equals, shape, records, &under("equals"));
+            let start = keys.start.as_ref().map(|text| {
+                self.amount(text, keys.start_when.as_ref(), shape, records, (&place, "start", "start_when"))
+            });
+            let equals = self.amount(
+                &keys.equals,
+                keys.equals_when.as_ref(),
+                shape,
+                records,
+                (&place, "equals", "equals_when"),
+            );
             if let (Some(of), Some(equals)) = (of, equals) {
                 found.push(Total { what: keys.what.clone(), of, start: start.flatten(), equals });
             }
         }
         found
+    }
+
+    fn amount(
+        &mut self,
+        text: &str,
+        when: Option<&BesideKeys>,
+        shape: &Shape,
+        records: &[RecordType],
+        (place, key, when_key): (&[String], &str, &str),
+    ) -> Option<Amount> {
+        let under = |key: &str| [place, &[key.to_owned()]].concat();
+        let at = self.source(text, shape, records, &under(key));
+        if when.is_some() && !matches!(shape, Shape::Xml(_)) {
+            let what = format!("`{when_key}` is for XML; here the kind of record says it");
+            self.problem(Problem::under(Code::ExclusiveKeys, place, when_key, what).on_key());
+        }
+        let when = when.and_then(|when| self.beside(when, shape, records, &under(when_key)));
+        Some(Amount { at: at?, when })
+    }
+
+    fn beside(
+        &mut self,
+        keys: &BesideKeys,
+        shape: &Shape,
+        records: &[RecordType],
+        place: &[String],
+    ) -> Option<Beside> {
+        let under = |key: &str| [place, &[key.to_owned()]].concat();
+        if keys.or.is_some() && !matches!(shape, Shape::Xml(_)) {
+            let what = "`or` is for XML; here the kind of record says where a field stands";
+            self.problem(Problem::under(Code::ExclusiveKeys, place, "or", what).on_key());
+        }
+        let mut at = vec![self.source(&keys.field, shape, records, &under("field"))?];
+        if let Some(other) = &keys.or {
+            at.push(self.source(other, shape, records, &under("or"))?);
+        }
+        Some(Beside { at, is: keys.is.clone() })
     }
 
     fn kind(&mut self, name: &str, records: &[RecordType], place: &[String]) -> Option<usize> {

@@ -134,22 +134,40 @@ pub struct Total {
     /// What is added up.
     pub of: Sum,
     /// Where to start.
-    pub start: Option<Source>,
+    pub start: Option<Amount>,
     /// Where the total is stated.
-    pub equals: Source,
+    pub equals: Amount,
+}
+
+/// What stands beside an amount: in one of the places one of the texts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Beside {
+    /// The places.
+    pub at: Vec<Source>,
+    /// The texts.
+    pub is: Vec<String>,
+}
+
+/// Where an amount stands.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Amount {
+    /// The field.
+    pub at: Source,
+    /// XML: which of several counts: what must stand beside it.
+    pub when: Option<Beside>,
 }
 
 /// What is added up.
 #[derive(Debug, Clone)]
 pub enum Sum {
-    /// Records of these kinds, by their place in [`Layout::records`].
+    /// Records of these kinds, by their place in [`Layout::records`]; in XML all.
     Count(Vec<usize>),
     /// A field, negative where another is one of these texts.
     Field {
         /// The amount.
-        amount: Source,
+        amount: Amount,
         /// What makes it negative.
-        minus: Option<(Source, Vec<String>)>,
+        minus: Option<Beside>,
     },
 }
 
@@ -158,7 +176,7 @@ pub enum Sum {
 pub enum Source {
     /// The kind of record and the field, by their places.
     Field(usize, usize),
-    /// XML: names from the root down.
+    /// XML: names from the root down, or of what stands beside an amount from the element that holds it.
     Path(Vec<Name>),
 }
 

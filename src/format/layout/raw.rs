@@ -232,30 +232,39 @@ pub enum Align {
     Right,
 }
 
-/// Something that must add up. Fields are written `record.field`; in XML they are paths from the root.
+/// Something that must add up. Fields are written `record.field`; in XML they are paths from the root. In XML a total is
+/// checked where the element that holds the records ends, from what is kept before them.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TotalKeys {
     /// What it is, for the message: `number of details`.
     pub what: String,
-    /// Counts the records of these kinds.
+    /// Counts the records of these kinds; in XML `["record"]`.
     pub count: Option<Vec<String>>,
     /// Adds up this field, exactly.
     pub sum: Option<String>,
-    /// An amount counts negative where this holds.
-    pub minus_when: Option<MinusKeys>,
+    /// An amount counts negative where this holds; in XML opening and stated totals as well.
+    pub minus_when: Option<BesideKeys>,
+    /// XML: only amounts beside which this stands are added up.
+    pub when: Option<BesideKeys>,
     /// Where to start: the opening balance.
     pub start: Option<String>,
+    /// XML: beside the opening balance stands this.
+    pub start_when: Option<BesideKeys>,
     /// The field that states the total.
     pub equals: String,
+    /// XML: beside the stated total stands this.
+    pub equals_when: Option<BesideKeys>,
 }
 
-/// When an amount counts negative.
+/// What stands beside an amount.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct MinusKeys {
-    /// The field that says so, of the same record.
+pub struct BesideKeys {
+    /// The field of the same record; in XML a path from the element that holds the amount: `Tp/CdOrPrtry/Cd`.
     pub field: String,
-    /// What it then is: one of these.
+    /// XML: or this one, where two versions of a message have it in two places.
+    pub or: Option<String>,
+    /// What it is: one of these.
     pub is: Vec<String>,
 }

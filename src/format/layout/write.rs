@@ -3,7 +3,7 @@
 use super::{Layout, RecordType, Role, Shape, Xml};
 use crate::{
     code::Code,
-    format::{FormatError, Style, csv, fixed, xml},
+    format::{FormatError, Style, cells, fixed, xml},
     tree::{Record, Tree},
 };
 
@@ -15,7 +15,7 @@ impl Layout {
             Shape::Csv(csv) => {
                 let mut head = if csv.bom { b"\xef\xbb\xbf".to_vec() } else { Vec::new() };
                 // That the header can be written was checked when the layout was compiled.
-                head.extend(csv::head(self).unwrap_or_default());
+                head.extend(cells::head(self).unwrap_or_default());
                 head
             }
             Shape::Fixed(_) | Shape::Xml(_) | Shape::Lines => Vec::new(),
@@ -29,11 +29,22 @@ impl Layout {
     /// A text too long for its field, a character that the encoding lacks, a field that the record does not have.
     pub fn write_record(&self, record: &str, tree: &Tree) -> Result<Vec<u8>, FormatError> {
         match &self.shape {
-            Shape::Csv(_) if self.records.is_empty() && record.is_empty() => csv::write_row(self, None, tree),
-            Shape::Csv(_) => csv::write_row(self, Some(self.kind_to_write(record, tree)?), tree),
+            Shape::Csv(_) if self.records.is_empty() && record.is_empty() => {
+                cells::write_row(self, None, tree)
+            }
+            Shape::Csv(_) => cells::write_row(self, Some(self.kind_to_write(record, tree)?), tree),
             Shape::Fixed(_) => fixed::write_line(self, self.kind_to_write(record, tree)?, tree),
             Shape::Lines => Ok((crate::format::write_json(tree) + "\n").into_bytes()),
             Shape::Xml(shape) => element(shape, tree),
+        }
+    }
+
+    /// Whether a character can be written in files of this layout.
+    pub fn can_write(&self, c: char) -> bool {
+        match &self.shape {
+            Shape::Csv(csv) if csv.row(&[c.to_string(), String::new()]).is_err() => false,
+            Shape::Csv(_) | Shape::Fixed(_) => cells::encoded(c.to_string(), self).is_ok(),
+            Shape::Xml(_) | Shape::Lines => true,
         }
     }
 
@@ -64,7 +75,7 @@ fn main_kind<'l>(layout: &'l Layout, record: &Record) -> Option<&'l RecordType> 
             text.is_some_and(|text| texts.iter().any(|known| known == text))
         })
     };
-    let holds = |kind: &&RecordType| csv::check_foreign(layout, kind, record).is_ok();
+    let holds = |kind: &&RecordType| cells::check_foreign(layout, kind, record).is_ok();
     kinds().find(|kind| marked(kind) && holds(kind)).or_else(|| kinds().find(holds))
 }
 

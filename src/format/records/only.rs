@@ -4,8 +4,9 @@ use super::Frame;
 use crate::{
     code::Code,
     format::{
-        Format, FormatError, Layout, charset,
-        csv::{self, Cells, Scan},
+        Format, FormatError, Layout,
+        cells::{self, Cells, Scan},
+        charset,
         layout::Xml,
     },
     tree::{Name, Record, Tree},
@@ -38,13 +39,13 @@ pub fn only(
     let own = match (layout.csv(), layout.records.is_empty()) {
         (Some(csv), true) => {
             let names = names_of(layout, frame)?;
-            if let Some(name) = csv::foreign(&record, |name| names.contains(name)) {
+            if let Some(name) = cells::foreign(&record, |name| names.contains(name)) {
                 let what = format!("the file has no column `{}`", name.local);
                 return Err(FormatError::nowhere(Code::ColumnsDiffer, what));
             }
-            let cells = names.iter().map(|name| csv::text_of(name, record.get(name)));
+            let cells = names.iter().map(|name| cells::text_of(name, record.get(name)));
             let cells: Vec<String> = cells.collect::<Result<_, _>>()?;
-            csv::encoded(csv.row(&cells)?, layout)?
+            cells::encoded(csv.row(&cells)?, layout)?
         }
         _ => layout.write_record("", &Tree::Record(record))?,
     };
@@ -78,7 +79,7 @@ fn names_of(layout: &Layout, frame: &Frame) -> Result<Vec<Name>, FormatError> {
         if number == csv.names_row {
             let mut cells = Cells::default();
             cells.part(csv, &charset::decode_as(layout.encoding, row)?);
-            return csv::names(csv, &cells);
+            return cells::names(csv, &cells);
         }
     }
     Ok(Vec::new())

@@ -4,8 +4,9 @@ use super::{Frame, Piece, RecordLimits, Records, at_line, kind_of_file};
 use crate::{
     code::Code,
     format::{
-        FormatError, Layout, charset,
-        csv::{self, Cells, Scan},
+        FormatError, Layout,
+        cells::{self, Cells, Scan},
+        charset,
         fixed::{self, Line},
         layout::{Csv, Fixed, LineEnd, Role, Shape},
     },
@@ -91,7 +92,7 @@ impl Rows {
         while !rest.is_empty() {
             number += 1;
             let mut scan = Scan::default();
-            let length = scan.row(csv, rest, true).ok_or_else(|| csv::never_closes(rest, &scan, 1))?;
+            let length = scan.row(csv, rest, true).ok_or_else(|| cells::never_closes(rest, &scan, 1))?;
             let (row, after) = rest.split_at_checked(length).unwrap_or((rest, &[]));
             rest = after;
             if number == csv.names_row {
@@ -105,7 +106,7 @@ impl Rows {
                     );
                     return Err(at_line(FormatError::nowhere(Code::DocumentTooLarge, what), line));
                 }
-                self.names = csv::names(csv, &self.cells).map_err(|error| at_line(error, line))?;
+                self.names = cells::names(csv, &self.cells).map_err(|error| at_line(error, line))?;
                 self.columns = self.names.len();
             }
             line += lines_of(row);
@@ -121,7 +122,7 @@ impl Rows {
             Err(error) => Err(at(error)),
             Ok(text) => {
                 self.cells.part(csv, &text);
-                csv::record(&self.names, &self.cells).map(Tree::Record).map_err(at)
+                cells::record(&self.names, &self.cells).map(Tree::Record).map_err(at)
             }
         })
     }
@@ -243,7 +244,7 @@ impl<R: BufRead> Records<R> {
             if bytes.len() > self.limits.bytes || ended {
                 return Err(match (scan.open, &layout.shape) {
                     (Some(_), _) => {
-                        csv::never_closes(bytes, &scan, usize::try_from(self.line).unwrap_or(usize::MAX))
+                        cells::never_closes(bytes, &scan, usize::try_from(self.line).unwrap_or(usize::MAX))
                     }
                     (None, _) => self.too_long(),
                 });
@@ -282,7 +283,7 @@ impl<R: BufRead> Records<R> {
     }
 
     fn found(&self, row: &[u8], scan: &Scan) -> Result<Found, FormatError> {
-        let mut wrong = scan.stray.then(csv::stray);
+        let mut wrong = scan.stray.then(cells::stray);
         let utf_8 = self.layout.encoding == encoding_rs::UTF_8;
         if row.starts_with(BOM) && utf_8 {
             let what = "a byte-order mark stands in the middle: two files were put one behind the other";
@@ -312,7 +313,7 @@ impl<R: BufRead> Records<R> {
         let mut pending: Option<Piece> = None;
         while let Some(found) = self.find()? {
             let row = self.window.bytes().get(..found.length).unwrap_or_default();
-            let text = csv::without_end(row);
+            let text = cells::without_end(row);
             let last = self.window.ended() && found.length == self.window.bytes().len();
             if text.is_empty() || (text == b"\x1a" && last) || self.blank_rest(text, &layout) {
                 // A blank line is no record, and a Ctrl-Z at the end is how DOS ended files.
@@ -355,7 +356,7 @@ impl<R: BufRead> Records<R> {
             match role {
                 Some(Role::Ignore) => {}
                 Some(Role::Header | Role::Trailer) if wrong.is_some() => {
-                    return Err(wrong.unwrap_or_else(csv::stray));
+                    return Err(wrong.unwrap_or_else(cells::stray));
                 }
                 Some(Role::Trailer) => {
                     self.rows.state.past = true;
@@ -413,8 +414,8 @@ impl<R: BufRead> Records<R> {
     /// Whether a row has as many cells as there are columns.
     fn cells_wrong(&self, layout: &Layout, row: &[u8], quoted: bool) -> Option<FormatError> {
         let csv = layout.csv()?;
-        let cells = csv::count(csv, csv::without_end(row), quoted);
-        (cells != self.rows.columns).then(|| csv::ragged(cells, self.rows.columns))
+        let cells = cells::count(csv, cells::without_end(row), quoted);
+        (cells != self.rows.columns).then(|| cells::ragged(cells, self.rows.columns))
     }
 
     /// A header record: replaces those of its kind, and of the kinds behind it, that stood before records.
@@ -451,11 +452,11 @@ fn classify(
             Err(error) => (None, Some(error)),
             Ok(text) => {
                 cells.part(csv, &text);
-                let kind = csv::kind(layout, cells);
+                let kind = cells::kind(layout, cells);
                 let wrong = wrong.or_else(|| match kind.and_then(kind_of) {
-                    None => Some(csv::unknown_kind()),
+                    None => Some(cells::unknown_kind()),
                     Some(kind) if kind.role == Role::Ignore => None,
-                    Some(kind) => (!kind.holds(cells.len())).then(|| csv::ragged(cells.len(), kind.width)),
+                    Some(kind) => (!kind.holds(cells.len())).then(|| cells::ragged(cells.len(), kind.width)),
                 });
                 (kind, wrong)
             }
@@ -463,14 +464,14 @@ fn classify(
         Shape::Fixed(fixed) => {
             let text = match fixed.line_end {
                 LineEnd::None => row,
-                LineEnd::Crlf | LineEnd::Lf => csv::without_end(row),
+                LineEnd::Crlf | LineEnd::Lf => cells::without_end(row),
             };
             match Line::of(text, fixed, layout.encoding) {
                 Err(error) => (None, Some(error)),
                 Ok(line) => {
                     let kind = line.kind(layout, fixed);
                     let wrong = wrong.or_else(|| match kind.and_then(kind_of) {
-                        None => Some(csv::unknown_kind()),
+                        None => Some(cells::unknown_kind()),
                         Some(kind) if kind.role == Role::Ignore => None,
                         Some(kind) => {
                             (!kind.holds(line.width())).then(|| fixed::wrong_width(line.width(), kind.width))
@@ -497,7 +498,7 @@ fn field_text(
     match shape {
         Shape::Csv(_) => cells.get(field.at).map(str::to_owned),
         Shape::Fixed(fixed) => {
-            let line = Line::of(csv::without_end(row), fixed, layout.encoding).ok()?;
+            let line = Line::of(cells::without_end(row), fixed, layout.encoding).ok()?;
             line.field(field).map(str::to_owned)
         }
         Shape::Xml(_) | Shape::Lines => None,

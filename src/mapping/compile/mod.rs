@@ -1,6 +1,7 @@
 //! From a mapping file as written to a mapping that runs, or to everything that is wrong with it.
 
 mod check;
+mod layout;
 
 use super::{
     Attribute, Body, EventPlace, Input, Mapping, Row,
@@ -244,45 +245,6 @@ impl<'a> Compiler<'a> {
             known: super::read::Known::of(&rows, &ignore),
             rows,
         })
-    }
-    /// The layout of the document, if its format has one.
-    fn layout(&mut self) -> Option<Arc<Layout>> {
-        let document = &self.file.document;
-        let Some(name) = &document.layout else {
-            if document.format == Format::Fixed {
-                let what = "a document of fixed width is read and written by a layout";
-                self.problem(
-                    Problem::error(Code::MissingKey, &["document", "format"], what)
-                        .label("`layout` is missing"),
-                );
-            }
-            return None;
-        };
-        let Some(layout) = self.with.layouts.get(name).cloned() else {
-            if !self.with.broken_layouts.contains(name) {
-                let known: Vec<&str> = self.with.layouts.keys().map(String::as_str).collect();
-                let problem = Problem::error(
-                    Code::UnknownName,
-                    &["document", "layout"],
-                    format!("there is no layout `{name}`"),
-                )
-                .label("no such file in mappings/layouts/")
-                .did_you_mean(name, known);
-                self.problem(problem);
-            }
-            self.unsound = true;
-            return None;
-        };
-        if layout.format() != document.format {
-            let what = format!("the layout `{name}` is not for this format");
-            self.problem(Problem::error(Code::WrongConversion, &["document", "layout"], what));
-            return None;
-        }
-        if document.encoding.is_some() && !document.format.is_xml() {
-            let what = "the layout says the encoding";
-            self.problem(Problem::error(Code::ExclusiveKeys, &["document", "encoding"], what).on_key());
-        }
-        Some(layout)
     }
     fn paths(&mut self, texts: &[String], key: &str) -> Vec<Path> {
         let mut paths = Vec::new();
