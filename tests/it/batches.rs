@@ -451,7 +451,12 @@ async fn collections_of_several_days_share_a_submission_with_a_contra_for_each_d
     council.site.edit("adapters/bacs-standard-18-multi.toml", "cut_off = [\"16:00\"]", "cut_off = []");
     let bridge = council.site.start().await;
     // Christmas Day 2026 is a Friday, Boxing Day is kept on Monday the 28th: both move to the 29th. Others are as asked for.
-    let days = [("2026-12-24", "2026-12-24"), ("2026-12-25", "2026-12-29"), ("2026-12-28", "2026-12-29"), ("2027-03-26", "2027-03-30")];
+    let days = [
+        ("2026-12-24", "2026-12-24"),
+        ("2026-12-25", "2026-12-29"),
+        ("2026-12-28", "2026-12-29"),
+        ("2027-03-26", "2027-03-30"),
+    ];
     for (number, (wanted, _)) in days.iter().enumerate() {
         let number = u32::try_from(number).unwrap();
         let mut data = collection(number, &format!("CT{number:010}"));
@@ -542,7 +547,8 @@ async fn a_report_is_matched_to_its_item_also_twice_and_also_before_its_batch_is
     let more = "\n[receiver]\nlisten = \"127.0.0.1:0\"\n\n[adapters.reports]\nsettings = { folder = \"$FOLDER/in\", key = \"file:$FOLDER/secrets/pay-key\" }\n";
     let path = council.site.folder.0.join("packhorse.toml");
     let text = std::fs::read_to_string(&path).unwrap();
-    std::fs::write(&path, text + &more.replace("$FOLDER", &council.site.folder.0.display().to_string())).unwrap();
+    std::fs::write(&path, text + &more.replace("$FOLDER", &council.site.folder.0.display().to_string()))
+        .unwrap();
     std::fs::remove_dir(council.out()).unwrap();
     let bridge = council.site.start().await;
     let address = bridge.receiver.unwrap();
@@ -552,7 +558,8 @@ async fn a_report_is_matched_to_its_item_also_twice_and_also_before_its_batch_is
     let rendered = council.at("rendered").await;
     let day = rendered["processing_date"].as_str().unwrap().to_owned();
     // Early: the batch is sealed, and not yet known to be sent.
-    report(address, format!("{{\"items\":[{{\"reference\":\"CT0000000001      \",\"day\":\"{day}\"}}]}}")).await;
+    report(address, format!("{{\"items\":[{{\"reference\":\"CT0000000001      \",\"day\":\"{day}\"}}]}}"))
+        .await;
     until("the report waits", async || {
         let line = council.site.account("reports.returned").await;
         (line["waiting"] == 1 && !line["next_due"].is_null()).then_some(())
@@ -630,7 +637,12 @@ batch = { into = "return", file = "missing", key = "{{ event.data.child }}" }
 fn schema(name: &str, fields: &[&str]) -> String {
     let properties: serde_json::Map<String, Value> = fields
         .iter()
-        .map(|field| ((*field).to_owned(), json!({ "description": "d", "type": "string", "minLength": 1, "maxLength": 40 })))
+        .map(|field| {
+            (
+                (*field).to_owned(),
+                json!({ "description": "d", "type": "string", "minLength": 1, "maxLength": 40 }),
+            )
+        })
         .collect();
     json!({ "$schema": "https://json-schema.org/draft/2020-12/schema", "$id": format!("https://packhorse.example/events/{name}.schema.json"),
             "title": "t", "description": "d", "x-event-type": name, "x-subject": ["child"], "type": "object", "required": fields, "properties": properties })
@@ -654,19 +666,35 @@ async fn a_complete_return_holds_the_latest_of_each_key_in_several_files_and_sta
     site.folder.write("mappings/layouts/children.toml", layout("\"CHILD\", \"DOB\""));
     site.folder.write("mappings/layouts/missing.toml", layout("\"CHILD\", \"MIS_START\""));
     let mapping = |event: &str, document: &str, fields: &str| {
-        format!("version = 1\nabout = \"a mapping\"\nevent = \"{event}\"\nonly = \"to-document\"\ndocument = {{ {document} }}\nfields = [\n{fields}\n]\n")
+        format!(
+            "version = 1\nabout = \"a mapping\"\nevent = \"{event}\"\nonly = \"to-document\"\ndocument = {{ {document} }}\nfields = [\n{fields}\n]\n"
+        )
     };
     let dob = "{ event = \"child\", document = \"CHILD\" },\n{ event = \"born\", document = \"DOB\", date = \"%d/%m/%Y\" },";
-    site.folder.write("mappings/return/child.toml", mapping("test.child.v1", "format = \"csv\", layout = \"children\"", dob));
-    let missing = "{ event = \"child\", document = \"CHILD\" },\n{ event = \"day\", document = \"MIS_START\" },";
-    site.folder.write("mappings/return/missing.toml", mapping("test.missing.v1", "format = \"csv\", layout = \"missing\"", missing));
+    site.folder.write(
+        "mappings/return/child.toml",
+        mapping("test.child.v1", "format = \"csv\", layout = \"children\"", dob),
+    );
+    let missing =
+        "{ event = \"child\", document = \"CHILD\" },\n{ event = \"day\", document = \"MIS_START\" },";
+    site.folder.write(
+        "mappings/return/missing.toml",
+        mapping("test.missing.v1", "format = \"csv\", layout = \"missing\"", missing),
+    );
     let born = "{ event = \"born\", document = \"Born\" },";
-    site.folder.write("mappings/return/nested.toml", mapping("test.child.v1", "format = \"xml\", root = \"Identifiers\"", born));
+    site.folder.write(
+        "mappings/return/nested.toml",
+        mapping("test.child.v1", "format = \"xml\", root = \"Identifiers\"", born),
+    );
     let day = "{ event = \"day\", document = \"Day\" },";
-    site.folder.write("mappings/return/visit.toml", mapping("test.visit.v1", "format = \"xml\", root = \"Visit\"", day));
+    site.folder.write(
+        "mappings/return/visit.toml",
+        mapping("test.visit.v1", "format = \"xml\", root = \"Visit\"", day),
+    );
     let council = Council { site };
     let bridge = council.site.start().await;
-    let say = async |event_type: &str, id: &str, data: Value| council.site.vhost.say(event_type, id, &data).await;
+    let say =
+        async |event_type: &str, id: &str, data: Value| council.site.vhost.say(event_type, id, &data).await;
     say("test.visit.v1", "1", json!({ "child": "B", "day": "2026-05-02" })).await;
     say("test.visit.v1", "2", json!({ "child": "B", "day": "2026-05-01" })).await;
     say("test.child.v1", "3", json!({ "child": "B", "born": "2010-02-28" })).await;
@@ -710,7 +738,8 @@ async fn a_route_that_writes_writes_one_file_for_each_event_and_a_repeat_writes_
         [deliver.one]\nabout = \"o\"\nevent = \"test.child.v1\"\nmapping = \"single/child\"\nmakes = \"record\"\nrepeat = \"key\"\n\
         [deliver.one.write]\nname = \"{{ event.id }}.json\"\n";
     site.folder.write("adapters/single.toml", adapter);
-    site.folder.write("mappings/events/test.child.v1.schema.json", schema("test.child.v1", &["child", "born"]));
+    site.folder
+        .write("mappings/events/test.child.v1.schema.json", schema("test.child.v1", &["child", "born"]));
     let mapping = "version = 1\nabout = \"m\"\nevent = \"test.child.v1\"\ndocument = { format = \"json\" }\nfields = [{ event = \"child\", document = \"id\" }, { event = \"born\", document = \"born\" }]\n";
     site.folder.write("mappings/single/child.toml", mapping);
     let council = Council { site };
