@@ -182,14 +182,7 @@ impl Rendering<'_> {
             return Ok(());
         }
         let bytes = match &part.says {
-            Says::Text(template) => {
-                let mut text = self.text(template, "text", seen, group)?;
-                // Templates lose their last line end; a file's text is meant as it is written.
-                if template.source().ends_with('\n') && !text.ends_with('\n') {
-                    text.push('\n');
-                }
-                text.into_bytes()
-            }
+            Says::Text(template) => self.text(template, "text", seen, group)?.into_bytes(),
             Says::Record(record, fields) => {
                 let mut document = Record::new();
                 for (name, template) in fields {
