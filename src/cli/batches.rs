@@ -118,9 +118,8 @@ impl Batches {
                 let (batch, files) = batches::show(&store, show.number).await?;
                 match show.json {
                     true => {
-                        let mut object = object(&batch);
-                        object["files"] = files.iter().map(file_object).collect();
-                        println!("{object}");
+                        let files: Vec<serde_json::Value> = files.iter().map(file_object).collect();
+                        println!("{}", json!({ "batch": object(&batch), "files": files }));
                     }
                     false => print(&batch, &files),
                 }
@@ -144,6 +143,7 @@ impl Batches {
     }
 }
 
+/// A batch as one object.
 fn object(batch: &BatchState) -> serde_json::Value {
     json!({ "schema": "packhorse.batch/v1", "number": batch.n, "batch": batch.feed, "day_wanted": batch.per,
             "stage": batch.life.stage.as_str(), "items": batch.life.items, "sum": batch.sum, "serial": batch.serial,
