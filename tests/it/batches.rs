@@ -654,7 +654,7 @@ batch = { into = "return", file = "children", key = "{{ event.data.child }}", or
 [deliver.gone]
 about = "Children who left."
 event = "test.gone.v1"
-batch = { into = "return", file = "children", key = "{{ event.data.child }}", removes = true }
+batch = { into = "return", file = "children", key = "{{ event.data.child }}", removes = "true" }
 [deliver.nested]
 about = "Children again."
 event = "test.child.v1"
