@@ -321,8 +321,8 @@ impl Accepts {
                     .filter(|word| matches!(list.system(word, None), Found::Code(_)))
                     .cloned()
                     .collect();
-                let always: Vec<String> = known.iter().filter(|word| list.always(word)).cloned().collect();
-                self.only(if always.is_empty() { known } else { always });
+                let (lasting, _) = list.lasting();
+                self.only(if lasting.is_empty() { known } else { lasting });
             }
             Conversion::Check(check) => self.only(samples(*check)),
             Conversion::Account { rules, rule } => {
