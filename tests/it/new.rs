@@ -23,11 +23,7 @@ impl Fresh {
     }
 
     fn run(&self, arguments: &[&str]) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_packhorse"))
-            .args(arguments)
-            .current_dir(&self.0)
-            .output()
-            .unwrap()
+        Command::new(env!("CARGO_BIN_EXE_packhorse")).args(arguments).current_dir(&self.0).output().unwrap()
     }
 
     fn make(&self, name: &str, sample: &str, bytes: impl AsRef<[u8]>, event: &str) -> Output {
@@ -83,7 +79,8 @@ const BANK: &str = "Provider Ref,Kind,Reference,Gross Amount,Fee,Captured Date,S
 fn a_csv_file_becomes_an_adapter_whose_guesses_say_what_they_saw() {
     let fresh = Fresh::new("csv");
     let said = fresh.made("bank", "bank.csv", BANK, "reconciliation.line.v1");
-    for part in ["wrote adapters/bank.toml", "mappings/bank/reconciliation-line.cases.toml", "all 2 records"] {
+    for part in ["wrote adapters/bank.toml", "mappings/bank/reconciliation-line.cases.toml", "all 2 records"]
+    {
         assert!(said.contains(part), "{said}");
     }
     let mapping = fresh.text("mappings/bank/reconciliation-line.toml");
@@ -108,7 +105,10 @@ fn another_dialect_gets_a_layout_and_a_file_without_names_numbered_columns() {
     let said = fresh.made("old", "old.csv", latin, "reconciliation.line.v1");
     assert!(said.contains("windows-1252"), "{said}");
     let layout = fresh.text("mappings/layouts/old.toml");
-    assert!(layout.contains("delimiter = \";\"") && layout.contains("encoding = \"windows-1252\""), "{layout}");
+    assert!(
+        layout.contains("delimiter = \";\"") && layout.contains("encoding = \"windows-1252\""),
+        "{layout}"
+    );
     let bare: String = BANK.lines().skip(1).map(|line| format!("{line}\n")).collect();
     fresh.made("bare", "bare.csv", bare, "reconciliation.line.v1");
     let layout = fresh.text("mappings/layouts/bare.toml");
@@ -140,9 +140,41 @@ fn a_json_document_with_a_list_becomes_rows_in_a_group() {
 }
 
 #[test]
+fn an_xml_file_of_many_records_is_split_by_a_layout_and_one_document_is_not() {
+    let fresh = Fresh::new("xml");
+    let sample = r#"<?xml version="1.0"?>
+<Payments xmlns="urn:x"><Header><Run>17</Run></Header>
+<Payment><ProviderReference>AB12</ProviderReference><Reference>77</Reference><Amount Ccy="GBP">12.00</Amount><TotalAmount>12.00</TotalAmount><PaidAt>2026-11-23T10:00:00</PaidAt></Payment>
+<Payment><ProviderReference>AB13</ProviderReference><Reference>78</Reference><Amount Ccy="GBP">13.00</Amount><TotalAmount>13.00</TotalAmount><PaidAt>2026-11-23T11:00:00</PaidAt></Payment>
+</Payments>"#;
+    let said = fresh.made("many", "many.xml", sample, "payment.succeeded.v1");
+    assert!(said.contains("all 2 records"), "{said}");
+    let layout = fresh.text("mappings/layouts/many.toml");
+    assert!(
+        layout.contains("record = \"Payments/Payment\"") && layout.contains("keep = [\"Payments/Header\"]"),
+        "{layout}"
+    );
+    let mapping = fresh.text("mappings/many/payment-succeeded.toml");
+    for part in [r#"namespaces = { "" = "urn:x" }"#, r#"document = "Payment/TotalAmount""#, r#""Header""#] {
+        assert!(mapping.contains(part), "no {part} in {mapping}");
+    }
+    let one = r#"<p:Payment xmlns:p="urn:y" id="7"><p:ProviderReference>AB12</p:ProviderReference><p:Reference>77</p:Reference>
+        <p:Amount>12.00</p:Amount><p:TotalAmount>12.00</p:TotalAmount><p:PaidAt>2026-11-23T10:00:00Z</p:PaidAt>
+        <p:Payer><p:Name>R Sample</p:Name></p:Payer></p:Payment>"#;
+    fresh.made("one", "one.xml", one, "payment.succeeded.v1");
+    let mapping = fresh.text("mappings/one/payment-succeeded.toml");
+    for part in [r#"root = "p:Payment""#, r#"event = "payer.name", document = "p:Payer/p:Name""#, r#""@id""#]
+    {
+        assert!(mapping.contains(part), "no {part} in {mapping}");
+    }
+    assert!(fresh.text("adapters/one.toml").contains("receive = "), "one document comes by a call");
+}
+
+#[test]
 fn amounts_of_a_list_that_the_sample_lacks_add_up_to_the_total_that_it_has() {
     let fresh = Fresh::new("sums");
-    let sample = "ProviderReference,Reference,Amount,TotalAmount,PaidAt\nAB12,77,12.00,12.00,23/11/2026 10:00:00\n";
+    let sample =
+        "ProviderReference,Reference,Amount,TotalAmount,PaidAt\nAB12,77,12.00,12.00,23/11/2026 10:00:00\n";
     fresh.made("till", "till.csv", sample, "payment.succeeded.v1");
     let mapping = fresh.text("mappings/till/payment-succeeded.toml");
     assert!(mapping.contains("the whole `total_amount` in one entry"), "{mapping}");
@@ -152,13 +184,19 @@ fn amounts_of_a_list_that_the_sample_lacks_add_up_to_the_total_that_it_has() {
 #[test]
 fn a_table_becomes_a_query_with_a_cursor_or_a_comparison() {
     let fresh = Fresh::new("sql");
-    let columns = "provider_reference varchar(40) PRIMARY KEY, kind varchar(10), gross numeric(10,2), settled_on date";
+    let columns =
+        "provider_reference varchar(40) PRIMARY KEY, kind varchar(10), gross numeric(10,2), settled_on date";
     let by_moment = format!("CREATE TABLE settlement ({columns}, updated_at timestamp with time zone);");
     fresh.made("moment", "moment.sql", by_moment, "reconciliation.line.v1");
     let adapter = fresh.text("adapters/moment.toml");
     assert!(adapter.contains("cursor = { column = \"updated_at\""), "{adapter}");
     assert!(fresh.text("adapters/moment/rows.sql").contains("ORDER BY updated_at"));
-    fresh.made("whole", "whole.sql", format!("CREATE TABLE settlement ({columns});"), "reconciliation.line.v1");
+    fresh.made(
+        "whole",
+        "whole.sql",
+        format!("CREATE TABLE settlement ({columns});"),
+        "reconciliation.line.v1",
+    );
     assert!(fresh.text("adapters/whole.toml").contains("compare = { key = [\"provider_reference\"] }"));
     let server = "CREATE TABLE [dbo].[Settlement] ([ProviderReference] nvarchar(40), [Gross] money)";
     fresh.made("server", "server.sql", server, "reconciliation.line.v1");
@@ -172,9 +210,11 @@ fn every_event_of_this_repository_can_be_drafted_from_its_own_example() {
     for entry in std::fs::read_dir(fresh.0.join("mappings/events")).unwrap().flatten() {
         let name = entry.file_name().into_string().unwrap();
         let Some(event) = name.strip_suffix(".example.json") else { continue };
-        let example: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(entry.path()).unwrap()).unwrap();
+        let example: serde_json::Value =
+            serde_json::from_str(&std::fs::read_to_string(entry.path()).unwrap()).unwrap();
         number += 1;
-        let new = fresh.make(&format!("a{number}"), &format!("a{number}.json"), example["data"].to_string(), event);
+        let new =
+            fresh.make(&format!("a{number}"), &format!("a{number}.json"), example["data"].to_string(), event);
         assert!(new.status.success(), "{event}: {}", err(&new));
     }
     let check = fresh.run(&["check"]);
