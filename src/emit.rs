@@ -128,10 +128,11 @@ pub fn emit(rules: &[Emit], ground: Ground<'_>) -> Result<Emitted, Failure> {
                             ground.about.and_then(|known| known.get(&(wanted.route, wanted.key)))
                         }
                     };
+                    let both = about.map(|about| with(about, ground.cause));
                     let context = Context {
                         settings: &ground.instance.settings,
                         values: &Default::default(),
-                        cause: about.or(ground.cause),
+                        cause: both.as_ref().or(ground.cause),
                         now: ground.now,
                         trace: None,
                     };
@@ -192,6 +193,17 @@ fn parts<'d>(rule: &Emit, document: &'d Tree) -> Vec<&'d Tree> {
         Some(path) => path.find_all(document),
     };
     parts.into_iter().filter(|part| hold(&rule.each_when, part)).collect()
+}
+
+/// What was kept of what a document is about, and beside it where the document came from.
+fn with(about: &Tree, cause: Option<&Tree>) -> Tree {
+    let mut kept = about.as_record().cloned().unwrap_or_default();
+    for (name, value) in cause.and_then(Tree::as_record).iter().flat_map(|record| record.entries()) {
+        if kept.get(name).is_none() {
+            kept.push(name.clone(), value.clone());
+        }
+    }
+    Tree::Record(kept)
 }
 
 /// What a document is about, as far as the rules that apply to it say so.

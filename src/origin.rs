@@ -12,6 +12,8 @@ use crate::{
 pub struct Origin {
     /// The file's name.
     pub file: String,
+    /// The first digits of the digest of its bytes: the file under another name has the same.
+    pub digest: String,
     /// The record's number in it, from 1; 0 for one that is gone.
     pub row: u64,
     /// What has become of it, if extracts are compared.
@@ -21,7 +23,11 @@ pub struct Origin {
 impl Origin {
     /// The content type of a document from there.
     pub fn content_type(&self, media_type: &str) -> String {
-        let mut text = format!("{media_type}; file={}", percent_encode(&self.file));
+        let mut text = format!(
+            "{media_type}; file={}; digest={}",
+            percent_encode(&self.file),
+            percent_encode(&self.digest)
+        );
         if self.row > 0 {
             text.push_str(&format!("; row={}", self.row));
         }
@@ -39,6 +45,7 @@ impl Origin {
         };
         Some(Origin {
             file: percent_decode(parameter("file")?)?,
+            digest: parameter("digest").and_then(percent_decode).unwrap_or_default(),
             row: parameter("row").and_then(|row| row.parse().ok()).unwrap_or(0),
             change: parameter("change").and_then(Change::parse),
         })
@@ -48,6 +55,7 @@ impl Origin {
     pub fn tree(&self) -> Tree {
         let mut record = Record::new();
         record.push(Name::plain("file"), Tree::text(self.file.as_str()));
+        record.push(Name::plain("digest"), Tree::text(self.digest.as_str()));
         if self.row > 0 {
             record.push(Name::plain("row"), Tree::integer(i64::try_from(self.row).unwrap_or(i64::MAX)));
         }
@@ -64,7 +72,12 @@ mod tests {
 
     #[test]
     fn an_origin_comes_back_from_its_content_type() {
-        let origin = Origin { file: "a; b=\"ü\".csv".to_owned(), row: 17, change: Some(Change::Removed) };
+        let origin = Origin {
+            file: "a; b=\"ü\".csv".to_owned(),
+            digest: "5f2c9e0b71aa".to_owned(),
+            row: 17,
+            change: Some(Change::Removed),
+        };
         let text = origin.content_type("text/csv");
         assert!(text.is_ascii(), "{text}");
         assert_eq!(Origin::of(&text), Some(origin));

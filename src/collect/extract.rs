@@ -218,7 +218,8 @@ impl Collector {
     }
 
     fn news(&self, file: &TakenFile, said: Said, document: Vec<u8>) -> Intake {
-        let origin = Origin { file: file.name.clone(), row: said.row, change: said.change };
+        let digest = hex(file.digest.get(..6).unwrap_or_default());
+        let origin = Origin { file: file.name.clone(), digest, row: said.row, change: said.change };
         let which = match said.key {
             None => said.row.to_string(),
             Some(key) => format!("gone-{}", hex(&key)),

@@ -154,8 +154,9 @@ impl Collector {
 
     /// A record as a document to be taken in: what the route's `key` makes of it, or else the file and its number there.
     fn record(&self, file: &TakenFile, found: Found) -> Intake {
-        let origin = Origin { file: file.name.clone(), row: found.number, change: None };
         let digest = hex(file.digest.get(..6).unwrap_or_default());
+        let origin =
+            Origin { file: file.name.clone(), digest: digest.clone(), row: found.number, change: None };
         let named = self.route.plan.key.as_ref().and_then(|template| {
             let document = self.read(&found.document, None).ok()?;
             let cause = origin.tree();

@@ -104,8 +104,12 @@ struct Submission {
     lines: Vec<String>,
 }
 
-/// Reads a submission and adds everything up: what does not agree fails.
+/// Reads a submission with one processing day and adds everything up: what does not agree fails.
 fn read(bytes: &[u8]) -> Submission {
+    read_wide(bytes, 100)
+}
+
+fn read_wide(bytes: &[u8], width: usize) -> Submission {
     let text = std::str::from_utf8(bytes).unwrap();
     assert!(text.is_ascii() && text.ends_with("\r\n"));
     let allowed = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || ".-/& ".contains(c);
@@ -123,7 +127,7 @@ fn read(bytes: &[u8]) -> Submission {
     let (mut items, mut contras) = (Vec::new(), Vec::new());
     let own = at(&lines[lines.len() - 4], 1, 14);
     for line in &lines[4..lines.len() - 3] {
-        assert_eq!(line.len(), 100, "{line:?}");
+        assert_eq!(line.len(), width, "{line:?}");
         let amount: u64 = at(line, 36, 46).parse().unwrap();
         let contra = at(line, 65, 82).trim_end() == "CONTRA";
         assert_eq!(at(line, 15, 15), "0");
@@ -435,4 +439,329 @@ async fn killed_again_and_again_every_collection_stands_in_exactly_one_submissio
     assert!(references == expected, "{} of 4000", references.len());
     let line = council.site.account(ROUTE).await;
     assert_eq!((&line["delivered"], &line["waiting"]), (&json!(4_000), &json!(0)));
+}
+
+#[tokio::test]
+async fn collections_of_several_days_share_a_submission_with_a_contra_for_each_day() {
+    let settings = "[store]\npath = \"var/packhorse.db\"\n\n[adapters.bacs-standard-18-multi]\nsettings = { folder = \"$FOLDER/out\", service_user_number = \"123456\", \
+        service_user_name = \"EXAMPLE COUNCIL\", sort_code = \"601613\", account = \"87654321\", account_name = \"EXAMPLE COUNCIL\" }\n";
+    let site = Site::new(settings).await;
+    std::fs::create_dir_all(site.folder.0.join("out")).unwrap();
+    let council = Council { site };
+    council.site.edit("adapters/bacs-standard-18-multi.toml", "cut_off = [\"16:00\"]", "cut_off = []");
+    let bridge = council.site.start().await;
+    // Christmas Day 2026 is a Friday, Boxing Day is kept on Monday the 28th: both move to the 29th. Others are as asked for.
+    let days = [
+        ("2026-12-24", "2026-12-24"),
+        ("2026-12-25", "2026-12-29"),
+        ("2026-12-28", "2026-12-29"),
+        ("2027-03-26", "2027-03-30"),
+    ];
+    for (number, (wanted, _)) in days.iter().enumerate() {
+        let number = u32::try_from(number).unwrap();
+        let mut data = collection(number, &format!("CT{number:010}"));
+        data["collect_on"] = json!(wanted);
+        council.site.vhost.say(COLLECTIONS, &format!("event-{number}"), &data).await;
+    }
+    council.holds(4).await;
+    council.seal().await;
+    council.at("sent").await;
+    let submission = read_wide(&council.files()["BACS000001.txt"], 106);
+    let day_of = |line: &String| line[100..106].to_owned();
+    let (items, contras): (Vec<&String>, Vec<&String>) =
+        submission.lines[4..submission.lines.len() - 3].iter().partition(|line| !line.contains("CONTRA  "));
+    let expected: Vec<String> = days.iter().map(|(_, day)| bacs_day(day)).collect();
+    let mut found: Vec<(String, String)> =
+        items.iter().map(|line| (line[64..82].trim().to_owned(), day_of(line))).collect();
+    found.sort();
+    assert_eq!(found.into_iter().map(|(_, day)| day).collect::<Vec<_>>(), expected);
+    assert_eq!(contras.len(), 3, "one for each day");
+    let amount = |line: &String| line[35..46].parse::<u32>().unwrap();
+    let of_day = |day: &str, lines: &[&String]| -> u32 {
+        lines.iter().filter(|line| day_of(line) == bacs_day(day)).map(|line| amount(line)).sum()
+    };
+    for day in ["2026-12-24", "2026-12-29", "2027-03-30"] {
+        assert_eq!(of_day(day, &items), of_day(day, &contras), "{day}");
+    }
+    assert!(submission.lines[2].starts_with("HDR2F0200000106"));
+    assert!(submission.lines[3][28..].starts_with("4 MULTI  001"));
+    assert!(bridge.stop().await);
+}
+
+const REPORTS: &str = r#"
+version = 1
+title = "Reports"
+about = "Reports about what was sent to Bacs, for a test."
+[settings.folder]
+about = "A folder"
+[settings.key]
+about = "Who may call"
+secret = true
+[folder]
+path = "{{ settings.folder }}"
+[collect.returned]
+about = "Reports."
+format = "json"
+receive = { login = { header = { name = "X-Key", value = "key" } } }
+retry = { waits = ["5s"] }
+events = [{ mapping = "reports/returned", each = "items[]", about = { route = "bacs-standard-18.collections", key = "{{ document.reference | trim }}@{{ document.day }}" } }]
+"#;
+
+const RETURNED: &str = r#"
+version = 1
+about = "A report, for a test."
+event = "test.returned.v1"
+only = "to-event"
+document = { format = "json" }
+fields = [
+  { event = "$id", template = "{{ document.reference | trim }}:{{ document.day }}" },
+  { event = "reference", document = "reference", text = { trim = true } },
+  { event = "collection_id", cause = "collection_id" },
+  { document = "day", event = "day" },
+]
+"#;
+
+const RETURNED_SCHEMA: &str = r#"{
+  "$schema": "https://json-schema.org/draft/2020-12/schema", "$id": "https://packhorse.example/events/test.returned.v1.schema.json",
+  "title": "t", "description": "t", "x-event-type": "test.returned.v1", "x-subject": ["reference"], "type": "object", "required": ["reference", "collection_id", "day"],
+  "properties": { "reference": { "description": "r", "type": "string", "minLength": 1, "maxLength": 18 },
+                  "collection_id": { "description": "c", "type": "string", "minLength": 1, "maxLength": 36 },
+                  "day": { "description": "d", "type": "string", "minLength": 1, "maxLength": 10 } } }"#;
+
+async fn report(address: std::net::SocketAddr, body: String) {
+    let request = reqwest::Client::new()
+        .post(format!("http://{address}/reports/returned"))
+        .header("X-Key", crate::standins::pay::API_KEY)
+        .header("content-type", "application/json");
+    let answer = request.body(body).send().await.unwrap();
+    assert!(answer.status().is_success(), "{}", answer.status());
+}
+
+#[tokio::test]
+async fn a_report_is_matched_to_its_item_also_twice_and_also_before_its_batch_is_known_to_be_sent() {
+    let council = Council::new().await;
+    council.without_cut_off();
+    council.site.folder.write("adapters/reports.toml", REPORTS);
+    council.site.folder.write("mappings/reports/returned.toml", RETURNED);
+    council.site.folder.write("mappings/events/test.returned.v1.schema.json", RETURNED_SCHEMA);
+    let more = "\n[receiver]\nlisten = \"127.0.0.1:0\"\n\n[adapters.reports]\nsettings = { folder = \"$FOLDER/in\", key = \"file:$FOLDER/secrets/pay-key\" }\n";
+    let path = council.site.folder.0.join("packhorse.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text + &more.replace("$FOLDER", &council.site.folder.0.display().to_string()))
+        .unwrap();
+    std::fs::remove_dir(council.out()).unwrap();
+    let bridge = council.site.start().await;
+    let address = bridge.receiver.unwrap();
+    council.collect(0, 3).await;
+    council.holds(3).await;
+    council.seal().await;
+    let rendered = council.at("rendered").await;
+    let day = rendered["processing_date"].as_str().unwrap().to_owned();
+    // Early: the batch is sealed, and not yet known to be sent.
+    report(address, format!("{{\"items\":[{{\"reference\":\"CT0000000001      \",\"day\":\"{day}\"}}]}}"))
+        .await;
+    until("the report waits", async || {
+        let line = council.site.account("reports.returned").await;
+        (line["waiting"] == 1 && !line["next_due"].is_null()).then_some(())
+    })
+    .await;
+    assert_eq!(council.site.vhost.peek("platform").await.len(), 0);
+    std::fs::create_dir(council.out()).unwrap();
+    council.at("sent").await;
+    let told = council.site.vhost.until("platform", 1).await;
+    assert_eq!(told[0].json()["data"]["collection_id"], example(COLLECTIONS)["collection_id"]);
+    assert_eq!(told[0].json()["data"]["reference"], "CT0000000001");
+    // The same in another file, with another item that is new: only that one is told.
+    report(address, format!("{{\"items\":[{{\"reference\":\"CT0000000001\",\"day\":\"{day}\"}},{{\"reference\":\"CT0000000002\",\"day\":\"{day}\"}}]}}")).await;
+    let told = council.site.vhost.until("platform", 2).await;
+    assert_eq!(told.len(), 2);
+    // About something that was never sent: before a person, with a code of its own.
+    report(address, format!("{{\"items\":[{{\"reference\":\"CT9999999999\",\"day\":\"{day}\"}}]}}")).await;
+    let dead = council.site.dead(1).await;
+    assert_eq!(dead[0].header("packhorse_code"), "PH1213");
+    assert!(bridge.stop().await);
+    assert_eq!(council.site.account("reports.returned").await["dead"], 1);
+}
+
+const RETURN: &str = r#"
+version = 1
+title = "A return"
+about = "A complete return of two tables and a nested document, for a test."
+[settings.folder]
+about = "A folder"
+[folder]
+path = "{{ settings.folder }}"
+[batch.return]
+about = "The return."
+keep = "latest"
+[batch.return.files.children]
+name = "children-{{ batch.serial }}.csv"
+layout = "children"
+[batch.return.files.missing]
+name = "missing-{{ batch.serial }}.csv"
+layout = "missing"
+[batch.return.files.nested]
+name = "nested-{{ batch.serial }}.xml"
+groups = ["child"]
+head = [{ text = "<Message count=\"{{ file.count }}\">\n" }]
+foot = [{ text = "</Message>\n" }]
+[batch.return.files.nested.around.child]
+head = [{ text = "<Child id=\"{{ group.child }}\">\n" }]
+foot = [{ text = "</Child>\n" }]
+[deliver.children]
+about = "Children."
+event = "test.child.v1"
+mapping = "return/child"
+batch = { into = "return", file = "children", key = "{{ event.data.child }}", order = "{{ event.data.child }}" }
+[deliver.gone]
+about = "Children who left."
+event = "test.gone.v1"
+batch = { into = "return", file = "children", key = "{{ event.data.child }}", removes = true }
+[deliver.nested]
+about = "Children again."
+event = "test.child.v1"
+mapping = "return/nested"
+batch = { into = "return", file = "nested", key = "{{ event.data.child }}", group = { child = "{{ event.data.child }}" }, place = 1 }
+[deliver.visits]
+about = "Visits."
+event = "test.visit.v1"
+mapping = "return/visit"
+batch = { into = "return", file = "nested", key = "{{ event.data.child }}/{{ event.data.day }}", group = { child = "{{ event.data.child }}" }, place = 2, order = "{{ event.data.day }}" }
+[deliver.missing]
+about = "Missing."
+event = "test.missing.v1"
+mapping = "return/missing"
+batch = { into = "return", file = "missing", key = "{{ event.data.child }}" }
+"#;
+
+fn schema(name: &str, fields: &[&str]) -> String {
+    let properties: serde_json::Map<String, Value> = fields
+        .iter()
+        .map(|field| {
+            (
+                (*field).to_owned(),
+                json!({ "description": "d", "type": "string", "minLength": 1, "maxLength": 40 }),
+            )
+        })
+        .collect();
+    json!({ "$schema": "https://json-schema.org/draft/2020-12/schema", "$id": format!("https://packhorse.example/events/{name}.schema.json"),
+            "title": "t", "description": "d", "x-event-type": name, "x-subject": ["child"], "type": "object", "required": fields, "properties": properties })
+    .to_string()
+}
+
+#[tokio::test]
+async fn a_complete_return_holds_the_latest_of_each_key_in_several_files_and_stays_for_the_next() {
+    let site = Site::new("[store]\npath = \"var/packhorse.db\"\n\n[adapters.return]\nsettings = { folder = \"$FOLDER/out\" }\n").await;
+    std::fs::create_dir_all(site.folder.0.join("out")).unwrap();
+    site.folder.write("adapters/return.toml", RETURN);
+    for (name, fields) in [
+        ("test.child.v1", vec!["child", "born"]),
+        ("test.gone.v1", vec!["child"]),
+        ("test.visit.v1", vec!["child", "day"]),
+        ("test.missing.v1", vec!["child", "day"]),
+    ] {
+        site.folder.write(&format!("mappings/events/{name}.schema.json"), schema(name, &fields));
+    }
+    let layout = |columns: &str| format!("version = 1\nabout = \"a table\"\n[csv]\ncolumns = [{columns}]\n");
+    site.folder.write("mappings/layouts/children.toml", layout("\"CHILD\", \"DOB\""));
+    site.folder.write("mappings/layouts/missing.toml", layout("\"CHILD\", \"MIS_START\""));
+    let mapping = |event: &str, document: &str, fields: &str| {
+        format!(
+            "version = 1\nabout = \"a mapping\"\nevent = \"{event}\"\nonly = \"to-document\"\ndocument = {{ {document} }}\nfields = [\n{fields}\n]\n"
+        )
+    };
+    let dob = "{ event = \"child\", document = \"CHILD\" },\n{ event = \"born\", document = \"DOB\", date = \"%d/%m/%Y\" },";
+    site.folder.write(
+        "mappings/return/child.toml",
+        mapping("test.child.v1", "format = \"csv\", layout = \"children\"", dob),
+    );
+    let missing =
+        "{ event = \"child\", document = \"CHILD\" },\n{ event = \"day\", document = \"MIS_START\" },";
+    site.folder.write(
+        "mappings/return/missing.toml",
+        mapping("test.missing.v1", "format = \"csv\", layout = \"missing\"", missing),
+    );
+    let born = "{ event = \"born\", document = \"Born\" },";
+    site.folder.write(
+        "mappings/return/nested.toml",
+        mapping("test.child.v1", "format = \"xml\", root = \"Identifiers\"", born),
+    );
+    let day = "{ event = \"day\", document = \"Day\" },";
+    site.folder.write(
+        "mappings/return/visit.toml",
+        mapping("test.visit.v1", "format = \"xml\", root = \"Visit\"", day),
+    );
+    let council = Council { site };
+    let bridge = council.site.start().await;
+    let say =
+        async |event_type: &str, id: &str, data: Value| council.site.vhost.say(event_type, id, &data).await;
+    say("test.visit.v1", "1", json!({ "child": "B", "day": "2026-05-02" })).await;
+    say("test.visit.v1", "2", json!({ "child": "B", "day": "2026-05-01" })).await;
+    say("test.child.v1", "3", json!({ "child": "B", "born": "2010-02-28" })).await;
+    say("test.child.v1", "4", json!({ "child": "A", "born": "2012-02-28" })).await;
+    say("test.child.v1", "5", json!({ "child": "C", "born": "2011-01-01" })).await;
+    // Each child stands in two files.
+    council.holds(8).await;
+    say("test.child.v1", "6", json!({ "child": "A", "born": "2012-02-29" })).await;
+    say("test.gone.v1", "7", json!({ "child": "C" })).await;
+    council.holds(11).await;
+    council.seal().await;
+    council.at("sent").await;
+    let files = council.files();
+    let text = |name: &str| String::from_utf8(files[name].clone()).unwrap();
+    assert_eq!(text("children-1.csv"), "CHILD,DOB\r\nA,29/02/2012\r\nB,28/02/2010\r\n");
+    assert_eq!(text("missing-1.csv"), "CHILD,MIS_START\r\n", "given also without rows");
+    let nested = "<Message count=\"5\">\n<Child id=\"A\">\n<Identifiers><Born>2012-02-29</Born></Identifiers>\n</Child>\n\
+        <Child id=\"B\">\n<Identifiers><Born>2010-02-28</Born></Identifiers>\n<Visit><Day>2026-05-01</Day></Visit>\n<Visit><Day>2026-05-02</Day></Visit>\n</Child>\n\
+        <Child id=\"C\">\n<Identifiers><Born>2011-01-01</Born></Identifiers>\n</Child>\n</Message>\n";
+    assert_eq!(text("nested-1.xml"), nested);
+    // What was returned stays for the next return.
+    say("test.missing.v1", "8", json!({ "child": "B", "day": "2026-06-01" })).await;
+    council.holds(1).await;
+    council.seal().await;
+    until("the second return", async || council.files().contains_key("nested-2.xml").then_some(())).await;
+    until("both are sent", async || {
+        council.batches().await.iter().all(|batch| batch["stage"] == "sent").then_some(())
+    })
+    .await;
+    let files = council.files();
+    assert_eq!(files["children-2.csv"], files["children-1.csv"]);
+    assert_eq!(files["missing-2.csv"], b"CHILD,MIS_START\r\nB,2026-06-01\r\n");
+    assert!(bridge.stop().await);
+    assert_eq!(council.site.account("return.visits").await["delivered"], 2);
+}
+
+#[tokio::test]
+async fn a_route_that_writes_writes_one_file_for_each_event_and_a_repeat_writes_none() {
+    let site = Site::new("[store]\npath = \"var/packhorse.db\"\n\n[adapters.single]\nsettings = { folder = \"$FOLDER/out\" }\n").await;
+    let adapter = "version = 1\ntitle = \"Single\"\nabout = \"a file an event\"\n[settings.folder]\nabout = \"f\"\n[folder]\npath = \"{{ settings.folder }}\"\n\
+        [deliver.one]\nabout = \"o\"\nevent = \"test.child.v1\"\nmapping = \"single/child\"\nmakes = \"record\"\nrepeat = \"key\"\n\
+        [deliver.one.write]\nname = \"{{ event.id }}.json\"\n";
+    site.folder.write("adapters/single.toml", adapter);
+    site.folder
+        .write("mappings/events/test.child.v1.schema.json", schema("test.child.v1", &["child", "born"]));
+    let mapping = "version = 1\nabout = \"m\"\nevent = \"test.child.v1\"\ndocument = { format = \"json\" }\nfields = [{ event = \"child\", document = \"id\" }, { event = \"born\", document = \"born\" }]\n";
+    site.folder.write("mappings/single/child.toml", mapping);
+    let council = Council { site };
+    let bridge = council.site.start().await;
+    let data = json!({ "child": "A", "born": "2012-02-29" });
+    // The folder is missing: it waits.
+    council.site.vhost.say("test.child.v1", "event-1", &data).await;
+    until("it waits", async || {
+        let line = council.site.account("single.one").await;
+        (line["waiting"] == 1 && !line["next_due"].is_null()).then_some(())
+    })
+    .await;
+    // What an attempt wrote that was cut before it could be recorded.
+    std::fs::create_dir_all(council.out()).unwrap();
+    std::fs::write(council.out().join("event-1.json"), "{\"id\":\"A\",\"born\":\"2012-02-29\"}").unwrap();
+    council.site.vhost.say("test.child.v1", "event-2", &data).await;
+    until("both are delivered", async || {
+        (council.site.account("single.one").await["delivered"] == 2).then_some(())
+    })
+    .await;
+    let files = council.files();
+    assert_eq!(files.keys().collect::<Vec<_>>(), ["event-1.json", "event-2.json"]);
+    assert_eq!(files["event-1.json"], files["event-2.json"]);
+    assert!(bridge.stop().await);
 }

@@ -1,6 +1,7 @@
 //! Databases, both ways, on a real PostgreSQL that `scripts/test` started: each test has a database of its own there, with users
 //! who may do as much as a council's would.
 
+mod checks;
 mod deliver;
 mod dump;
 #[cfg(feature = "odbc")]

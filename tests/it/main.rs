@@ -25,5 +25,6 @@ mod records;
 mod refusals;
 mod replays;
 mod safeguarding;
+mod statements;
 mod support;
 mod tidy;

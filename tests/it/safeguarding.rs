@@ -31,6 +31,10 @@ INSERT INTO ssd_person SELECT 'P' || n, NULL, '2014-03-12', NULL, NULL, 'F', 'WB
 INSERT INTO ssd_cin_episodes SELECT 'R' || n, 'P' || n, '2026-03-02', NULL, 'N1', '1A', 'N', NULL, 'W204', 'Assessment East' FROM generate_series(1, 10) n;
 INSERT INTO ssd_cla_episodes SELECT 'E' || n, 'P' || n FROM generate_series(1, 10) n;
 INSERT INTO ssd_cla_placement SELECT 'C' || n, 'E' || n, '2026-03-02', NULL, 'U6', 'PR4', 'SC034417', 'EX1 4ZZ', NULL FROM generate_series(1, 10) n;
+INSERT INTO ssd_cin_assessments SELECT 'A' || n, 'P' || n, 'R' || n, '2026-03-02', '2026-04-13', 'Y', 'N', 'W204', NULL FROM generate_series(1, 10) n;
+INSERT INTO ssd_cin_plans SELECT 'N' || n, 'R' || n, 'P' || n, '2026-04-14', NULL, NULL, NULL FROM generate_series(5, 10) n;
+INSERT INTO ssd_cp_plans SELECT 'CP' || n, 'R' || n, 'P' || n, '2026-04-14', NULL, 'Neglect', NULL FROM generate_series(5, 10) n;
+INSERT INTO ssd_involvements SELECT 'I' || n, 'W204', 'Allocated worker', NULL, '2026-03-02', NULL, 'MANAGE', 'P' || n, 'R' || n FROM generate_series(5, 10) n;
 INSERT INTO ssd_legal_status SELECT 'L' || n, 'P' || n, 'C2', '2026-03-02', NULL FROM generate_series(1, 10) n;
 ";
 
@@ -63,7 +67,7 @@ async fn the_dataset_tells_what_has_changed_and_nothing_of_people_who_are_restri
     database
         .sql(
             "UPDATE ssd_cin_episodes SET cine_close_date = '2026-11-20', cine_close_reason = 'RC8' WHERE cine_person_id IN ('P2', 'P3');
-             INSERT INTO ssd_cin_assessments SELECT 'A' || n, 'P' || n, 'R' || n, '2026-11-02', NULL, 'Y', 'N', '-1', NULL FROM generate_series(2, 3) n;
+             INSERT INTO ssd_cin_assessments SELECT 'AA' || n, 'P' || n, 'R' || n, '2026-11-02', NULL, 'Y', 'N', '-1', NULL FROM generate_series(2, 3) n;
              INSERT INTO ssd_cin_plans SELECT 'N' || n, 'R' || n, 'P' || n, '2026-11-02', NULL, NULL, NULL FROM generate_series(2, 3) n;
              INSERT INTO ssd_cp_plans SELECT 'CP' || n, 'R' || n, 'P' || n, '2026-11-02', NULL, 'Neglect', NULL FROM generate_series(2, 3) n;
              UPDATE ssd_cla_placement SET clap_cla_placement_end_date = '2026-11-20' WHERE clap_cla_episode_id IN ('E2', 'E3');
@@ -90,9 +94,9 @@ async fn the_dataset_tells_what_has_changed_and_nothing_of_people_who_are_restri
     assert!(of("social-care.assessment.changed.v1")["worker_id"].is_null(), "-1 is none");
     // Somebody becomes restricted: what was told is gone, by its number and nothing else.
     database.sql("INSERT INTO packhorse_restricted VALUES ('P4')").await;
-    let events = site.vhost.until("platform", 11).await;
+    let events = site.vhost.until("platform", 12).await;
     let gone: Vec<_> = events.iter().filter(|event| event.json()["data"]["person_id"] == "P4").collect();
-    assert_eq!(gone.len(), 4, "person, referral, placement and legal status");
+    assert_eq!(gone.len(), 5, "person, referral, assessment, placement and legal status");
     for event in gone {
         let data = event.json()["data"].clone();
         assert_eq!(data["change"], "removed");
@@ -116,6 +120,7 @@ async fn an_end_in_mosaic_is_the_last_day_and_a_restricted_record_never_leaves()
                placement_id bigint, placement_split_number int, element_detail_id bigint, service_split_number int);
              CREATE TABLE dbo.dm_placements (placement_id bigint, split_number int, placement_type varchar(10), reason_for_placement_change varchar(100));
              INSERT INTO dbo.dm_persons SELECT n, '2014-03-12', NULL, 'F', 'WBRI', NULL, NULL, CASE n WHEN 3 THEN 'Y' WHEN 4 THEN 'N' END FROM generate_series(1, 10) n;
+             INSERT INTO dbo.dm_cin_referrals SELECT 500 + n, n, '2026-03-02', NULL FROM generate_series(1, 10) n;
              INSERT INTO dbo.dm_legal_statuses SELECT 900 + n, n, 'C2', '2026-03-02', NULL FROM generate_series(1, 10) n;
              INSERT INTO dbo.dm_placements SELECT 700 + n, 1, 'U6', NULL FROM generate_series(1, 10) n;
              INSERT INTO dbo.dm_cla_summaries SELECT n, '2026-03-02', NULL, 800 + n, 900 + n, 700 + n, 1, 600 + n, 1 FROM generate_series(1, 10) n;",

@@ -609,7 +609,7 @@ pub struct CollectKeys {
     pub consume: Option<ConsumeKeys>,
     /// We pick up files.
     pub pickup: Option<super::pickup::PickupKeys>,
-    /// What we pick up is a whole extract, and compared with the last one.
+    /// What we pick up is a whole extract, or what a query gives is everything there is, and it is compared with the last one.
     pub compare: Option<super::pickup::CompareKeys>,
     /// We ask a database from time to time.
     pub query: Option<QueryKeys>,

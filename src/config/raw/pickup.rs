@@ -44,7 +44,7 @@ pub enum Then {
     Delete,
 }
 
-/// What we pick up is a whole extract: what is new, changed or gone since the last one is news, nothing else. The first one
+/// What we pick up is a whole extract, or a query gives everything there is: what is new, changed or gone since the last one is news, nothing else. The first one
 /// is the baseline and says nothing.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

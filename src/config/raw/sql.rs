@@ -58,7 +58,8 @@ pub struct QueryKeys {
     pub statement: String,
     /// How often.
     pub every: String,
-    /// Look from the last value of a column on. Without it, all rows are read each time, and those that are known are passed over.
+    /// Look from the last value of a column on. Without it, all rows are read each time, and those that are known are passed over;
+    /// with `compare`, what is new, changed or gone since the last look is told.
     pub cursor: Option<QueryCursorKeys>,
     /// Values for other parameters: templates of `settings`.
     #[serde(default)]

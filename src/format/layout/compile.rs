@@ -458,12 +458,13 @@ impl Compiler<'_> {
                         .minus_when
                         .as_ref()
                         .and_then(|minus| self.beside(minus, shape, records, &under("minus_when")));
-                    if let (
-                        Some(Amount { at: Source::Field(record, _), .. }),
-                        Some((Source::Field(other, _), _)),
-                    ) = (&amount, &minus)
-                        && record != other
-                    {
+                    let elsewhere = |at: &Source| match (at, &amount) {
+                        (Source::Field(other, _), Some(Amount { at: Source::Field(record, _), .. })) => {
+                            record != other
+                        }
+                        _ => false,
+                    };
+                    if minus.as_ref().is_some_and(|minus| minus.at.iter().any(elsewhere)) {
                         let what = "the sign stands in another record than the amount";
                         self.problem(Problem::under(Code::BadLayout, &under("minus_when"), "field", what));
                     }
@@ -516,9 +517,17 @@ impl Compiler<'_> {
         shape: &Shape,
         records: &[RecordType],
         place: &[String],
-    ) -> Option<(Source, Vec<String>)> {
-        let at = [place, &["field".to_owned()]].concat();
-        Some((self.source(&keys.field, shape, records, &at)?, keys.is.clone()))
+    ) -> Option<Beside> {
+        let under = |key: &str| [place, &[key.to_owned()]].concat();
+        if keys.or.is_some() && !matches!(shape, Shape::Xml(_)) {
+            let what = "`or` is for XML; here the kind of record says where a field stands";
+            self.problem(Problem::under(Code::ExclusiveKeys, place, "or", what).on_key());
+        }
+        let mut at = vec![self.source(&keys.field, shape, records, &under("field"))?];
+        if let Some(other) = &keys.or {
+            at.push(self.source(other, shape, records, &under("or"))?);
+        }
+        Some(Beside { at, is: keys.is.clone() })
     }
 
     fn kind(&mut self, name: &str, records: &[RecordType], place: &[String]) -> Option<usize> {

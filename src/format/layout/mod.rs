@@ -139,13 +139,22 @@ pub struct Total {
     pub equals: Amount,
 }
 
+/// What stands beside an amount: in one of the places one of the texts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Beside {
+    /// The places.
+    pub at: Vec<Source>,
+    /// The texts.
+    pub is: Vec<String>,
+}
+
 /// Where an amount stands.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Amount {
     /// The field.
     pub at: Source,
     /// XML: which of several counts: what must stand beside it.
-    pub when: Option<(Source, Vec<String>)>,
+    pub when: Option<Beside>,
 }
 
 /// What is added up.
@@ -158,7 +167,7 @@ pub enum Sum {
         /// The amount.
         amount: Amount,
         /// What makes it negative.
-        minus: Option<(Source, Vec<String>)>,
+        minus: Option<Beside>,
     },
 }
 

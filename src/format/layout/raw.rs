@@ -263,6 +263,8 @@ pub struct TotalKeys {
 pub struct BesideKeys {
     /// The field of the same record; in XML a path from the element that holds the amount: `Tp/CdOrPrtry/Cd`.
     pub field: String,
+    /// XML: or this one, where two versions of a message have it in two places.
+    pub or: Option<String>,
     /// What it is: one of these.
     pub is: Vec<String>,
 }
