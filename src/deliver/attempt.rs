@@ -1,5 +1,6 @@
 //! One attempt at delivering one message, or one part of it: with everything that keeps a payment from being made twice.
 
+mod file;
 mod statement;
 
 use super::{Deliverer, Letter, now};
@@ -352,57 +353,6 @@ impl<'a> Attempt<'a> {
         self.doubt = false;
         self.done(&said, Answer { content_type: heard.content_type.clone(), body: heard.body.to_vec() })
             .map_err(Step::End)
-    }
-
-    /// Writes the file of the event. A file of this name with these bytes is the work of an earlier attempt.
-    async fn write_file(
-        &self,
-        system: &crate::system::FileSystem,
-        write: &crate::config::batch::WriteFile,
-    ) -> Result<(), Failure> {
-        let instance = &self.deliverer.route.instance;
-        let none = Texts::new();
-        let scope = |values| Scope {
-            event: Some(self.event),
-            settings: Some(&instance.settings),
-            values: Some(values),
-            now: Timestamp::now(),
-            ..Scope::default()
-        };
-        let values = sign::values(instance, &scope(&none))?;
-        let scope = scope(&values);
-        let text = |template: &crate::template::Template, field: &str| {
-            template.render(&scope).map_err(|failed| Failure::refused(Code::TemplateFailed, field, failed.0))
-        };
-        let (folder, name) = (text(&write.folder, "folder")?, text(&write.name, "name")?);
-        let Some(mapping) = &self.deliverer.route.plan.mapping else {
-            return Err(Failure::refused(Code::MissingKey, "mapping", "this route has no mapping"));
-        };
-        let context = Context {
-            settings: &instance.settings,
-            values: &values,
-            cause: Some(&self.cause),
-            now: Timestamp::now(),
-            trace: None,
-        };
-        let document =
-            mapping.to_document(self.event, context).map_err(|failures| emit::of_mapping(&failures))?;
-        let bytes = mapping
-            .format
-            .encode(&document, &mapping.style)
-            .map_err(|error| Failure::refused(error.code, "", error.what))?;
-        let own = self.deliverer.store.path().with_extension("files").join("writes");
-        let disk = |error: std::io::Error| {
-            Failure::not_done(Code::StoreUnavailable, format!("{}: {error}", own.display()))
-        };
-        std::fs::create_dir_all(&own).map_err(disk)?;
-        let path = own.join(format!("{}-{}", self.letter.key, self.part));
-        let mut file = crate::system::files::Incoming::create(&path, u64::MAX)?;
-        file.write(&bytes, &name)?;
-        let digest = file.finish()?.digest;
-        let put = system.put(&folder, &name, &path, digest).await;
-        let _ = std::fs::remove_file(&path);
-        put.map(|_| ())
     }
 
     /// Reads what is kept for all attempts, if it has not been read.
