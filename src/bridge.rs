@@ -9,9 +9,12 @@ use crate::{
     },
     code::Code,
     collect::Collector,
-    config::{CollectRoute, Config, plan::Source},
+    config::{
+        CollectRoute, Config,
+        plan::{Action, Source},
+    },
     console,
-    deliver::Deliverer,
+    deliver::{Batcher, Deliverer},
     listen,
     store::{Opener, RouteNumber, Store},
     system::{System, receiver},
@@ -98,6 +101,7 @@ impl Bridge {
                 publisher: publisher.clone(),
                 names: names.clone(),
                 schemas: config.schemas.clone(),
+                files: config.store.files(),
                 council: config.council.clone(),
                 metrics: metrics.clone(),
                 stop: stop.clone(),
@@ -132,6 +136,9 @@ impl Bridge {
                 under_way: Default::default(),
             })
             .start(&routes);
+        }
+        for batcher in batchers(&config, &store, &systems, &metrics, &stop).await? {
+            batcher.start(&routes);
         }
         let receiver = match &config.receiver {
             None => None,
@@ -257,6 +264,41 @@ async fn mend(config: Config, link: Link, missing: Arc<Notify>, end: Cancellatio
 
 async fn number(store: &Store, route: &str) -> Result<RouteNumber, CannotStart> {
     store.route(route).await.map_err(|error| cannot(error.code, error.what))
+}
+
+/// The batches that some route feeds.
+async fn batchers(
+    config: &Config,
+    store: &Store,
+    systems: &HashMap<String, Arc<System>>,
+    metrics: &Metrics,
+    stop: &CancellationToken,
+) -> Result<Vec<Arc<Batcher>>, CannotStart> {
+    let mut found = Vec::new();
+    for instance in &config.instances {
+        let Some(system) = systems.get(&instance.name) else { continue };
+        for batch in &instance.adapter.batches {
+            let mut routes = HashMap::new();
+            for route in config.deliver.iter().filter(|route| route.instance.name == instance.name) {
+                if let Action::Batch(join) = &route.plan.action
+                    && join.batch.name == batch.name
+                {
+                    routes.insert(number(store, &route.id).await?, route.clone());
+                }
+            }
+            // Also without routes: what an earlier configuration has batched still goes its way.
+            found.push(Arc::new(Batcher {
+                instance: instance.clone(),
+                batch: batch.clone(),
+                routes,
+                system: system.clone(),
+                store: store.clone(),
+                metrics: metrics.clone(),
+                stop: stop.clone(),
+            }));
+        }
+    }
+    Ok(found)
 }
 
 /// The routes that ask: id, number, first wait.

@@ -51,6 +51,7 @@ codes! {
     BadTemplate = "PH0114", "a template that cannot work";
     UnusedFile = "PH0115", "a file that nothing uses";
     BadAddress = "PH0116", "not an address";
+    BadFingerprint = "PH0117", "no fingerprint of a host key";
     // 02: adapters
     NoRepeat = "PH0201", "a route that makes money or a record does not say what makes a repeat safe";
     NoProbe = "PH0202", "`repeat = \"probe\"` without a probe";
@@ -59,6 +60,12 @@ codes! {
     WrongMapping = "PH0206", "a mapping that does not fit its route";
     GuardIncomplete = "PH0207", "`repeat = \"guard\"` without its guard";
     UnreachableAnswer = "PH0208", "an answer that can never be chosen";
+    NameNotUnique = "PH0209", "a file name that is the same each time";
+    BadStatement = "PH0230", "a file that is not one SQL statement";
+    ParameterMissing = "PH0231", "a parameter of a statement that nothing gives";
+    ValueUnused = "PH0232", "a value that no parameter of a statement takes";
+    ReadOnly = "PH0233", "a route that would write to a database that is only read";
+    CursorUnsafe = "PH0234", "a query that could pass rows over";
     // 03: mappings
     UnknownEventField = "PH0301", "a field that the event's schema does not have";
     BadPath = "PH0302", "not a path";
@@ -73,6 +80,9 @@ codes! {
     NoCases = "PH0311", "a mapping without cases";
     MostlyRefused = "PH0312", "most generated events are refused";
     NotInLayout = "PH0313", "a place that the layout does not have";
+    StillGuessed = "PH0314", "a row that is still a guess";
+    NameTaken = "PH0315", "a file of that name is there already";
+    NotASample = "PH0316", "a sample that cannot be used";
     // 04: schemas and code lists
     BadSchema = "PH0401", "not a JSON Schema";
     BadExample = "PH0402", "an example that its schema refuses";
@@ -119,6 +129,9 @@ codes! {
     WrongShape = "PH1208", "a document of another shape than the mapping's";
     ResultBreaksSchema = "PH1209", "a mapped event that its schema refuses";
     NoMappingApplies = "PH1210", "an answer that no mapping is for";
+    CodeNotValid = "PH1211", "a code that is not valid on that day";
+    ReportUnmatched = "PH1213", "a report about something that was not sent from here";
+    DateRefused = "PH1214", "a day on which nothing is processed";
     // 20: sending
     SystemUnreachable = "PH2001", "a system cannot be reached";
     SystemRefuses = "PH2002", "a system refuses what was sent";
@@ -135,6 +148,7 @@ codes! {
     StillOpen = "PH2013", "an earlier one of the same is still open";
     RetriesExhausted = "PH2014", "tried as often as the route allows";
     AlreadyConcluded = "PH2015", "an earlier one of the same has been concluded";
+    BatchNotWritten = "PH2016", "a batch that cannot be written yet";
     // 21: receiving
     SignatureMissing = "PH2101", "a request without its signature";
     SignatureWrong = "PH2102", "a request whose signature does not fit";
@@ -143,6 +157,31 @@ codes! {
     RequestTooLarge = "PH2105", "a request beyond the limit";
     SpoolFull = "PH2106", "the spool is full";
     NoSuchPath = "PH2107", "nothing is received at this path";
+    // 22: files
+    HostKeyChanged = "PH2201", "a server shows a host key that is not pinned";
+    FolderMissing = "PH2202", "a folder or file that is not there";
+    AccessDenied = "PH2203", "a folder or file that we may not use";
+    NoRoom = "PH2204", "no room for a file in a system";
+    BadFileName = "PH2205", "a name that is not used as a file's";
+    FileChanged = "PH2206", "a file that changes while it is read";
+    FileExists = "PH2207", "another file has the name already";
+    FileTooLarge = "PH2208", "a file beyond the limit";
+    // 23: files
+    FileTwice = "PH2301", "the same file came twice";
+    FileOutOfOrder = "PH2302", "files in the wrong order";
+    KeyTwice = "PH2303", "a key stands twice in one extract";
+    ExtractSuspicious = "PH2304", "an extract that lost or changed too much";
+    ExtractSuperseded = "PH2305", "an extract that a newer one has replaced";
+    // 24: databases
+    StatementRefused = "PH2401", "a database refuses the values of a statement";
+    DuplicateRow = "PH2402", "a row that is there already";
+    StatementWrong = "PH2403", "a statement that the database does not understand";
+    NotPermitted = "PH2404", "a database does not permit something to our user";
+    RowCountDiffers = "PH2405", "a statement changed more or fewer rows than it must";
+    ColumnsChanged = "PH2406", "a query's columns are not as they were";
+    ColumnMissing = "PH2407", "a query without a column that is needed";
+    LookTooLarge = "PH2408", "more rows in a query's overlap than one look may bring";
+    NotBuiltIn = "PH2409", "a kind of database that this Packhorse was built without";
     // 30: the broker
     BrokerUnreachable = "PH3001", "the broker cannot be reached";
     BrokerLoginRefused = "PH3002", "the broker refuses our login";
@@ -165,6 +204,8 @@ codes! {
     AccountDiffers = "PH5003", "the account does not close";
     UnknownCodeAsked = "PH5004", "no such code";
     ClockWrong = "PH5005", "a clock that is wrong";
+    NotHeld = "PH5006", "no extract of that number waits for a person";
+    NoSuchBatch = "PH5010", "no such batch, or none that can be sealed";
 }
 
 impl Code {

@@ -5,8 +5,14 @@
 //! makes events of it, publishes them, and finishes the spool's rows only when the broker has confirmed. The broker may
 //! be away for a week; taking in goes on until the spool is full, and then says so.
 
+mod about;
 mod ask;
+mod extract;
+mod pickup;
+mod query;
 mod source;
+mod split;
+mod view;
 
 use crate::{
     broker::{Message, Properties, Published, Publisher, topology::Names},
@@ -14,8 +20,9 @@ use crate::{
     config::{CollectRoute, plan::Source},
     emit::{self, Emitted, Ground, Opened, Outgoing},
     event::{self, Accept, Key},
-    format::{Format, Limits},
+    format::Limits,
     letter::{self, Reason, Stage},
+    origin::Origin,
     retry::Delays,
     store::{Finish, NewItem, RouteNumber, State, Store, Waiting},
     system::{System, answer::charset_of, classify, sign},
@@ -27,7 +34,7 @@ use crate::{
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use jiff::Timestamp;
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
 use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, warn};
@@ -55,6 +62,8 @@ pub struct Collector {
     pub names: Names,
     /// The event schemas, for events that are passed on as they are.
     pub schemas: Arc<HashMap<String, Arc<crate::event::schema::EventSchema>>>,
+    /// The folder for our copies of files.
+    pub files: PathBuf,
     /// The council's code.
     pub council: String,
     /// Metrics.
@@ -92,6 +101,17 @@ impl Collector {
             Source::Consume(_) => {
                 tasks.spawn(self.clone().forward());
                 tasks.spawn(self.clone().consuming());
+            }
+            Source::Pickup(_) => {
+                tasks.spawn(self.clone().forward());
+                tasks.spawn(self.clone().picking_up());
+            }
+            Source::Query(_) => {
+                tasks.spawn(self.clone().forward());
+                match self.route.plan.compare {
+                    None => tasks.spawn(self.clone().querying()),
+                    Some(_) => tasks.spawn(self.clone().viewing()),
+                };
             }
         }
     }
@@ -342,8 +362,7 @@ impl Collector {
     }
 
     async fn made_of(&self, waiting: &Waiting) -> Result<Emitted, Failure> {
-        let mut document =
-            self.read(self.route.plan.format, &waiting.body, waiting.content_type.as_deref())?;
+        let mut document = self.read(&waiting.body, waiting.content_type.as_deref())?;
         let fetch = self.route.plan.fetch.iter().find(|fetch| {
             fetch.when.iter().all(|condition| condition.test.holds(condition.path.find(&document)))
         });
@@ -360,13 +379,21 @@ impl Collector {
             };
             document = fetched;
         }
-        emit::emit(&self.route.plan.events, self.ground(&document, None, &waiting.id))
+        let origin = waiting.content_type.as_deref().and_then(Origin::of);
+        let cause = origin.as_ref().map(Origin::tree);
+        let ground = Ground {
+            change: origin.and_then(|origin| origin.change),
+            ..self.ground(&document, cause.as_ref(), &waiting.id)
+        };
+        let about = self.sent_before(ground).await?;
+        emit::emit(&self.route.plan.events, Ground { about: Some(&about), ..ground })
     }
 
-    fn read(&self, format: Format, body: &[u8], content_type: Option<&str>) -> Result<Tree, Failure> {
+    fn read(&self, body: &[u8], content_type: Option<&str>) -> Result<Tree, Failure> {
         let charset = content_type.and_then(charset_of);
-        format
-            .read(body, charset.as_deref(), self.route.plan.layout.as_deref(), &Limits::default())
+        let plan = &self.route.plan;
+        plan.format
+            .read(body, charset.as_deref(), plan.layout.as_deref(), &Limits::default())
             .map_err(|error| Failure::refused(error.code, "document", error.to_string()))
     }
 
@@ -376,6 +403,8 @@ impl Collector {
             council: &self.council,
             document,
             cause,
+            change: None,
+            about: None,
             event: None,
             identity,
             now: Timestamp::now(),

@@ -8,7 +8,12 @@
 //! The way in one screen: [`Deliverer::carry`]. One message with all its care: [`attempt::send`].
 
 mod attempt;
+mod batch;
 mod claims;
+mod join;
+mod render;
+
+pub use batch::Batcher;
 
 use crate::{
     broker::{Delivery, Lane, Link, Message, Properties, Published, Publisher, Settle, topology::Names},
@@ -230,6 +235,9 @@ impl Deliverer {
                     (Action::Publish(_), Place::Go(went)) if self.can_go_in_window(letter) => {
                         window.push((at, went.clone()));
                     }
+                    (Action::Batch(join), Place::Go(went)) => {
+                        outcomes.push(self.join(at, letter, join, went.doubt));
+                    }
                     _ => outcomes.push(self.one(at, letter, place).await),
                 },
                 (true, None) => {
@@ -290,6 +298,20 @@ impl Deliverer {
     /// Whether the route takes the event. What cannot be read is the route's: it lies in its queue.
     fn is_mine(&self, letter: &Letter) -> bool {
         letter.event.as_ref().map_or(true, |event| self.route.takes(&event.data))
+    }
+
+    /// An event that joins a batch: acknowledged when that is committed.
+    fn join(&self, at: usize, letter: &Letter, join: &crate::config::batch::Join, doubt: bool) -> Outcome {
+        let joining = match &letter.event {
+            Ok(event) => join::joining(self, join, event).map_err(|failure| (Stage::Mapping, failure)),
+            Err(failure) => Err((Stage::Event, failure.clone())),
+        };
+        match joining {
+            Ok(joining) => {
+                Outcome { at, publish: None, record: Some(self.joined(joining)), settle: Settle::Ack }
+            }
+            Err((stage, failure)) => self.dead(at, letter, stage, &failure, failure.code, doubt),
+        }
     }
 
     fn can_go_in_window(&self, letter: &Letter) -> bool {

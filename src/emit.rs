@@ -8,7 +8,10 @@ use crate::{
     code::Code,
     config::{
         Instance,
+        batch::About,
         plan::{Emit, EmitAction, Opens},
+        raw::batch::Unmatched,
+        raw::pickup::Change,
     },
     event::{Event, Key},
     mapping::{Condition, Context, Failures},
@@ -18,6 +21,7 @@ use crate::{
 };
 use bytes::Bytes;
 use jiff::Timestamp;
+use std::collections::HashMap;
 
 /// What there is to emit from.
 #[derive(Clone, Copy)]
@@ -30,6 +34,10 @@ pub struct Ground<'a> {
     pub document: &'a Tree,
     /// What was kept of what caused it.
     pub cause: Option<&'a Tree>,
+    /// What has become of a compared record.
+    pub change: Option<Change>,
+    /// What is known of what it is about.
+    pub about: Option<&'a Abouts>,
     /// What caused it, if that was an event.
     pub event: Option<&'a Event>,
     /// What the ids of events begin with where a mapping makes none.
@@ -38,6 +46,20 @@ pub struct Ground<'a> {
     pub now: Timestamp,
     /// The trace context to hand on.
     pub trace: Option<&'a str>,
+}
+
+/// What was remembered of what was sent, by its route and key.
+pub type Abouts = HashMap<(String, String), Tree>;
+
+/// Something that was sent, by what a report says of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// The route that sent it.
+    pub route: String,
+    /// What it is remembered by.
+    pub key: String,
+    /// What becomes of the report if that is not known.
+    pub unmatched: Unmatched,
 }
 
 /// An event that is ready to be published.
@@ -87,7 +109,9 @@ pub fn emit(rules: &[Emit], ground: Ground<'_>) -> Result<Emitted, Failure> {
     let mut emitted = Emitted::default();
     let mut applied = false;
     for rule in rules {
-        if !hold(&rule.when, ground.document) {
+        let changed =
+            rule.change.is_empty() || ground.change.is_some_and(|change| rule.change.contains(&change));
+        if !changed || !hold(&rule.when, ground.document) {
             continue;
         }
         applied = true;
@@ -96,17 +120,19 @@ pub fn emit(rules: &[Emit], ground: Ground<'_>) -> Result<Emitted, Failure> {
             EmitAction::Wait => emitted.wait = true,
             EmitAction::Dead(why) => return Err(Failure::refused(Code::NoMappingApplies, "", why.clone())),
             EmitAction::Event(mapping) => {
-                let parts: Vec<&Tree> = match &rule.each {
-                    None => vec![ground.document],
-                    Some(path) => path.find_all(ground.document),
-                };
-                let parts: Vec<&Tree> =
-                    parts.into_iter().filter(|part| hold(&rule.each_when, part)).collect();
-                for (index, part) in parts.into_iter().enumerate() {
+                for (index, part) in parts(rule, ground.document).into_iter().enumerate() {
+                    let about = match &rule.about {
+                        None => None,
+                        Some(about) => {
+                            let wanted = wanted(about, part, &ground)?;
+                            ground.about.and_then(|known| known.get(&(wanted.route, wanted.key)))
+                        }
+                    };
+                    let both = about.map(|about| with(about, ground.cause));
                     let context = Context {
                         settings: &ground.instance.settings,
                         values: &Default::default(),
-                        cause: ground.cause,
+                        cause: both.as_ref().or(ground.cause),
                         now: ground.now,
                         trace: None,
                     };
@@ -158,6 +184,63 @@ pub fn emit(rules: &[Emit], ground: Ground<'_>) -> Result<Emitted, Failure> {
             "no rule of the route says what becomes of this",
         )),
     }
+}
+
+/// The parts of a document that a rule makes events of.
+fn parts<'d>(rule: &Emit, document: &'d Tree) -> Vec<&'d Tree> {
+    let parts = match &rule.each {
+        None => vec![document],
+        Some(path) => path.find_all(document),
+    };
+    parts.into_iter().filter(|part| hold(&rule.each_when, part)).collect()
+}
+
+/// What was kept of what a document is about, and beside it where the document came from.
+fn with(about: &Tree, cause: Option<&Tree>) -> Tree {
+    let mut kept = about.as_record().cloned().unwrap_or_default();
+    for (name, value) in cause.and_then(Tree::as_record).iter().flat_map(|record| record.entries()) {
+        if kept.get(name).is_none() {
+            kept.push(name.clone(), value.clone());
+        }
+    }
+    Tree::Record(kept)
+}
+
+/// What a document is about, as far as the rules that apply to it say so.
+///
+/// # Errors
+/// A template that cannot be rendered.
+pub fn abouts(rules: &[Emit], ground: Ground<'_>) -> Result<Vec<Wanted>, Failure> {
+    let mut found = Vec::new();
+    for rule in rules.iter().filter(|rule| hold(&rule.when, ground.document)) {
+        if let Some(about) = &rule.about {
+            for part in parts(rule, ground.document) {
+                found.push(wanted(about, part, &ground)?);
+            }
+        }
+        if !rule.also {
+            break;
+        }
+    }
+    Ok(found)
+}
+
+fn wanted(about: &About, part: &Tree, ground: &Ground<'_>) -> Result<Wanted, Failure> {
+    let scope = Scope {
+        document: Some(part),
+        settings: Some(&ground.instance.settings),
+        now: ground.now,
+        ..Scope::default()
+    };
+    let key = about
+        .key
+        .render(&scope)
+        .map_err(|failed| Failure::refused(Code::TemplateFailed, "about", failed.0))?;
+    let route = match about.route.contains('.') {
+        true => about.route.clone(),
+        false => format!("{}.{}", ground.instance.name, about.route),
+    };
+    Ok(Wanted { route, key, unmatched: about.unmatched })
 }
 
 fn hold(conditions: &[Condition], document: &Tree) -> bool {

@@ -1,14 +1,17 @@
 //! Packhorse joins councils' existing systems to a national platform over AMQP queues.
 #![forbid(unsafe_code)]
 pub mod asyncapi;
+pub mod batch;
 pub mod bridge;
 pub mod broker;
+pub mod catalogue;
 pub mod cli;
 pub mod code;
 pub mod collect;
 pub mod config;
 pub mod console;
 pub mod deliver;
+pub mod draft;
 pub mod emit;
 pub mod event;
 pub mod format;
@@ -16,6 +19,7 @@ pub mod letter;
 pub mod listen;
 pub mod mapping;
 pub mod ops;
+pub mod origin;
 pub mod problem;
 pub mod retry;
 pub mod store;

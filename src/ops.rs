@@ -2,6 +2,8 @@
 //! audit line, and every order of statements is such that a crash in the middle loses nothing: what is published is
 //! confirmed, what is stored is committed, and only then a letter leaves the queue.
 
+pub mod batches;
+
 use crate::{
     broker::{
         BrokerError, Delivery, Link, Message, Published, Publisher, Settle, lane::Browser,
@@ -14,7 +16,8 @@ use crate::{
     format::Limits,
     letter::{self, DeadLetter},
     mapping::Context,
-    store::{Intake, Record, State, Store, Taken},
+    origin::Origin,
+    store::{Decision, Intake, Record, State, Store, Taken},
     template::Texts,
     tree::Tree,
     verdict::Failure,
@@ -83,6 +86,20 @@ pub struct Actor {
     pub who: String,
     /// The reason.
     pub reason: String,
+}
+
+/// A person's word on an extract that waits; the bridge acts on it. Whether one of this number waits.
+///
+/// # Errors
+/// The store failed.
+pub async fn decide_extract(
+    store: &Store,
+    number: i64,
+    decision: Decision,
+    actor: &Actor,
+) -> Result<bool, crate::store::StoreError> {
+    let now = Timestamp::now().as_millisecond();
+    store.decide_file(number, now, decision, actor.who.clone(), actor.reason.clone()).await
 }
 
 /// What became of a letter.
@@ -446,10 +463,15 @@ fn collect_would_pass(
     // What is fetched or asked for is not here: only what came as it is can be tried out.
     let fetched = !route.plan.fetch.is_empty() || matches!(route.plan.source, Source::Ask(_));
     let passes_on = matches!(&route.plan.source, Source::Consume(consume) if consume.events);
-    if fetched || passes_on {
+    // What was remembered of what was sent is looked up when it comes to it.
+    let matched = route.plan.events.iter().any(|rule| rule.about.is_some());
+    if fetched || passes_on || matched {
         return Ok(());
     }
-    let charset = delivery.properties.content_type().and_then(crate::system::answer::charset_of);
+    let content_type = delivery.properties.content_type();
+    let charset = content_type.and_then(crate::system::answer::charset_of);
+    let origin = content_type.and_then(Origin::of);
+    let cause = origin.as_ref().map(Origin::tree);
     let document: Tree = route
         .plan
         .format
@@ -459,7 +481,9 @@ fn collect_would_pass(
         instance: &route.instance,
         council: &config.council,
         document: &document,
-        cause: None,
+        cause: cause.as_ref(),
+        change: origin.and_then(|origin| origin.change),
+        about: None,
         event: None,
         identity: &letter.id,
         now: Timestamp::now(),

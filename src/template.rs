@@ -48,8 +48,10 @@ pub struct Scope<'a> {
 }
 
 /// The names a template may use at its top.
-pub const NAMES: &[&str] =
-    &["event", "document", "cause", "item", "settings", "values", "now", "nonce", "cursor", "page"];
+pub const NAMES: &[&str] = &[
+    "event", "document", "cause", "item", "settings", "values", "now", "nonce", "cursor", "page", "batch",
+    "file", "group", "groups",
+];
 
 /// How what a template inserts is escaped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -235,12 +237,23 @@ pub const FILTERS: &[(&str, &str)] = &[
     ("percent", "a rate as a percentage: `{{ \"0.2\" | percent }}` is `20`"),
     ("epoch", "seconds since 1970 of an RFC 3339 moment"),
     ("strftime", "a moment by a pattern, in UTC or the zone named: `{{ now | strftime(\"%Y%m%d%H%M%S\") }}`"),
+    ("day", "a day by a pattern: `{{ \"2026-11-26\" | day(\"%y%j\") }}` is `26330`"),
+    (
+        "plus_days",
+        "a day so many days later, as `YYYY-MM-DD`: `{{ \"2026-12-31\" | plus_days(1) }}` is `2027-01-01`",
+    ),
+    (
+        "capitals",
+        "in capitals without accents, with a space for each character that is neither a letter A to Z, a digit nor among those named: `{{ \"Zoë O'Hara\" | capitals(\".-/&\") }}` is `ZOE O HARA`",
+    ),
     ("cut", "at most so many characters from the beginning: `{{ text | cut(35) }}`"),
 ];
 
 fn environment(escape: Escape) -> Environment<'static> {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    let syntax = minijinja::syntax::SyntaxConfig::builder().keep_trailing_newline(true).build();
+    environment.set_syntax(syntax.unwrap_or_default());
     environment.set_fuel(Some(FUEL));
     environment.set_recursion_limit(50);
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
@@ -259,12 +272,63 @@ fn environment(escape: Escape) -> Environment<'static> {
     environment
         .add_filter("epoch", |moment: String| Ok::<_, minijinja::Error>(timestamp(&moment)?.as_second()));
     environment.add_filter("strftime", strftime);
+    environment.add_filter("day", |day: String, pattern: String| {
+        jiff::fmt::strtime::format(pattern, civil(&day)?).map_err(|_| wrong("not a strftime pattern"))
+    });
+    environment.add_filter("plus_days", |day: String, days: i64| {
+        let later =
+            civil(&day)?.checked_add(jiff::Span::new().try_days(days).map_err(|_| wrong("too many days"))?);
+        later.map(|day| day.to_string()).map_err(|_| wrong("too many days"))
+    });
+    environment.add_filter("capitals", |text: String, also: String| capitals(&text, &also));
     environment.add_filter("cut", |text: String, most: usize| text.chars().take(most).collect::<String>());
     environment
 }
 
 fn wrong(what: impl Into<std::borrow::Cow<'static, str>>) -> minijinja::Error {
     minijinja::Error::new(ErrorKind::InvalidOperation, what)
+}
+
+fn civil(day: &str) -> Result<jiff::civil::Date, minijinja::Error> {
+    day.parse().map_err(|_| wrong("not a day, YYYY-MM-DD"))
+}
+
+/// Capital letters without accents, as far as Latin letters have a plain form; what has none becomes a space.
+fn capitals(text: &str, also: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            'À'..='Å' | 'à'..='å' | 'Ā'..='ą' => out.push('A'),
+            'Æ' | 'æ' => out.push_str("AE"),
+            'Ç' | 'ç' | 'Ć'..='č' => out.push('C'),
+            'Ð' | 'ð' | 'Ď'..='đ' => out.push('D'),
+            'È'..='Ë' | 'è'..='ë' | 'Ē'..='ě' => out.push('E'),
+            'Ĝ'..='ģ' => out.push('G'),
+            'Ĥ'..='ħ' => out.push('H'),
+            'Ì'..='Ï' | 'ì'..='ï' | 'Ĩ'..='ı' => out.push('I'),
+            'Ĵ' | 'ĵ' => out.push('J'),
+            'Ķ'..='ĸ' => out.push('K'),
+            'Ĺ'..='ł' => out.push('L'),
+            'Ñ' | 'ñ' | 'Ń'..='ŉ' => out.push('N'),
+            'Ò'..='Ö' | 'Ø' | 'ò'..='ö' | 'ø' | 'Ō'..='ő' => out.push('O'),
+            'Œ' | 'œ' => out.push_str("OE"),
+            'Ŕ'..='ř' => out.push('R'),
+            'Ś'..='š' | 'Ș' | 'ș' => out.push('S'),
+            'ß' => out.push_str("SS"),
+            'Þ' | 'þ' => out.push_str("TH"),
+            'Ţ'..='ŧ' | 'Ț' | 'ț' => out.push('T'),
+            'Ù'..='Ü' | 'ù'..='ü' | 'Ũ'..='ų' => out.push('U'),
+            'Ŵ' | 'ŵ' | 'Ẁ'..='ẅ' => out.push('W'),
+            'Ý' | 'ý' | 'ÿ' | 'Ŷ'..='Ÿ' | 'Ỳ' | 'ỳ' => out.push('Y'),
+            'Ź'..='ž' => out.push('Z'),
+            // A combining accent goes with the letter before it.
+            '\u{300}'..='\u{36f}' => {}
+            c if c.is_ascii_alphanumeric() => out.push(c.to_ascii_uppercase()),
+            c if also.contains(c) => out.push(c),
+            _ => out.push(' '),
+        }
+    }
+    out
 }
 
 fn timestamp(moment: &str) -> Result<Timestamp, minijinja::Error> {
@@ -305,4 +369,18 @@ pub fn percent_encode(text: &str) -> String {
         }
     }
     out
+}
+
+/// What was percent-encoded; nothing if a `%` is not followed by two hexadecimal digits or the bytes are not UTF-8.
+pub fn percent_decode(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(b) = rest.next() {
+        let digit = |b: Option<u8>| b.and_then(|b| (b as char).to_digit(16));
+        bytes.push(match b {
+            b'%' => (digit(rest.next())? * 16 + digit(rest.next())?) as u8,
+            b => b,
+        });
+    }
+    String::from_utf8(bytes).ok()
 }

@@ -43,6 +43,12 @@ impl Failure {
         Failure { code, class: Class::NotDone, what: what.into(), field: String::new(), retry_after: None }
     }
 
+    /// The same, of this field.
+    #[must_use]
+    pub fn in_field(self, field: impl Into<String>) -> Failure {
+        Failure { field: field.into(), ..self }
+    }
+
     /// A failure after which nobody knows.
     pub fn unknown(what: impl Into<String>) -> Failure {
         Failure {

@@ -1,20 +1,23 @@
 //! `packhorse account`.
 
-use super::exit;
+use super::{exit, moment};
 use crate::{
+    batch::Stage,
     broker::{
         Link,
         topology::{Names, Topology},
     },
     code::Code,
     config::Config,
-    store::{Opener, RouteAccount, Store},
+    store::{FileAccount, Opener, RouteAccount, Store},
 };
 use clap::Args;
-use jiff::Timestamp;
 use serde_json::json;
 use std::{path::Path, time::Duration};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// How many batches are looked at.
+const BATCHES: u32 = 200;
 
 /// Prove that nothing is lost.
 #[derive(Debug, Args)]
@@ -43,11 +46,14 @@ impl Account {
     async fn draw_up(&self, config: &Config) -> u8 {
         let opened = Store::open(&config.store.path, config.store.spool_limit, Opener::Command);
         let account = match opened {
-            Ok(store) => store.account().await,
+            Ok(store) => match store.account().await {
+                Ok(account) => store.batches(BATCHES).await.map(|batches| (account, batches)),
+                Err(error) => Err(error),
+            },
             Err(error) => Err(error),
         };
-        let account = match account {
-            Ok(account) => account,
+        let (account, batches) = match account {
+            Ok(found) => found,
             Err(error) => {
                 super::complain(error.code, &error.what);
                 return exit::STORE;
@@ -66,9 +72,9 @@ impl Account {
                 println!(
                     "{}",
                     json!({ "schema": "packhorse.account/v1", "route": line.route, "taken": line.taken,
-                            "delivered": line.delivered, "waiting": line.waiting, "next_due": line.next_due.map(moment),
+                            "delivered": line.delivered, "waiting": line.waiting, "batched": line.batched, "next_due": line.next_due.map(moment),
                             "dead": line.dead, "duplicate": line.duplicate, "discarded": line.discarded,
-                            "nothing": line.nothing, "open_items": line.open_items, "difference": line.difference() })
+                            "nothing": line.nothing, "files": files(line), "open_items": line.open_items, "difference": line.difference() })
                 );
             }
         } else {
@@ -91,6 +97,23 @@ impl Account {
                 ],
                 &rows,
             );
+            let files: Vec<Vec<String>> =
+                lines.iter().filter(|line| line.files.taken > 0).map(|line| file_row(line)).collect();
+            if !files.is_empty() {
+                let head =
+                    ["route", "files", "= read", "+ under way", "+ refused", "+ held", "again", "records"];
+                super::table(&head, &files);
+            }
+            for batch in batches.iter().filter(|batch| batch.life.stage < Stage::Sent) {
+                let until = match batch.life.stage {
+                    Stage::Open => match batch.life.cut_off {
+                        Some(at) => format!("open until {}", moment(at)),
+                        None => "open until it is full or sealed by a person".to_owned(),
+                    },
+                    stage => stage.as_str().to_owned(),
+                };
+                println!("batch {} of {}: {} items, {until}", batch.n, batch.feed, batch.life.items);
+            }
             match wrong {
                 0 => println!("every line closes"),
                 wrong => println!("{wrong} lines do not close"),
@@ -139,6 +162,19 @@ fn row(name: &str, line: &RouteAccount) -> Vec<String> {
     row
 }
 
+fn files(line: &RouteAccount) -> serde_json::Value {
+    let files = &line.files;
+    json!({ "taken": files.taken, "read": files.read, "under_way": files.under_way, "refused": files.refused,
+            "held": files.held, "duplicate": files.duplicate, "records": files.records })
+}
+
+fn file_row(line: &RouteAccount) -> Vec<String> {
+    let files = &line.files;
+    let numbers =
+        [files.taken, files.read, files.under_way, files.refused, files.held, files.duplicate, files.records];
+    std::iter::once(line.route.clone()).chain(numbers.iter().map(i64::to_string)).collect()
+}
+
 fn sum(lines: &[&RouteAccount]) -> RouteAccount {
     let add = |of: fn(&RouteAccount) -> i64| lines.iter().map(|line| of(line)).sum();
     RouteAccount {
@@ -146,17 +182,13 @@ fn sum(lines: &[&RouteAccount]) -> RouteAccount {
         taken: add(|line| line.taken),
         delivered: add(|line| line.delivered),
         waiting: add(|line| line.waiting),
+        batched: add(|line| line.batched),
         dead: add(|line| line.dead),
         duplicate: add(|line| line.duplicate),
         discarded: add(|line| line.discarded),
         nothing: add(|line| line.nothing),
         next_due: lines.iter().filter_map(|line| line.next_due).min(),
         open_items: add(|line| line.open_items),
+        files: FileAccount::default(),
     }
-}
-
-fn moment(millis: i64) -> String {
-    Timestamp::from_millisecond(millis)
-        .map(|moment| moment.to_string().chars().take(19).collect::<String>() + "Z")
-        .unwrap_or_default()
 }

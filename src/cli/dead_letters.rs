@@ -77,7 +77,7 @@ impl Acting {
 }
 
 /// A name or a reason: not blank.
-fn some_text(text: &str) -> Result<String, String> {
+pub(super) fn some_text(text: &str) -> Result<String, String> {
     match text.trim() {
         "" => Err("it is empty: the account keeps who did it and why".to_owned()),
         text => Ok(text.to_owned()),

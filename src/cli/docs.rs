@@ -2,7 +2,7 @@
 
 use super::{Cli, exit};
 use crate::{
-    asyncapi as contract,
+    asyncapi as contract, catalogue,
     code::Code,
     config::{Project, schema::FileKind},
     mapping::convert::CONVERSIONS,
@@ -53,6 +53,30 @@ pub fn asyncapi(path: &Path) -> u8 {
     }
     println!("{}", serde_json::to_string_pretty(&contract::document(&project)).unwrap_or_default());
     0
+}
+
+/// Say what is connected.
+#[derive(Debug, Args)]
+pub struct Catalogue {
+    /// Print one JSON object an adapter.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Catalogue {
+    /// Runs it.
+    pub fn run(&self, path: &Path) -> u8 {
+        let project = Project::load(path);
+        if project.has_errors() {
+            anstream::eprint!("{}", super::render::diagnostics(&project, super::render::Show::Errors));
+            return exit::CONFIG;
+        }
+        match self.json {
+            true => catalogue::json(&project).iter().for_each(|adapter| println!("{adapter}")),
+            false => print!("{}", catalogue::markdown(&project)),
+        }
+        0
+    }
 }
 
 /// Print or write the generated reference.
@@ -111,6 +135,9 @@ fn keys(kind: FileKind, schema: &Value) -> String {
         ),
         FileKind::Adapter => ("Adapters", "One file a kind of system: `adapters/<name>.toml`."),
         FileKind::Mapping => ("Mappings", "One file a document: `mappings/<system>/<document>.toml`."),
+        FileKind::Calendar => {
+            ("Calendars", "Days that are no working days: `mappings/calendars/<name>.toml`.")
+        }
         FileKind::Cases => ("Cases", "Beside each mapping: `mappings/<system>/<document>.cases.toml`."),
         FileKind::Layout => {
             ("Layouts", "One file a kind of file with records: `mappings/layouts/<name>.toml`.")

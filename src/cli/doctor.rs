@@ -4,9 +4,13 @@ use super::{exit, topology};
 use crate::{
     broker::{greet, topology::Topology},
     code::Code,
-    config::{Config, plan::SystemPlan, secrets::SecretRef},
+    config::{
+        Config,
+        plan::{Database, SystemPlan},
+        secrets::SecretRef,
+    },
     store::{Opener, Store},
-    system::{AmqpSystem, HttpSystem, management},
+    system::{AmqpSystem, FileSystem, HttpSystem, SqlSystem, files::Need, management},
 };
 use clap::Args;
 use jiff::Timestamp;
@@ -87,6 +91,11 @@ fn certificates(config: &Config) -> Vec<Line> {
         let tls = match &instance.adapter.system {
             SystemPlan::Http(http) => http.tls.as_ref(),
             SystemPlan::Amqp(amqp) => amqp.tls.as_ref(),
+            SystemPlan::Files(_) => None,
+            SystemPlan::Sql(sql) => match &sql.database {
+                Database::Postgres(postgres) => postgres.tls.as_ref(),
+                Database::Odbc { .. } => None,
+            },
         };
         for template in tls.into_iter().flat_map(|tls| [&tls.ca, &tls.certificate]).flatten() {
             files.push(instance.render(template).ok().filter(|path| !path.is_empty()).map(Into::into));
@@ -181,6 +190,14 @@ async fn broker(config: &Config) -> Vec<Line> {
     lines
 }
 
+/// What the routes of an instance do with its files.
+fn needed(config: &Config, instance: &str) -> Need {
+    match config.deliver.iter().any(|route| route.instance.name == instance) {
+        true => Need::Write,
+        false => Need::Read,
+    }
+}
+
 async fn systems(config: &Config) -> Vec<Line> {
     let mut lines = Vec::new();
     for instance in &config.instances {
@@ -216,6 +233,26 @@ async fn systems(config: &Config) -> Vec<Line> {
                 };
                 lines.push((subject, error));
             }
+            SystemPlan::Files(plan) => {
+                let subject = format!("system {}", instance.name);
+                let checked = match FileSystem::open(instance, plan) {
+                    Ok(system) => system.check(needed(config, &instance.name)).await,
+                    Err(failure) => Err(failure),
+                };
+                lines.push(match checked {
+                    Ok(what) => (format!("{subject}: {what}"), None),
+                    Err(failure) => (subject, Some(format!("{}: {}", failure.code, failure.what))),
+                });
+            }
+            SystemPlan::Sql(plan) => match SqlSystem::open(instance.clone(), plan) {
+                Err(failure) => lines.push((
+                    format!("system {}", instance.name),
+                    Some(format!("{}: {}", failure.code, failure.what)),
+                )),
+                Ok(system) => lines.extend(system.examine().await.into_iter().map(|(subject, wrong)| {
+                    (subject, wrong.map(|failure| format!("{}: {}", failure.code, failure.what)))
+                })),
+            },
         }
     }
     lines

@@ -5,11 +5,14 @@
 //! Data goes to standard output, everything else to standard error.
 
 mod account;
+mod batches;
 mod check;
 mod dead_letters;
 pub mod docs;
 mod doctor;
+mod files;
 mod mapping;
+mod new;
 mod render;
 mod run;
 mod topology;
@@ -67,6 +70,11 @@ pub enum Command {
     ///
     /// Without the network, unless `--live`. Exits with 1 if there is an error.
     Check(check::Check),
+    /// Write a first adapter, mapping and case from a real file of a system.
+    ///
+    /// Nothing that is there is overwritten. Every row that was guessed says so: `check` repeats it until a person has
+    /// looked and taken the guess out.
+    New(new::New),
     /// Map one sample and print the result.
     Try(mapping::Try),
     /// Run the cases and the laws of all mappings, or of those named.
@@ -77,14 +85,25 @@ pub enum Command {
     /// Look at dead letters, replay them or discard them.
     #[command(subcommand)]
     DeadLetters(dead_letters::DeadLetters),
+    /// Look at batches that are written to files, or seal one now.
+    #[command(subcommand)]
+    Batches(batches::Batches),
     /// Taken in = delivered + waiting + dead + duplicate + discarded + nothing to publish: prove it, per route.
     ///
     /// Exits with 1 if a line does not close.
     Account(account::Account),
+    /// Look at the files that were picked up.
+    #[command(subcommand)]
+    Files(files::Files),
+    /// Look at extracts that wait for a person, and decide on them.
+    #[command(subcommand)]
+    Extracts(files::Extracts),
     /// Is everything reachable, trusted, permitted and in date?
     Doctor(doctor::Doctor),
     /// Say what a code means and what to do about it.
     Explain(docs::Explain),
+    /// Say what is connected: every adapter, its routes, events and settings, what it promises and what is uncertain.
+    Catalogue(docs::Catalogue),
     /// Print the AsyncAPI 3 document of all events that go in and out.
     Asyncapi,
     /// Print or write the generated reference: keys, conversions, commands, metrics, JSON Schemas for editors.
@@ -105,13 +124,18 @@ pub fn main() -> ExitCode {
     let code = match &cli.command {
         Command::Run => run::run(&cli.config),
         Command::Check(check) => check.run(&cli.config),
+        Command::New(new) => new.run(&cli.config),
         Command::Try(this) => this.run(&cli.config),
         Command::Test(test) => test.run(&cli.config),
         Command::Topology(topology) => topology.run(&cli.config),
         Command::DeadLetters(command) => command.run(&cli.config),
+        Command::Batches(command) => command.run(&cli.config),
         Command::Account(account) => account.run(&cli.config),
+        Command::Files(files) => files.run(&cli.config),
+        Command::Extracts(extracts) => extracts.run(&cli.config),
         Command::Doctor(doctor) => doctor.run(&cli.config),
         Command::Explain(explain) => explain.run(),
+        Command::Catalogue(catalogue) => catalogue.run(&cli.config),
         Command::Asyncapi => docs::asyncapi(&cli.config),
         Command::Docs(docs) => docs.run(),
     };
@@ -164,6 +188,13 @@ fn complain(code: Code, what: &str) {
     if !code.remedy().is_empty() {
         anstream::eprintln!("  = help: {}", code.remedy());
     }
+}
+
+/// A moment, in whole seconds.
+fn moment(millis: i64) -> String {
+    jiff::Timestamp::from_millisecond(millis)
+        .map(|moment| moment.to_string().chars().take(19).collect::<String>() + "Z")
+        .unwrap_or_default()
 }
 
 /// A table on standard output: columns as wide as their widest cell, the last as wide as it is.

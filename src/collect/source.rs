@@ -38,9 +38,9 @@ impl Collector {
     }
 
     /// A document with its identity: what the route's `key` makes of it, or else its bytes.
-    fn intake(&self, body: Vec<u8>, content_type: Option<String>) -> Intake {
+    pub(super) fn intake(&self, body: Vec<u8>, content_type: Option<String>) -> Intake {
         let named = self.route.plan.key.as_ref().and_then(|template| {
-            let document = self.read(self.route.plan.format, &body, content_type.as_deref()).ok()?;
+            let document = self.read(&body, content_type.as_deref()).ok()?;
             let scope = Scope {
                 document: Some(&document),
                 settings: Some(&self.route.instance.settings),
@@ -56,19 +56,10 @@ impl Collector {
     }
 
     /// Puts documents on disk, and the cursor with them.
-    async fn take_in(&self, intakes: Vec<Intake>, cursor: Option<String>) -> Result<(), Failure> {
-        let count = intakes.len();
+    pub(super) async fn take_in(&self, intakes: Vec<Intake>, cursor: Option<String>) -> Result<(), Failure> {
         match self.store.take_in(self.number, now(), intakes, cursor).await {
             Ok(Taken::Stored(new)) => {
-                let fresh = new.iter().filter(|new| **new).count();
-                for _ in 0..fresh {
-                    Metrics::inc(&self.metrics.taken_in, &self.route.id);
-                }
-                if count > fresh {
-                    self.metrics.count(&self.route.id, "duplicate", (count - fresh) as u64);
-                }
-                self.metrics.spool_bytes.set(i64::try_from(self.store.spool_bytes()).unwrap_or(i64::MAX));
-                self.bell.notify_one();
+                self.count_taken(&new);
                 Ok(())
             }
             Ok(Taken::Full) => {
@@ -81,6 +72,19 @@ impl Collector {
                 Err(Failure::not_done(error.code, error.what))
             }
         }
+    }
+
+    /// Counts what was taken in, by whether it is new, and has it forwarded.
+    pub(super) fn count_taken(&self, new: &[bool]) {
+        let fresh = new.iter().filter(|new| **new).count();
+        for _ in 0..fresh {
+            Metrics::inc(&self.metrics.taken_in, &self.route.id);
+        }
+        if new.len() > fresh {
+            self.metrics.count(&self.route.id, "duplicate", (new.len() - fresh) as u64);
+        }
+        self.metrics.spool_bytes.set(i64::try_from(self.store.spool_bytes()).unwrap_or(i64::MAX));
+        self.bell.notify_one();
     }
 
     /// Looks from time to time what is new.

@@ -3,7 +3,7 @@
 use super::{
     Address, Broker, CollectRoute, Config, DeliverRoute, Instance, Receiver, Store, Tls,
     compile::{is_name, select},
-    plan,
+    host_keys, plan,
     raw::bridge::{AdapterUse, BridgeFile, RouteUse, TlsKeys},
     secrets::SecretRef,
     units,
@@ -255,6 +255,7 @@ impl Builder<'_> {
             source: format!("{prefix}:{name}"),
         });
         self.unencrypted(name, keys, &instance);
+        self.sftp(name, &instance);
         for route in keys.routes.keys() {
             let known: Vec<&str> = adapter
                 .deliver
@@ -373,6 +374,27 @@ impl Builder<'_> {
         }
     }
 
+    /// An SFTP server has an address, pinned host keys and a login.
+    fn sftp(&mut self, name: &str, instance: &Instance) {
+        let plan::SystemPlan::Files(files) = &instance.adapter.system else { return };
+        let plan::Files::Sftp(sftp) = &**files else { return };
+        let at: &[&str] = &["adapters", name, "settings"];
+        if let Some(Err(what)) = instance.render(&sftp.address).ok().map(|text| host_keys::host(&text)) {
+            self.error(Code::BadAddress, at, what, "for example `files.example.gov.uk:22`");
+        }
+        if let Some(Err(what)) =
+            instance.render(&sftp.host_keys).ok().map(|text| host_keys::fingerprints(&text))
+        {
+            let help = "ask those who run the server what `ssh-keygen -lf` prints there for its host key";
+            self.error(Code::BadFingerprint, at, what, help);
+        }
+        if ![&sftp.key, &sftp.password].into_iter().flatten().any(|name| instance.secrets.contains_key(name))
+        {
+            let what = "nothing says how we log in: neither the key nor the password is given".to_owned();
+            self.error(Code::MissingSetting, at, what, "give one of them, as a reference to a secret");
+        }
+    }
+
     /// The pace of a route that polls or asks: the bridge's own, or the adapter's.
     fn pace(&mut self, name: &str, plan: &plan::Collect, over: Option<&RouteUse>) -> Vec<Duration> {
         let at = |key| ["adapters", name, "routes", plan.name.as_str(), key];
@@ -384,18 +406,26 @@ impl Builder<'_> {
                 let own = every.map(|_| vec![self.duration(&every.cloned(), "1m", &at("every"))]);
                 (own.unwrap_or_else(|| vec![poll.every]), waits.map(|_| "waits"))
             }
+            plan::Source::Query(query) => {
+                let own = every.map(|_| vec![self.duration(&every.cloned(), "1m", &at("every"))]);
+                (own.unwrap_or_else(|| vec![query.every]), waits.map(|_| "waits"))
+            }
             plan::Source::Ask(ask) => {
                 let own = waits.map(|waits| {
                     waits.iter().map(|wait| self.duration(&Some(wait.clone()), "1m", &at("waits"))).collect()
                 });
                 (own.unwrap_or_else(|| ask.waits.clone()), every.map(|_| "every"))
             }
+            plan::Source::Pickup(pickup) => {
+                let own = every.map(|_| vec![self.duration(&every.cloned(), "1m", &at("every"))]);
+                (own.unwrap_or_else(|| vec![pickup.every]), waits.map(|_| "waits"))
+            }
             plan::Source::Receive(_) | plan::Source::Consume(_) => {
                 (Vec::new(), every.map(|_| "every").or(waits.map(|_| "waits")))
             }
         };
         if let Some(key) = misplaced {
-            let what = "`every` is for routes that poll, `waits` for routes that ask";
+            let what = "`every` is for routes that poll, query or pick up, `waits` for routes that ask";
             self.error(Code::ExclusiveKeys, &at(key), what, "");
         }
         own

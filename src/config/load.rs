@@ -4,14 +4,17 @@ use super::{
     Config, bridge, compile as adapters, plan, proof,
     raw::{
         adapter::AdapterFile,
+        batch::CalendarFile,
         bridge::BridgeFile,
         layout::LayoutFile,
         mapping::{CasesFile, MappingFile},
     },
     schema::FileKind,
     source::{Diagnostic, SourceFile},
+    statement::Statement,
 };
 use crate::{
+    batch::Calendar,
     code::Code,
     event::{hex, schema::EventSchema},
     format::{Format, Layout, Limits, layout},
@@ -32,6 +35,10 @@ use std::{
 pub struct Project {
     /// The folder of `packhorse.toml`.
     pub folder: PathBuf,
+    /// Where its adapters stand, below the folder.
+    pub adapters_folder: PathBuf,
+    /// Where its mappings stand, below the folder.
+    pub mappings_folder: PathBuf,
     /// Every file that was read, by its path relative to the folder.
     pub files: BTreeMap<PathBuf, SourceFile>,
     /// Everything that is wrong.
@@ -51,6 +58,7 @@ pub struct Project {
     /// What `run` carries out; absent if anything is wrong, or if there is no `packhorse.toml`.
     pub config: Option<Config>,
     codes: HashMap<String, Arc<CodeList>>,
+    calendars: BTreeMap<String, Arc<Calendar>>,
     broken: BTreeSet<String>,
     broken_layouts: BTreeSet<String>,
     digests: HashMap<PathBuf, String>,
@@ -65,6 +73,8 @@ impl Project {
             settings.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let mut project = Project {
             folder: folder.to_owned(),
+            adapters_folder: PathBuf::new(),
+            mappings_folder: PathBuf::new(),
             files: BTreeMap::new(),
             diagnostics: Vec::new(),
             schemas: BTreeMap::new(),
@@ -75,6 +85,7 @@ impl Project {
             adapters: BTreeMap::new(),
             config: None,
             codes: HashMap::new(),
+            calendars: BTreeMap::new(),
             broken: BTreeSet::new(),
             broken_layouts: BTreeSet::new(),
             digests: HashMap::new(),
@@ -90,11 +101,14 @@ impl Project {
         let mappings = folder_of(bridge.as_ref().and_then(|file| file.mappings_folder.as_ref()), "mappings");
         let adapters = folder_of(bridge.as_ref().and_then(|file| file.adapters_folder.as_ref()), "adapters");
         let own_codes = bridge.as_ref().and_then(|file| file.codes_folder.as_ref()).map(PathBuf::from);
+        project.adapters_folder = adapters.clone();
+        project.mappings_folder = mappings.clone();
         project.schemas_in(&mappings.join("events"));
         project.codes_in(&mappings.join("codes"));
         if let Some(codes) = own_codes {
             project.codes_in(&codes);
         }
+        project.calendars_in(&mappings.join("calendars"));
         project.layouts_in(&mappings.join("layouts"));
         project.mappings_in(&mappings);
         project.adapters_in(&adapters);
@@ -114,7 +128,7 @@ impl Project {
     fn text(&mut self, path: &Path) -> Option<String> {
         match std::fs::read_to_string(self.folder.join(path)) {
             Ok(text) => {
-                let digest = hex(ring::digest::digest(&ring::digest::SHA256, text.as_bytes()).as_ref());
+                let digest = digest_of(text.as_bytes());
                 self.digests.insert(path.to_owned(), digest);
                 Some(text)
             }
@@ -303,6 +317,25 @@ impl Project {
         }
     }
 
+    fn calendars_in(&mut self, folder: &Path) {
+        for path in self.files_in(folder, ".toml") {
+            let Some(file) = self.read::<CalendarFile>(&path, FileKind::Calendar) else { continue };
+            let name = file_name(&path, ".toml");
+            match Calendar::new(&name, file.years, &file.days) {
+                Ok(calendar) => {
+                    self.calendars.insert(name, Arc::new(calendar));
+                }
+                Err(bad) => {
+                    let problems = bad
+                        .into_iter()
+                        .map(|bad| Problem::error(Code::WrongType, &["days", &bad.entry], bad.what).on_key());
+                    let problems = problems.collect();
+                    self.tell(&path, problems);
+                }
+            }
+        }
+    }
+
     fn layouts_in(&mut self, folder: &Path) {
         for path in self.files_in(folder, ".toml") {
             let name = file_name(&path, ".toml");
@@ -330,7 +363,7 @@ impl Project {
             .flatten()
             .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
             .filter(|name| {
-                !matches!(name.as_str(), "events" | "codes" | "layouts")
+                !matches!(name.as_str(), "events" | "codes" | "layouts" | "calendars")
                     && self.folder.join(folder).join(name).is_dir()
             })
             .collect();
@@ -427,18 +460,31 @@ impl Project {
                 self.broken.insert(format!("adapter {name}"));
                 continue;
             };
+            let statements = self.statements_in(&folder.join(&name));
+            let mut digest = self.adapter_digest(&path, &file);
+            for statement in statements.values().flatten() {
+                digest = digest_of(format!("{digest}{}", statement.digest).as_bytes());
+            }
             let with = adapters::With {
                 mappings: &self.mappings,
                 broken: &self.broken,
                 schemas: &self.schemas,
+                calendars: &self.calendars,
                 layouts: &self.layouts,
                 broken_layouts: &self.broken_layouts,
-                digest: self.adapter_digest(&path, &file),
+                statements: &statements,
+                digest,
             };
             let (adapter, problems) = adapters::compile(&name, &file, with);
             self.tell(&path, problems);
             match adapter {
                 Some(adapter) => {
+                    let used = adapter.statements();
+                    for file in statements.keys().filter(|file| !used.contains(file.as_str())) {
+                        let what = format!("no route of the adapter `{name}` uses this statement");
+                        let problem = Problem::error(Code::UnusedFile, &[], what).warning();
+                        self.tell(&folder.join(&name).join(file), vec![problem]);
+                    }
                     self.adapters.insert(name, Arc::new(adapter));
                 }
                 None => {
@@ -451,8 +497,13 @@ impl Project {
     /// The digest of an adapter's file and of the layouts that its routes name.
     fn adapter_digest(&self, path: &Path, file: &AdapterFile) -> String {
         let own = self.digests.get(path).cloned().unwrap_or_default();
-        let named: BTreeSet<&String> =
-            file.collect.values().filter_map(|keys| keys.layout.as_ref()).collect();
+        let batched = file.batch.values().flat_map(|batch| batch.files.values());
+        let named: BTreeSet<&String> = file
+            .collect
+            .values()
+            .filter_map(|keys| keys.layout.as_ref())
+            .chain(batched.filter_map(|keys| keys.layout.as_ref()))
+            .collect();
         if named.is_empty() {
             return own;
         }
@@ -462,6 +513,31 @@ impl Project {
             digest.update(layout.digest.as_bytes());
         }
         hex(digest.finish().as_ref())
+    }
+
+    /// The statements in an adapter's own folder, by their files' names; one that cannot be read is told, and is `None`.
+    fn statements_in(&mut self, folder: &Path) -> BTreeMap<String, Option<Arc<Statement>>> {
+        let mut found = BTreeMap::new();
+        for path in self.files_in(folder, ".sql") {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let Some(text) = self.text(&path) else {
+                found.insert(name, None);
+                continue;
+            };
+            let digest = self.digests.get(&path).cloned().unwrap_or_default();
+            let statement = Statement::parse(&name, &digest, &text);
+            self.files.insert(path.clone(), SourceFile::plain(path.clone(), text));
+            let statement = match statement {
+                Ok(statement) => Some(Arc::new(statement)),
+                Err(bad) => {
+                    let problem = Problem::error(Code::BadStatement, &[], bad.what).part(Some(bad.part));
+                    self.tell(&path, vec![problem]);
+                    None
+                }
+            };
+            found.insert(name, statement);
+        }
+        found
     }
 
     fn bridge(&mut self, path: &Path, file: &BridgeFile) {
@@ -530,6 +606,10 @@ impl Project {
 /// How the files of cases end.
 pub const CASES: &str = ".cases.toml";
 
+fn digest_of(bytes: &[u8]) -> String {
+    hex(ring::digest::digest(&ring::digest::SHA256, bytes).as_ref())
+}
+
 fn file_name(path: &Path, ending: &str) -> String {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     name.strip_suffix(ending).unwrap_or(&name).to_owned()
@@ -551,8 +631,10 @@ impl plan::Adapter {
             if let plan::Action::Request(request) = &route.action {
                 found.extend(request.mapping.clone());
             }
-            let others =
-                [route.before.as_ref().map(|b| &b.request), route.probe.as_ref().map(|p| &p.request)];
+            let others = [
+                route.before.as_ref().map(|b| &b.request),
+                route.probe.as_ref().and_then(|p| p.question.request()),
+            ];
             found.extend(others.into_iter().flatten().filter_map(|request| request.mapping.clone()));
             emits(&route.reply, &mut found);
         }
@@ -562,7 +644,31 @@ impl plan::Adapter {
             match &route.source {
                 plan::Source::Ask(ask) => found.extend(ask.request.mapping.clone()),
                 plan::Source::Poll(poll) => found.extend(poll.request.mapping.clone()),
-                plan::Source::Receive(_) | plan::Source::Consume(_) => {}
+                plan::Source::Receive(_)
+                | plan::Source::Consume(_)
+                | plan::Source::Pickup(_)
+                | plan::Source::Query(_) => {}
+            }
+        }
+        found
+    }
+
+    /// The files of every statement that some route uses.
+    fn statements(&self) -> BTreeSet<&str> {
+        let mut found = BTreeSet::new();
+        for route in &self.deliver {
+            if let plan::Action::Statement(write) = &route.action {
+                found.insert(write.statement.file.as_str());
+            }
+            if let Some(plan::Question::Statement(statement)) =
+                route.probe.as_ref().map(|probe| &probe.question)
+            {
+                found.insert(statement.file.as_str());
+            }
+        }
+        for route in &self.collect {
+            if let plan::Source::Query(query) = &route.source {
+                found.insert(query.statement.file.as_str());
             }
         }
         found

@@ -3,8 +3,10 @@
 //!
 //! Nothing here touches the network. Every problem of all files is found at once, with its file, line and column.
 
+pub mod batch;
 mod bridge;
 pub mod compile;
+pub mod host_keys;
 mod load;
 pub mod plan;
 mod proof;
@@ -12,10 +14,11 @@ pub mod raw;
 pub mod schema;
 pub mod secrets;
 pub mod source;
+pub mod statement;
 pub mod units;
 
 pub use bridge::receive_path;
-pub use compile::{TIERS, select};
+pub use compile::{PROCESSING_DATE, TIERS, select};
 pub use load::Project;
 
 use crate::{
@@ -115,6 +118,13 @@ pub struct Store {
     pub spool_limit: u64,
     /// How long it is remembered what has been done.
     pub keep: Duration,
+}
+
+impl Store {
+    /// The folder beside it for files that are under way: copies of what was taken, batches to be written.
+    pub fn files(&self) -> PathBuf {
+        self.path.with_extension("files")
+    }
 }
 
 /// The HTTP receiver.
@@ -238,7 +248,11 @@ impl Address {
             None => 5672,
             Some(port) => port.parse().map_err(|_| "the port is not a number from 1 to 65535".to_owned())?,
         };
-        let vhost = if vhost.is_empty() { "/".to_owned() } else { percent_decode(vhost)? };
+        let vhost = if vhost.is_empty() {
+            "/".to_owned()
+        } else {
+            crate::template::percent_decode(vhost).ok_or("`%` in the vhost's name is not followed by two hexadecimal digits, or what it makes is not UTF-8")?
+        };
         Ok(Address { tls, host: host.to_owned(), port, vhost })
     }
 
@@ -254,21 +268,4 @@ impl std::fmt::Display for Address {
         let scheme = if self.tls { "amqps" } else { "amqp" };
         write!(f, "{scheme}://{}:{}/{}", self.host, self.port, crate::template::percent_encode(&self.vhost))
     }
-}
-
-fn percent_decode(text: &str) -> Result<String, String> {
-    let mut bytes = Vec::new();
-    let mut rest = text.bytes();
-    while let Some(b) = rest.next() {
-        if b != b'%' {
-            bytes.push(b);
-            continue;
-        }
-        let digit = |b: Option<u8>| b.and_then(|b| (b as char).to_digit(16));
-        match (digit(rest.next()), digit(rest.next())) {
-            (Some(high), Some(low)) => bytes.push((high * 16 + low) as u8),
-            _ => return Err("`%` in the vhost's name is not followed by two hexadecimal digits".to_owned()),
-        }
-    }
-    String::from_utf8(bytes).map_err(|_| "the vhost's name is not UTF-8".to_owned())
 }

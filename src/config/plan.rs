@@ -2,7 +2,14 @@
 //!
 //! A plan holds nothing of a council; an [`super::Instance`] is a plan with a council's settings.
 
-use super::raw::adapter::{Algorithm, BodyIs, KeyEncoding, Makes, Meaning, Output, Repeat, SecretIn};
+use super::{
+    raw::{
+        adapter::{Algorithm, BodyIs, KeyEncoding, Makes, Meaning, Output, Repeat, SecretIn},
+        pickup::Change,
+        sql::{CursorKind, DuplicateIs},
+    },
+    statement::Statement,
+};
 use crate::{
     event::{Accept, schema::EventSchema},
     format::{Format, Layout, Namespaces},
@@ -20,6 +27,10 @@ pub struct Adapter {
     pub title: String,
     /// What it is.
     pub about: String,
+    /// By whom or what it is judged.
+    pub judged_by: Option<String>,
+    /// What of it is uncertain.
+    pub uncertain: Vec<String>,
     /// Its settings.
     pub settings: BTreeMap<String, super::raw::adapter::SettingKeys>,
     /// How the system is reached.
@@ -32,6 +43,8 @@ pub struct Adapter {
     pub verify: BTreeMap<String, Verify>,
     /// Rates, by name: so many within a time.
     pub rates: BTreeMap<String, (u32, Duration)>,
+    /// Batches that become files.
+    pub batches: Vec<Arc<super::batch::Batch>>,
     /// Routes to the system.
     pub deliver: Vec<Arc<Deliver>>,
     /// Routes from the system.
@@ -47,6 +60,53 @@ pub enum SystemPlan {
     Http(Box<Http>),
     /// It is a broker.
     Amqp(Box<Amqp>),
+    /// By files.
+    Files(Box<Files>),
+    /// It is a database.
+    Sql(Box<Sql>),
+}
+
+/// A system that is a database.
+#[derive(Debug)]
+pub struct Sql {
+    /// Where it is, and how it is spoken to.
+    pub database: Database,
+    /// Whether statements may write.
+    pub write: bool,
+    /// For making a connection.
+    pub connect_timeout: Duration,
+    /// For a statement, or the next rows of a query.
+    pub timeout: Duration,
+    /// For waiting for somebody else's lock.
+    pub lock_timeout: Duration,
+    /// Bytes of a row.
+    pub row_limit: u64,
+}
+
+/// Where a database is, and how it is spoken to. Secrets are named, not held.
+#[derive(Debug)]
+pub enum Database {
+    /// PostgreSQL.
+    Postgres(Box<Postgres>),
+    /// By a driver: the connection string, and the password's secret setting.
+    Odbc { connection: Template, password: Option<String> },
+}
+
+/// Where a PostgreSQL is.
+#[derive(Debug)]
+pub struct Postgres {
+    /// Host and port, or a socket's folder.
+    pub address: Template,
+    /// The database's name.
+    pub name: Template,
+    /// The user.
+    pub username: Option<Template>,
+    /// The password's secret setting.
+    pub password: Option<String>,
+    /// Certificates.
+    pub tls: Option<Tls>,
+    /// The setting that must be `yes` to go to another machine unencrypted.
+    pub allow_unencrypted_login: Option<String>,
 }
 
 /// A system over HTTP.
@@ -124,6 +184,49 @@ pub struct Amqp {
     pub tls: Option<Tls>,
     /// The setting that must be `yes` to log in unencrypted.
     pub allow_unencrypted_login: Option<String>,
+}
+
+/// A system that is reached by files.
+#[derive(Debug)]
+pub enum Files {
+    /// In a folder of this machine.
+    Folder(Folder),
+    /// Over SFTP.
+    Sftp(Sftp),
+}
+
+/// Files in a folder of this machine.
+#[derive(Debug)]
+pub struct Folder {
+    /// The folder.
+    pub path: Template,
+    /// For a single operation.
+    pub timeout: Duration,
+    /// For copying a whole file.
+    pub transfer_timeout: Duration,
+}
+
+/// Files over SFTP.
+#[derive(Debug)]
+pub struct Sftp {
+    /// `host` or `host:port`.
+    pub address: Template,
+    /// The user.
+    pub username: Template,
+    /// The private key's secret setting.
+    pub key: Option<String>,
+    /// The password's secret setting.
+    pub password: Option<String>,
+    /// Fingerprints of the host keys, separated by spaces.
+    pub host_keys: Template,
+    /// The folder on the server; that of the login if there is none.
+    pub folder: Option<Template>,
+    /// For connecting.
+    pub connect_timeout: Duration,
+    /// For a single answer.
+    pub timeout: Duration,
+    /// For copying a whole file.
+    pub transfer_timeout: Duration,
 }
 
 /// A value computed for each request.
@@ -219,6 +322,25 @@ pub enum Action {
     Request(Request),
     /// A message.
     Publish(Publish),
+    /// A statement.
+    Statement(Write),
+    /// Nothing yet: it joins a batch.
+    Batch(Box<super::batch::Join>),
+    /// A file of its own.
+    Write(super::batch::WriteFile),
+}
+
+/// A statement that writes a document.
+#[derive(Debug)]
+pub struct Write {
+    /// The statement.
+    pub statement: Arc<Statement>,
+    /// How many rows it must change.
+    pub expect_rows: Option<u64>,
+    /// What it means that such a row is there already.
+    pub duplicate: DuplicateIs,
+    /// By which constraints; by any if empty.
+    pub constraints: Vec<String>,
 }
 
 /// A request over HTTP.
@@ -304,6 +426,8 @@ pub enum AnswerTest {
 pub struct Emit {
     /// When.
     pub when: Vec<Condition>,
+    /// When one of these has become of a compared record; always if empty.
+    pub change: Vec<Change>,
     /// What.
     pub action: EmitAction,
     /// For each of these parts of the document.
@@ -314,6 +438,8 @@ pub struct Emit {
     pub unless_open: Option<(String, Template)>,
     /// What is remembered as open.
     pub opens: Option<Opens>,
+    /// What was sent that this is about.
+    pub about: Option<super::batch::About>,
     /// Whether the rules after it count as well.
     pub also: bool,
 }
@@ -351,16 +477,31 @@ pub struct Opens {
 /// How to find out what happened.
 #[derive(Debug)]
 pub struct Probe {
-    /// The request.
-    pub request: Request,
-    /// What answers mean.
-    pub answers: Vec<Rule>,
-    /// Their format.
-    pub format: Format,
+    /// What is asked.
+    pub question: Question,
     /// How long "absent" is not to be believed.
     pub settle: Duration,
     /// How long it may stay unclear before a person is told.
     pub patience: Duration,
+}
+
+/// What a probe asks.
+#[derive(Debug)]
+pub enum Question {
+    /// A request; what answers mean, and their format.
+    Request { request: Request, answers: Vec<Rule>, format: Format },
+    /// A query: a row means that it was done.
+    Statement(Arc<Statement>),
+}
+
+impl Question {
+    /// The request, if it is one.
+    pub fn request(&self) -> Option<&Request> {
+        match self {
+            Question::Request { request, .. } => Some(request),
+            Question::Statement(_) => None,
+        }
+    }
 }
 
 /// How attempts are repeated.
@@ -389,6 +530,8 @@ pub struct Collect {
     pub layout: Option<Arc<Layout>>,
     /// What makes two the same.
     pub key: Option<Template>,
+    /// What comes is a whole extract, compared with the last one.
+    pub compare: Option<Compare>,
     /// How the truth is fetched.
     pub fetch: Vec<Fetch>,
     /// What becomes of it.
@@ -414,6 +557,49 @@ pub enum Source {
     Ask(Ask),
     /// We consume a queue.
     Consume(Consume),
+    /// We pick up files.
+    Pickup(Pickup),
+    /// We ask a database.
+    Query(Query),
+}
+
+/// We ask a database.
+#[derive(Debug)]
+pub struct Query {
+    /// The query.
+    pub statement: Arc<Statement>,
+    /// How often.
+    pub every: Duration,
+    /// From where on.
+    pub cursor: Option<QueryCursor>,
+    /// Values of other parameters.
+    pub parameters: Vec<(String, Template)>,
+    /// Rows of one look.
+    pub limit: u64,
+}
+
+/// A column whose values rise.
+#[derive(Debug)]
+pub struct QueryCursor {
+    /// The column.
+    pub column: String,
+    /// What it begins with.
+    pub first: String,
+    /// How far back each look reaches.
+    pub overlap: Back,
+    /// What its values are.
+    pub kind: CursorKind,
+}
+
+/// How far back a look reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Back {
+    /// Not at all.
+    None,
+    /// By a time.
+    Time(Duration),
+    /// By a number.
+    Number(u32),
 }
 
 /// The system calls us.
@@ -494,4 +680,60 @@ pub struct Fetch {
     pub answers: Vec<Rule>,
     /// The format of the answer.
     pub format: Format,
+}
+
+/// We pick up files.
+#[derive(Debug)]
+pub struct Pickup {
+    /// The folder, below the system's own.
+    pub folder: Template,
+    /// Which files.
+    pub pattern: Template,
+    /// Whether capital and small letters count the same.
+    pub ignore_case: bool,
+    /// How often.
+    pub every: Duration,
+    /// When a file is complete.
+    pub complete: Complete,
+    /// What becomes of it in the system.
+    pub then: PickupThen,
+    /// The folder for refused ones.
+    pub failed: Template,
+    /// Bytes of a file.
+    pub limit: u64,
+}
+
+/// When a file is complete.
+#[derive(Debug)]
+pub enum Complete {
+    /// When it has not changed for so long.
+    Still(Duration),
+    /// When a file of this name, with `{name}` for its own, is there.
+    Marker(String),
+}
+
+/// What becomes of a file in the system when we have it.
+#[derive(Debug)]
+pub enum PickupThen {
+    /// It is moved into this folder.
+    Archive(Template),
+    /// It stays.
+    Leave,
+    /// It is deleted.
+    Delete,
+}
+
+/// An extract is compared with the last one.
+#[derive(Debug)]
+pub struct Compare {
+    /// What says which record it is.
+    pub key: Vec<Path>,
+    /// What is no news.
+    pub ignore: Vec<Path>,
+    /// The share of the last one's rows that may be missing, in hundredths of a per cent.
+    pub most_removed: u32,
+    /// The share of rows that may say something else, in hundredths of a per cent.
+    pub most_changed: u32,
+    /// Whether the first one is news.
+    pub first_is_news: bool,
 }

@@ -67,6 +67,7 @@ fn excluded(condition: &Condition, constants: &[(String, String)]) -> bool {
         Test::Is(values) => !values.contains(value),
         Test::Not(values) => values.contains(value),
         Test::Present(present) => !present,
+        Test::BelowZero(wanted) => value.starts_with('-') != *wanted,
     }
 }
 
@@ -93,6 +94,8 @@ fn meet(schema: &EventSchema, a: &[Condition], b: &[Condition]) -> Option<String
                 allowed.is = Some(kept);
             }
             Test::Not(values) => allowed.not.extend(values.iter().cloned()),
+            // It rules out nothing here: an event that both take is then found rather once too often.
+            Test::BelowZero(_) => {}
             Test::Present(present) => match allowed.present {
                 Some(before) if before != *present => return None,
                 _ => allowed.present = Some(*present),

@@ -3,8 +3,8 @@
 
 use super::{
     raw::{
-        adapter::AdapterFile, bridge::BridgeFile, layout::LayoutFile, mapping::CasesFile,
-        mapping::MappingFile,
+        adapter::AdapterFile, batch::CalendarFile, bridge::BridgeFile, layout::LayoutFile,
+        mapping::CasesFile, mapping::MappingFile,
     },
     source::SourceFile,
 };
@@ -28,17 +28,20 @@ pub enum FileKind {
     Mapping,
     /// `mappings/*/*.cases.toml`
     Cases,
+    /// `mappings/calendars/*.toml`
+    Calendar,
     /// `mappings/layouts/*.toml`
     Layout,
 }
 
 impl FileKind {
     /// All of them, with the names of their schemas.
-    pub const ALL: [(FileKind, &str); 5] = [
+    pub const ALL: [(FileKind, &str); 6] = [
         (FileKind::Bridge, "packhorse"),
         (FileKind::Adapter, "adapter"),
         (FileKind::Mapping, "mapping"),
         (FileKind::Cases, "cases"),
+        (FileKind::Calendar, "calendar"),
         (FileKind::Layout, "layout"),
     ];
 
@@ -49,18 +52,20 @@ impl FileKind {
             FileKind::Adapter => schema_of::<AdapterFile>("adapter"),
             FileKind::Mapping => schema_of::<MappingFile>("mapping"),
             FileKind::Cases => schema_of::<CasesFile>("cases"),
+            FileKind::Calendar => schema_of::<CalendarFile>("calendar"),
             FileKind::Layout => schema_of::<LayoutFile>("layout"),
         }
     }
 
     fn compiled(self) -> &'static (Value, Option<Validator>) {
-        static COMPILED: [OnceLock<(Value, Option<Validator>)>; 5] = [const { OnceLock::new() }; 5];
-        let [bridge, adapter, mapping, cases, layout] = &COMPILED;
+        static COMPILED: [OnceLock<(Value, Option<Validator>)>; 6] = [const { OnceLock::new() }; 6];
+        let [bridge, adapter, mapping, cases, calendar, layout] = &COMPILED;
         let slot = match self {
             FileKind::Bridge => bridge,
             FileKind::Adapter => adapter,
             FileKind::Mapping => mapping,
             FileKind::Cases => cases,
+            FileKind::Calendar => calendar,
             FileKind::Layout => layout,
         };
         slot.get_or_init(|| {

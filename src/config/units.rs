@@ -26,6 +26,14 @@ pub fn in_words(duration: Duration) -> String {
     }
 }
 
+/// A share in hundredths of a per cent, at most the whole: `20%`, `0.5%`.
+pub fn share(text: &str) -> Option<u32> {
+    let number: rust_decimal::Decimal = text.trim().strip_suffix('%')?.trim().parse().ok()?;
+    let hundredths = number.checked_mul(rust_decimal::Decimal::ONE_HUNDRED)?;
+    let whole = hundredths.fract().is_zero().then(|| u32::try_from(hundredths).ok())?;
+    whole.filter(|share| *share <= 10_000)
+}
+
 /// A size in bytes: a whole number and `B`, `KiB`, `MiB` or `GiB`.
 pub fn size(text: &str) -> Option<u64> {
     let (number, unit) = split(text)?;

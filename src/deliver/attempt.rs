@@ -1,11 +1,13 @@
 //! One attempt at delivering one message, or one part of it: with everything that keeps a payment from being made twice.
 
+mod statement;
+
 use super::{Deliverer, Letter, now};
 use crate::{
     broker::{Message, Properties},
     code::Code,
     config::{
-        plan::{Action, Before, Probe, Request},
+        plan::{Action, Before, Probe, Question, Request},
         raw::adapter::{Meaning, Repeat},
     },
     emit::{self, Ground, Opened, Outgoing},
@@ -324,6 +326,15 @@ impl<'a> Attempt<'a> {
     /// Makes the document and sends it, once.
     async fn once(&mut self) -> Result<Done, Step> {
         let plan = self.deliverer.route.plan.clone();
+        if let (System::Sql(system), Action::Statement(write)) = (&*self.deliverer.system, &plan.action) {
+            return self.write(system, write).await;
+        }
+        if let (System::Files(system), Action::Write(write)) = (&*self.deliverer.system, &plan.action) {
+            self.write_file(system, write).await.map_err(Step::Failed)?;
+            self.doubt = false;
+            let answer = Answer { content_type: None, body: Vec::new() };
+            return Ok(Done { answer, reply: Ok(Vec::new()), opens: Ok(None) });
+        }
         let (System::Http(system), Action::Request(request)) = (&*self.deliverer.system, &plan.action) else {
             let failure =
                 Failure::refused(Code::ExclusiveKeys, "", "this route sends to a broker in windows");
@@ -341,6 +352,57 @@ impl<'a> Attempt<'a> {
         self.doubt = false;
         self.done(&said, Answer { content_type: heard.content_type.clone(), body: heard.body.to_vec() })
             .map_err(Step::End)
+    }
+
+    /// Writes the file of the event. A file of this name with these bytes is the work of an earlier attempt.
+    async fn write_file(
+        &self,
+        system: &crate::system::FileSystem,
+        write: &crate::config::batch::WriteFile,
+    ) -> Result<(), Failure> {
+        let instance = &self.deliverer.route.instance;
+        let none = Texts::new();
+        let scope = |values| Scope {
+            event: Some(self.event),
+            settings: Some(&instance.settings),
+            values: Some(values),
+            now: Timestamp::now(),
+            ..Scope::default()
+        };
+        let values = sign::values(instance, &scope(&none))?;
+        let scope = scope(&values);
+        let text = |template: &crate::template::Template, field: &str| {
+            template.render(&scope).map_err(|failed| Failure::refused(Code::TemplateFailed, field, failed.0))
+        };
+        let (folder, name) = (text(&write.folder, "folder")?, text(&write.name, "name")?);
+        let Some(mapping) = &self.deliverer.route.plan.mapping else {
+            return Err(Failure::refused(Code::MissingKey, "mapping", "this route has no mapping"));
+        };
+        let context = Context {
+            settings: &instance.settings,
+            values: &values,
+            cause: Some(&self.cause),
+            now: Timestamp::now(),
+            trace: None,
+        };
+        let document =
+            mapping.to_document(self.event, context).map_err(|failures| emit::of_mapping(&failures))?;
+        let bytes = mapping
+            .format
+            .encode(&document, &mapping.style)
+            .map_err(|error| Failure::refused(error.code, "", error.what))?;
+        let own = self.deliverer.store.path().with_extension("files").join("writes");
+        let disk = |error: std::io::Error| {
+            Failure::not_done(Code::StoreUnavailable, format!("{}: {error}", own.display()))
+        };
+        std::fs::create_dir_all(&own).map_err(disk)?;
+        let path = own.join(format!("{}-{}", self.letter.key, self.part));
+        let mut file = crate::system::files::Incoming::create(&path, u64::MAX)?;
+        file.write(&bytes, &name)?;
+        let digest = file.finish()?.digest;
+        let put = system.put(&folder, &name, &path, digest).await;
+        let _ = std::fs::remove_file(&path);
+        put.map(|_| ())
     }
 
     /// Reads what is kept for all attempts, if it has not been read.
@@ -421,6 +483,19 @@ impl<'a> Attempt<'a> {
     }
 
     fn document(&self, mapping: &Mapping, parts: &ScopeParts) -> Result<Body, Step> {
+        let document = self.tree(mapping, parts)?;
+        let bytes = mapping
+            .format
+            .encode(&document, &mapping.style)
+            .map_err(|error| self.not_mapped(Failure::refused(error.code, "", error.what)))?;
+        Ok(Body { bytes: Bytes::from(bytes), content_type: content_type(mapping) })
+    }
+
+    fn not_mapped(&self, failure: Failure) -> Step {
+        Step::End(End::Dead { stage: Stage::Mapping, code: failure.code, failure, doubt: self.doubt })
+    }
+
+    fn tree(&self, mapping: &Mapping, parts: &ScopeParts) -> Result<Tree, Step> {
         let context = Context {
             settings: &self.deliverer.route.instance.settings,
             values: &parts.values,
@@ -428,27 +503,20 @@ impl<'a> Attempt<'a> {
             now: parts.now,
             trace: None,
         };
-        let dead = |failure: Failure| {
-            Step::End(End::Dead { stage: Stage::Mapping, code: failure.code, failure, doubt: self.doubt })
-        };
-        let document =
-            mapping.to_document(self.event, context).map_err(|failures| dead(emit::of_mapping(&failures)))?;
-        let bytes = mapping
-            .format
-            .encode(&document, &mapping.style)
-            .map_err(|error| dead(Failure::refused(error.code, "", error.what)))?;
-        Ok(Body { bytes: Bytes::from(bytes), content_type: content_type(mapping) })
+        mapping
+            .to_document(self.event, context)
+            .map_err(|failures| self.not_mapped(emit::of_mapping(&failures)))
     }
 
     /// Asks whether an earlier request was carried out: `Some` if it was, `None` if certainly not.
     async fn ask(&mut self) -> Result<Option<Done>, End> {
         let plan = self.deliverer.route.plan.clone();
-        let (Some(probe), System::Http(system)) = (&plan.probe, &*self.deliverer.system) else {
+        let Some(probe) = &plan.probe else {
             let failure =
                 Failure::unknown("an earlier request may have been carried out, and there is no way to ask");
             return Err(End::Dead { stage: Stage::Asking, code: failure.code, failure, doubt: true });
         };
-        match self.probe(system, probe).await {
+        match self.probe(probe).await {
             Ok(Said { meaning: Meaning::Absent, .. }) => {
                 let ago =
                     Duration::from_millis(u64::try_from(now() - self.sent_at.unwrap_or(0)).unwrap_or(0));
@@ -474,7 +542,11 @@ impl<'a> Attempt<'a> {
             Ok(said) => {
                 self.doubt = false;
                 let document = said.document.clone().unwrap_or_default();
-                let answer = self.answer_of(probe.format, &document);
+                let format = match &probe.question {
+                    Question::Request { format, .. } => *format,
+                    Question::Statement(_) => Format::Json,
+                };
+                let answer = self.answer_of(format, &document);
                 self.done(&said, answer).map(Some)
             }
             Err(failure) => {
@@ -495,15 +567,25 @@ impl<'a> Attempt<'a> {
         Answer { content_type: Some(format.media_type().to_owned()), body: bytes }
     }
 
-    async fn probe(&self, system: &HttpSystem, probe: &Probe) -> Result<Said, Failure> {
-        let heard = self.request(system, &probe.request, probe.request.mapping.as_ref(), false).await;
+    async fn probe(&self, probe: &Probe) -> Result<Said, Failure> {
+        let (system, request, answers, format) = match (&probe.question, &*self.deliverer.system) {
+            (Question::Statement(statement), System::Sql(system)) => {
+                return self.find(system, statement).await;
+            }
+            (Question::Request { request, answers, format }, System::Http(system)) => {
+                (system, request, answers, *format)
+            }
+            (Question::Statement(_) | Question::Request { .. }, _) => {
+                return Err(Failure::not_done(Code::ProbeUnclear, "the question does not fit the system"));
+            }
+        };
+        let heard = self.request(system, request, request.mapping.as_ref(), false).await;
         let (heard, parts) = heard.map_err(|step| match step {
             Step::Failed(failure) => failure,
             Step::End(_) => Failure::not_done(Code::ProbeUnclear, "the request that asks could not be made"),
         })?;
         // A fault must not be taken for an answer, nor an answer that no rule knows for a yes: only the rules count.
-        let said =
-            classify(&heard, &probe.answers, Some(probe.format), system.error_code(), &parts.scope(self))?;
+        let said = classify(&heard, answers, Some(format), system.error_code(), &parts.scope(self))?;
         match said.meaning {
             Meaning::Delivered | Meaning::Absent if said.ruled => Ok(said),
             _ => Err(Failure::not_done(
@@ -596,6 +678,8 @@ impl OwnGround<'_> {
             council: &self.deliverer.council,
             document: self.document,
             cause: Some(self.cause),
+            change: None,
+            about: None,
             event: Some(self.event),
             identity: &self.identity,
             now: Timestamp::now(),

@@ -14,7 +14,12 @@ impl Deliverer {
     /// committed before it, but together with its outcome. After a crash the message is sent again.
     fn may_repeat(&self) -> bool {
         let plan = &self.route.plan;
-        matches!(plan.action, Action::Publish(_)) && matches!(plan.repeat, Repeat::Key | Repeat::Harmless)
+        match plan.action {
+            Action::Publish(_) => matches!(plan.repeat, Repeat::Key | Repeat::Harmless),
+            // Joining a batch is one commit with its claim: nothing can be between them.
+            Action::Batch(_) => true,
+            Action::Request(_) | Action::Statement(_) | Action::Write(_) => false,
+        }
     }
 
     /// How each message stands, in order. Where a repeat does harm, it is claimed for good.

@@ -255,7 +255,7 @@ pub(super) fn kind(layout: &Layout, cells: &Cells) -> Option<usize> {
 
 /// The fields of a row of a kind.
 pub(super) fn fields(kind: &RecordType, cells: &Cells) -> Result<Record, FormatError> {
-    if cells.len() != kind.width {
+    if !kind.holds(cells.len()) {
         return Err(ragged(cells.len(), kind.width));
     }
     let mut record = Record::with_capacity(kind.fields.len());

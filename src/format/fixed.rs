@@ -80,7 +80,7 @@ impl<'b> Line<'b> {
 
     /// Its fields as a record of texts.
     pub fn fields(&self, kind: &RecordType) -> Result<Record, FormatError> {
-        if self.width() != kind.width {
+        if !kind.holds(self.width()) {
             return Err(wrong_width(self.width(), kind.width));
         }
         let mut record = Record::with_capacity(kind.fields.len());

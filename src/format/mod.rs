@@ -159,6 +159,19 @@ impl Format {
         }
     }
 
+    /// As written in files.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Format::Json => "json",
+            Format::Xml => "xml",
+            Format::Soap11 => "soap-1.1",
+            Format::Soap12 => "soap-1.2",
+            Format::Form => "form",
+            Format::Csv => "csv",
+            Format::Fixed => "fixed",
+        }
+    }
+
     /// Whether values have types of their own (a number is not a text). In the others every value is text.
     pub fn typed(self) -> bool {
         match self {

@@ -164,10 +164,8 @@ impl<R: BufRead> Records<R> {
         let layout = match (layout, format) {
             (Some(layout), _) => layout,
             (None, Format::Csv) => Arc::new(Layout::plain_csv().clone()),
-            (
-                None,
-                Format::Json | Format::Xml | Format::Soap11 | Format::Soap12 | Format::Form | Format::Fixed,
-            ) => {
+            (None, Format::Json) => Arc::new(Layout::json_lines().clone()),
+            (None, Format::Xml | Format::Soap11 | Format::Soap12 | Format::Form | Format::Fixed) => {
                 let what = "a file is split into records by a layout, and none is named";
                 return Err(FormatError::nowhere(Code::WrongRecord, what));
             }
@@ -275,7 +273,7 @@ fn at_line(error: FormatError, line: u64) -> FormatError {
 }
 
 /// What the first bytes of a file say that it is, if that is no text.
-fn kind_of_file(head: &[u8]) -> Option<&'static str> {
+pub(crate) fn kind_of_file(head: &[u8]) -> Option<&'static str> {
     const KINDS: [(&[u8], &str); 8] = [
         (b"PK\x03\x04", "a zip archive (an Excel or Word file is one too)"),
         (b"PK\x05\x06", "a zip archive"),

@@ -9,7 +9,37 @@ pub fn normalise(check: Check, text: &str) -> Result<String, String> {
         Check::NhsNumber => nhs_number(text),
         Check::Uprn => uprn(text),
         Check::Nino => nino(text),
+        Check::NinoDwp => nino_dwp(text),
+        Check::Upn => upn(text),
+        Check::Gss => gss(text),
         Check::Postcode => postcode(text),
+        Check::BacsReference => bacs_reference(text),
+    }
+}
+
+/// What a service user may call an instruction or a collection (The Access Group: Bacs Standard 18 Payment File, Generation
+/// Requirements). The shape is that of the file; letters of either case are taken, for the file has capitals only.
+fn bacs_reference(text: &str) -> Result<String, String> {
+    let reference = text.trim().to_ascii_uppercase();
+    let allowed = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || ". -/&".contains(c);
+    if let Some(other) = reference.chars().find(|c| !allowed(*c)) {
+        // Which character it is says nothing of the rest.
+        return Err(format!("a Bacs reference has no `{}`", other.escape_default()));
+    }
+    let significant = || reference.chars().filter(char::is_ascii_alphanumeric);
+    if significant().count() < 6 || reference.len() > 18 {
+        return Err("a Bacs reference has 6 to 18 characters that count".to_owned());
+    }
+    let first = significant().next();
+    if !reference.starts_with(|c: char| c.is_ascii_alphanumeric()) {
+        return Err("a Bacs reference begins with a letter or digit".to_owned());
+    }
+    if significant().all(|c| Some(c) == first) {
+        return Err("a Bacs reference is not one character again and again".to_owned());
+    }
+    match ["DDIC", "CONTRA"].iter().find(|own| reference.starts_with(**own)) {
+        Some(own) => Err(format!("references that begin with {own} are Bacs's own")),
+        None => Ok(reference),
     }
 }
 
@@ -76,6 +106,72 @@ fn nino(text: &str) -> Result<String, String> {
         return Err("NI numbers with these first two letters are not issued".to_owned());
     }
     Ok(nino)
+}
+
+/// As DWP's own interface to councils takes it: the suffix may be missing, Q is allowed
+/// (dwp/housing-benefit-service-stub).
+fn nino_dwp(text: &str) -> Result<String, String> {
+    let nino: String = text.chars().filter(|c| *c != ' ').map(|c| c.to_ascii_uppercase()).collect();
+    let wrong = || Err("a NI number is two letters, six digits and perhaps a letter from A to D".to_owned());
+    let [first, second, rest @ ..] = nino.as_bytes() else { return wrong() };
+    let (digits, suffix) = rest.split_at(rest.len().min(6));
+    if digits.len() != 6
+        || !digits.iter().all(u8::is_ascii_digit)
+        || !matches!(suffix, [] | [b'A'..=b'D'])
+        || !first.is_ascii_uppercase()
+        || !second.is_ascii_uppercase()
+    {
+        return wrong();
+    }
+    let barred = ["BG", "GB", "NK", "KN", "TN", "NT", "ZZ"];
+    if b"DFIUV".contains(first)
+        || b"DFIOUV".contains(second)
+        || barred.contains(&nino.get(..2).unwrap_or_default())
+    {
+        return Err("NI numbers with these first two letters are not issued".to_owned());
+    }
+    Ok(nino)
+}
+
+/// The letters of pupil numbers: no I, O, S. Their place is their value.
+const UPN_LETTERS: &[u8] = b"ABCDEFGHJKLMNPQRTUVWXYZ";
+
+/// A check letter, then twelve digits, or eleven and a letter (temporary): weights 2 to 13, modulus 23 (DfE, as the
+/// census's rules 1510 to 1550 have it). Not whether the council number in it exists.
+fn upn(text: &str) -> Result<String, String> {
+    let upn = text.trim().to_ascii_uppercase();
+    let [check, body @ ..] = upn.as_bytes() else {
+        return Err("a UPN has thirteen characters".to_owned());
+    };
+    if body.len() != 12 {
+        return Err("a UPN has thirteen characters".to_owned());
+    }
+    let value = |(index, byte): (usize, &u8)| match byte {
+        b'0'..=b'9' => Some(usize::from(byte - b'0')),
+        letter if index == 11 => UPN_LETTERS.iter().position(|known| known == letter),
+        _ => None,
+    };
+    let values: Option<Vec<usize>> = body.iter().enumerate().map(value).collect();
+    let Some(values) = values else {
+        return Err("a UPN is a letter and twelve digits, or a letter, eleven digits and a letter".to_owned());
+    };
+    let sum: usize = values.iter().zip(2..).map(|(value, weight)| value * weight).sum();
+    match UPN_LETTERS.get(sum % 23) {
+        Some(letter) if letter == check => Ok(upn),
+        _ => Err("the check letter of the UPN is wrong".to_owned()),
+    }
+}
+
+/// A council's code of the Office for National Statistics: `^(E0[6-9]|E10|W06|S12|N09)[0-9]{6}$`. It names a boundary,
+/// and has no check digit.
+fn gss(text: &str) -> Result<String, String> {
+    let code = text.trim();
+    let council =
+        matches!(code.get(..3), Some("E06" | "E07" | "E08" | "E09" | "E10" | "W06" | "S12" | "N09"));
+    match council && code.len() == 9 && code.bytes().skip(3).all(|b| b.is_ascii_digit()) {
+        true => Ok(code.to_owned()),
+        false => Err("this is not the nine-character code of a council".to_owned()),
+    }
 }
 
 /// The six shapes of outward codes and `9AA` inward, position rules included; and GIR 0AA. Not whether it exists.
@@ -177,6 +273,10 @@ mod tests {
         assert_eq!(ok(Check::Uprn, "000000199356"), "199356");
         assert_eq!(ok(Check::Nino, "ab 12 34 56 c"), "AB123456C");
         assert_eq!(ok(Check::Nino, "OA123456A"), "OA123456A");
+        assert_eq!(ok(Check::NinoDwp, "QQ 12 34 56 C"), "QQ123456C");
+        assert_eq!(ok(Check::NinoDwp, "ab123456"), "AB123456");
+        assert_eq!(ok(Check::Upn, "X330123456789"), "X330123456789");
+        assert_eq!(ok(Check::Gss, "E09000012"), "E09000012");
         for (given, written) in
             [("sk13xe", "SK1 3XE"), ("EC1A1BB", "EC1A 1BB"), ("N1P 1AA", "N1P 1AA"), ("gir0aa", "GIR 0AA")]
         {
@@ -195,6 +295,18 @@ mod tests {
             (Check::Nino, "BG123456A"),
             (Check::Nino, "AO123456A"),
             (Check::Nino, "AB123456E"),
+            (Check::NhsNumber, "9990000001"),
+            (Check::Nino, "DA123456A"),
+            (Check::NinoDwp, "AO123456A"),
+            (Check::NinoDwp, "BG123456A"),
+            (Check::NinoDwp, "DA123456A"),
+            (Check::NinoDwp, "AB123456E"),
+            (Check::NinoDwp, "AB12345"),
+            (Check::Upn, "A330123456789"),
+            (Check::Upn, "X33012345678"),
+            (Check::Upn, "UN1"),
+            (Check::Gss, "E47000001"),
+            (Check::Gss, "E0900001"),
             (Check::Postcode, "QA1 1AA"),
             (Check::Postcode, "SK1 3XC"),
             (Check::Postcode, "LS2 OJT"),

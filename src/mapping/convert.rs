@@ -2,11 +2,12 @@
 
 use super::{
     checks,
-    codes::CodeList,
+    codes::{CodeList, Found},
+    dates::{DateForm, TimeForm, moment},
     raw::{Case, Check, Money, Side, TextKeys},
 };
 use crate::{code::Code, event::schema::Kind, tree::Tree};
-use jiff::{Timestamp, civil, fmt::strtime, tz::TimeZone};
+use jiff::{Timestamp, civil, tz::TimeZone};
 use rust_decimal::Decimal;
 use std::{collections::HashMap, sync::Arc};
 
@@ -21,8 +22,8 @@ pub enum Conversion {
     Decimal { places: Option<u32> },
     /// Pence in the event.
     Money(Money),
-    /// A date by a strftime pattern.
-    Date(String),
+    /// A date, in the document's spelling.
+    Date(DateForm),
     /// A moment, written like this; the zone is for what does not say its own.
     Time { form: TimeForm, zone: TimeZone },
     /// Two words.
@@ -31,32 +32,21 @@ pub enum Conversion {
     Codes(Arc<CodeList>),
     /// An identifier with rules.
     Check(Check),
-    /// An account reference, by the rules of its fund.
-    Account { rules: Arc<CodeList> },
+    /// An account reference, by the rules of its fund, or by one rule for all.
+    Account { rules: Arc<CodeList>, rule: Option<String> },
+    /// The fund whose rules an account reference keeps.
+    FundOf { rules: Arc<CodeList> },
     /// A subtree as it is (kept values, free-form groups).
     AsIs,
 }
 
-/// How a document writes a moment.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TimeForm {
-    /// RFC 3339: always with an offset.
-    Rfc3339,
-    /// ISO 8601 as `xs:dateTime` has it: with an offset, or without one in the row's zone.
-    Iso8601,
-    /// By a strftime pattern.
-    Pattern(String),
-}
-
-impl TimeForm {
-    /// As a row names it.
-    pub fn of(text: &str) -> TimeForm {
-        match text {
-            "rfc3339" => TimeForm::Rfc3339,
-            "iso8601" => TimeForm::Iso8601,
-            pattern => TimeForm::Pattern(pattern.to_owned()),
-        }
-    }
+/// What stands beside a value and decides about it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Beside<'a> {
+    /// The fund of an account reference.
+    pub fund: Option<&'a str>,
+    /// The day for which a code must be valid.
+    pub day: Option<civil::Date>,
 }
 
 /// Why a value was refused. Never holds the value itself.
@@ -68,7 +58,8 @@ pub struct Refusal {
     pub what: String,
 }
 
-fn refuse<T>(what: impl Into<String>) -> Result<T, Refusal> {
+/// Refuses a value for this reason.
+pub(super) fn refuse<T>(what: impl Into<String>) -> Result<T, Refusal> {
     Err(Refusal { code: Code::ValueRefused, what: what.into() })
 }
 
@@ -92,25 +83,30 @@ pub const CONVERSIONS: &[(&str, &str, &str)] = &[
     ),
     (
         "date",
-        "`YYYY-MM-DD` in the event; a strftime pattern in the document",
-        "PH1202 not a date of that pattern",
+        "`YYYY-MM-DD` in the event; in the document a strftime pattern, `iso8601` (reading: with or without a time), `bYYDDD` or `YYDDD`; `shift_days`, `pivot`",
+        "PH1202 not a date of that pattern, or one that it cannot hold; 0001-01-01",
     ),
     (
         "time",
         "RFC 3339 in UTC in the event; `rfc3339`, `iso8601` or a pattern, and a zone, in the document",
-        "PH1202 not a moment of that pattern, or one that summer time leaves out",
+        "PH1202 not a moment of that pattern, or one that summer time leaves out; 0001-01-01",
     ),
     ("boolean", "true or false in the event; two words in the document", "PH1202 another word"),
     (
         "codes",
-        "the platform's word in the event, the system's code in the document, by a code list",
-        "PH1204 not in the code list",
+        "the platform's word in the event, the system's code in the document, by a code list; `codes_at`",
+        "PH1204 not in the code list; PH1211 not valid on that day",
     ),
     ("check", "an identifier, written in its one spelling", "PH1205 wrong shape or check digit"),
     (
         "account",
-        "an account reference, checked by the rules of its fund",
+        "an account reference, checked by the rules of its fund or by one rule",
         "PH1205 wrong shape or check digit; a fund without a rule is not checked",
+    ),
+    (
+        "fund_of",
+        "the fund in the event whose rules an account reference in the document keeps; to the event only",
+        "nothing: where no fund's rules fit, `default` counts",
     ),
 ];
 
@@ -140,6 +136,7 @@ impl Conversion {
             Conversion::Codes(_) => "codes",
             Conversion::Check(_) => "check",
             Conversion::Account { .. } => "account",
+            Conversion::FundOf { .. } => "fund_of",
             Conversion::AsIs => "as it is",
         }
     }
@@ -153,7 +150,8 @@ impl Conversion {
             | Conversion::Time { .. }
             | Conversion::Codes(_)
             | Conversion::Check(_)
-            | Conversion::Account { .. } => matches!(kind, Kind::Text | Kind::Any),
+            | Conversion::Account { .. }
+            | Conversion::FundOf { .. } => matches!(kind, Kind::Text | Kind::Any),
             Conversion::Integer { .. } | Conversion::Money(_) => matches!(kind, Kind::Integer | Kind::Any),
             Conversion::Decimal { .. } => matches!(kind, Kind::Text | Kind::Number | Kind::Any),
             Conversion::Boolean { .. } => matches!(kind, Kind::Boolean | Kind::Any),
@@ -161,8 +159,7 @@ impl Conversion {
         }
     }
 
-    /// The document's value for one of the event's; `None` if it counts as absent. `fund` is what stands beside an
-    /// account reference. `typed` says whether the document knows numbers and truth values.
+    /// The document's value for one of the event's; `None` if it counts as absent. `typed` says whether the document knows numbers and truth values.
     ///
     /// # Errors
     /// What the conversion refuses.
@@ -170,7 +167,7 @@ impl Conversion {
         &self,
         value: &Tree,
         typed: bool,
-        fund: Option<&str>,
+        beside: Beside<'_>,
     ) -> Result<Option<Tree>, Refusal> {
         let number = |digits: String| if typed { Tree::number(digits) } else { Tree::text(digits) };
         Ok(Some(match self {
@@ -185,26 +182,8 @@ impl Conversion {
             }
             Conversion::Money(Money::Pence) => number(whole(value)?.to_string()),
             Conversion::Money(Money::Pounds) => number(pounds(whole(value)?)?),
-            Conversion::Date(pattern) => {
-                let date: civil::Date =
-                    text_of(value)?.parse().or_else(|_| refuse("this is not a date YYYY-MM-DD"))?;
-                Tree::text(
-                    strtime::format(pattern, date)
-                        .or_else(|_| refuse("the date cannot be written by this pattern"))?,
-                )
-            }
-            Conversion::Time { form, zone } => {
-                let moment = moment(text_of(value)?)?;
-                let pattern = match form {
-                    TimeForm::Rfc3339 => return Ok(Some(Tree::text(moment.to_string()))),
-                    TimeForm::Iso8601 => "%Y-%m-%dT%H:%M:%S%.f%:z",
-                    TimeForm::Pattern(pattern) => pattern,
-                };
-                Tree::text(
-                    strtime::format(pattern, &moment.to_zoned(zone.clone()))
-                        .or_else(|_| refuse("the moment cannot be written by this pattern"))?,
-                )
-            }
+            Conversion::Date(form) => Tree::text(form.to_document(day(text_of(value)?)?)?),
+            Conversion::Time { form, zone } => Tree::text(form.to_document(moment(text_of(value)?)?, zone)?),
             Conversion::Boolean { yes, no } => match value {
                 Tree::Bool(b) if typed && yes == "true" && no == "false" => Tree::Bool(*b),
                 Tree::Bool(true) => Tree::text(yes.clone()),
@@ -212,14 +191,13 @@ impl Conversion {
                 other => return refuse(format!("{} stands where true or false is expected", other.kind())),
             },
             Conversion::Codes(list) => {
-                let word = text_of(value)?;
-                match list.system(word) {
-                    Some(code) => Tree::text(code.to_owned()),
-                    None => return unknown_code(list, "the platform's word is not in it"),
-                }
+                Tree::text(coded(list, list.system(text_of(value)?, beside.day), "the platform's word")?)
             }
             Conversion::Check(check) => Tree::text(checked(*check, text_of(value)?)?),
-            Conversion::Account { rules } => Tree::text(account(rules, fund, text_of(value)?)?),
+            Conversion::Account { rules, rule } => {
+                Tree::text(account(rules, rule.as_deref().or(beside.fund), text_of(value)?)?)
+            }
+            Conversion::FundOf { .. } => return refuse("a fund leads to no account reference"),
         }))
     }
 
@@ -228,7 +206,7 @@ impl Conversion {
     ///
     /// # Errors
     /// What the conversion refuses.
-    pub fn to_event(&self, value: &Tree, kind: Kind, fund: Option<&str>) -> Result<Option<Tree>, Refusal> {
+    pub fn to_event(&self, value: &Tree, kind: Kind, beside: Beside<'_>) -> Result<Option<Tree>, Refusal> {
         if let Conversion::AsIs = self {
             return Ok(Some(value.clone()));
         }
@@ -250,31 +228,73 @@ impl Conversion {
             }
             Conversion::Money(Money::Pence) => Tree::integer(whole(value)?),
             Conversion::Money(Money::Pounds) => Tree::integer(pence(decimal(value)?)?),
-            Conversion::Date(pattern) => {
-                let date = civil::Date::strptime(pattern, text)
-                    .or_else(|_| refuse("this is not a date of the row's pattern"))?;
-                Tree::text(date.to_string())
-            }
-            Conversion::Time { form, zone } => Tree::text(match form {
-                TimeForm::Rfc3339 => moment(text)?.to_string(),
-                TimeForm::Iso8601 => match text.parse::<Timestamp>() {
-                    Ok(moment) => moment.to_string(),
-                    Err(_) => read_moment("%Y-%m-%dT%H:%M:%S%.f", zone, text)?.to_string(),
-                },
-                TimeForm::Pattern(pattern) => read_moment(pattern, zone, text)?.to_string(),
-            }),
+            Conversion::Date(form) => Tree::text(form.to_event(text)?.to_string()),
+            Conversion::Time { form, zone } => Tree::text(form.to_event(text, zone)?.to_string()),
             Conversion::Boolean { yes, no } => match text {
                 text if text == yes => Tree::Bool(true),
                 text if text == no => Tree::Bool(false),
                 _ => return refuse("this is neither of the two words of the row"),
             },
-            Conversion::Codes(list) => match list.platform(text) {
-                Some(word) => Tree::text(word.to_owned()),
-                None => return unknown_code(list, "the system's code is not in it"),
-            },
+            Conversion::Codes(list) => {
+                Tree::text(coded(list, list.platform(text, beside.day), "the system's code")?)
+            }
             Conversion::Check(check) => Tree::text(checked(*check, text)?),
-            Conversion::Account { rules } => Tree::text(account(rules, fund, text)?),
+            Conversion::Account { rules, rule } => {
+                Tree::text(account(rules, rule.as_deref().or(beside.fund), text)?)
+            }
+            Conversion::FundOf { rules } => return Ok(fund_of(rules, text).map(Tree::text)),
         }))
+    }
+
+    /// Whether a document's value is one of those that mean that there is none. Dates count by their day, however they
+    /// are spelt.
+    pub fn means_none(&self, none: &[String], value: &Tree) -> bool {
+        if none.is_empty() {
+            return false;
+        }
+        let Some(text) = value.to_plain_text() else { return false };
+        let text = text.trim();
+        none.iter().any(|word| {
+            word.trim() == text
+                || match self {
+                    Conversion::Date(form) => {
+                        matches!((form.read(word.trim()), form.read(text)), (Ok(a), Ok(b)) if a == b)
+                    }
+                    Conversion::Integer { .. } | Conversion::Decimal { .. } | Conversion::Money(_) => {
+                        matches!((word.trim().parse::<Decimal>(), text.parse::<Decimal>()), (Ok(a), Ok(b)) if a == b)
+                    }
+                    Conversion::Text(_)
+                    | Conversion::Time { .. }
+                    | Conversion::Boolean { .. }
+                    | Conversion::Codes(_)
+                    | Conversion::Check(_)
+                    | Conversion::Account { .. }
+                    | Conversion::FundOf { .. }
+                    | Conversion::AsIs => false,
+                }
+        })
+    }
+
+    /// What a document holds where the event has no value, if the row names something for it.
+    pub fn none_written(&self, none: &[String], typed: bool) -> Option<Tree> {
+        let word = none.first().filter(|word| !word.is_empty())?;
+        Some(match self {
+            Conversion::Integer { .. } | Conversion::Decimal { .. } | Conversion::Money(_) if typed => {
+                Tree::number(word.clone())
+            }
+            Conversion::Text(_)
+            | Conversion::Integer { .. }
+            | Conversion::Decimal { .. }
+            | Conversion::Money(_)
+            | Conversion::Date(_)
+            | Conversion::Time { .. }
+            | Conversion::Boolean { .. }
+            | Conversion::Codes(_)
+            | Conversion::Check(_)
+            | Conversion::Account { .. }
+            | Conversion::FundOf { .. }
+            | Conversion::AsIs => Tree::text(word.clone()),
+        })
     }
 
     /// Whether two values of the event mean the same under this conversion: for the laws. A moment in two zones is one
@@ -302,13 +322,26 @@ impl Conversion {
             | Conversion::Boolean { .. }
             | Conversion::Codes(_)
             | Conversion::Account { .. }
+            | Conversion::FundOf { .. }
             | Conversion::AsIs => a == b,
         }
     }
 }
 
-fn unknown_code<T>(list: &CodeList, what: &str) -> Result<T, Refusal> {
-    Err(Refusal { code: Code::UnknownCode, what: format!("code list `{}`: {what}", list.name) })
+fn coded(list: &CodeList, found: Found<'_>, which: &str) -> Result<String, Refusal> {
+    let (code, what) = match found {
+        Found::Code(code) => return Ok(code.to_owned()),
+        Found::Unknown => (Code::UnknownCode, format!("{which} is not in it")),
+        Found::Withdrawn(day) => {
+            (Code::CodeNotValid, format!("{which} was withdrawn: the last day was {day}"))
+        }
+        Found::NotYet(day) => (Code::CodeNotValid, format!("{which} is valid from {day} only")),
+    };
+    Err(Refusal { code, what: format!("code list `{}`: {what}", list.name) })
+}
+
+fn day(text: &str) -> Result<civil::Date, Refusal> {
+    text.parse().or_else(|_| refuse("this is not a date YYYY-MM-DD"))
 }
 
 fn text_of(value: &Tree) -> Result<&str, Refusal> {
@@ -380,25 +413,6 @@ fn pence(pounds: Decimal) -> Result<i64, Refusal> {
     i64::try_from(pence).or_else(|_| refuse("the amount is out of range"))
 }
 
-fn moment(text: &str) -> Result<Timestamp, Refusal> {
-    text.parse().or_else(|_| refuse("this is not an RFC 3339 moment"))
-}
-
-fn read_moment(pattern: &str, zone: &TimeZone, text: &str) -> Result<Timestamp, Refusal> {
-    let Ok(broken) = strtime::parse(pattern, text) else {
-        return refuse("this is not a moment of the row's pattern");
-    };
-    if broken.offset().is_some() {
-        return broken.to_timestamp().or_else(|_| refuse("this moment is out of range"));
-    }
-    let civil = broken.to_datetime().or_else(|_| refuse("this moment lacks a date or a time"))?;
-    let ambiguous = zone.to_ambiguous_timestamp(civil);
-    if let jiff::tz::AmbiguousOffset::Gap { .. } = ambiguous.offset() {
-        return refuse("this local time does not exist: summer time begins in that hour");
-    }
-    ambiguous.earlier().or_else(|_| refuse("this moment is out of range"))
-}
-
 fn checked(check: Check, text: &str) -> Result<String, Refusal> {
     checks::normalise(check, text).map_err(|what| Refusal { code: Code::CheckDigitWrong, what })
 }
@@ -410,6 +424,12 @@ fn account(rules: &CodeList, fund: Option<&str>, text: &str) -> Result<String, R
         Some(Err(what)) => Err(Refusal { code: Code::CheckDigitWrong, what }),
         Some(Ok(())) | None => Ok(text.to_owned()),
     }
+}
+
+/// The first fund whose rules the account reference keeps.
+fn fund_of(rules: &CodeList, text: &str) -> Option<String> {
+    let row = rules.rows.iter().find(|row| checks::account(row, text).is_ok())?;
+    row.get("fund").cloned()
 }
 
 fn joined(value: &Tree, keys: &TextKeys) -> Result<String, Refusal> {

@@ -6,7 +6,7 @@
 
 use super::{
     Body, EventPlace, Input, Mapping, Row, checks,
-    codes::CodeList,
+    codes::{CodeList, Found},
     convert::Conversion,
     raw::{Check, Direction, Money},
 };
@@ -67,8 +67,19 @@ struct Accepts {
     refused: String,
     /// It has to be there though the schema does not ask for it.
     always: bool,
-    /// An account: its rules, and the field beside it that names the fund.
-    account: Option<(Arc<CodeList>, String)>,
+    /// An account: its rules, and which one.
+    account: Option<(Arc<CodeList>, Fund)>,
+    /// The first and the last year that a date may have.
+    years: Option<(u64, u64)>,
+}
+
+/// Which rule an account keeps.
+#[derive(Debug, Clone)]
+enum Fund {
+    /// That of the fund in the field beside it.
+    Beside(String),
+    /// This one.
+    Fixed(String),
 }
 
 impl Accepts {
@@ -236,7 +247,11 @@ impl<'m> Generator<'m> {
         for inner in &field.fields {
             let accepts = self.accepts.get(&below(path, &inner.name));
             if let Some((rules, by)) = accepts.and_then(|accepts| accepts.account.as_ref())
-                && let Some(fund) = record.at(&[by]).and_then(Tree::as_text)
+                && record.at(&[&inner.name]).is_some()
+                && let Some(fund) = match by {
+                    Fund::Beside(by) => record.at(&[by]).and_then(Tree::as_text),
+                    Fund::Fixed(fund) => Some(fund.as_str()),
+                }
                 && let Some(rule) =
                     rules.rows.iter().find(|row| row.get("fund").is_some_and(|own| own == fund))
                 && let Some(account) = account(rule, random)
@@ -300,18 +315,29 @@ impl Accepts {
             }
             Conversion::Integer { max, .. } => self.largest = self.largest.or(*max),
             Conversion::Codes(list) => {
-                let known = list.platform.iter().filter(|word| list.system(word).is_some());
-                self.only(known.cloned().collect());
+                let known: Vec<String> = list
+                    .platform
+                    .iter()
+                    .filter(|word| matches!(list.system(word, None), Found::Code(_)))
+                    .cloned()
+                    .collect();
+                let always: Vec<String> = known.iter().filter(|word| list.always(word)).cloned().collect();
+                self.only(if always.is_empty() { known } else { always });
             }
             Conversion::Check(check) => self.only(samples(*check)),
-            Conversion::Account { rules } => {
-                self.account = fund.map(|fund| (rules.clone(), fund.to_owned()));
+            Conversion::Account { rules, rule } => {
+                let fund = rule.clone().map(Fund::Fixed).or(fund.map(|fund| Fund::Beside(fund.to_owned())));
+                self.account = fund.map(|fund| (rules.clone(), fund));
+            }
+            Conversion::Date(form) => {
+                let first = form.pivot.map(|pivot| 1900 + u64::try_from(pivot).unwrap_or_default());
+                self.years = self.years.or(first.map(|first| (first + 1, first + 98)));
             }
             Conversion::Decimal { .. }
             | Conversion::Money(_)
-            | Conversion::Date(_)
             | Conversion::Time { .. }
             | Conversion::Boolean { .. }
+            | Conversion::FundOf { .. }
             | Conversion::AsIs => {}
         }
     }
@@ -346,7 +372,11 @@ fn samples(check: Check) -> Vec<String> {
         Check::NhsNumber => &["9434765919", "9434765870"],
         Check::Uprn => &["1", "199356", "100023336956"],
         Check::Nino => &["AB123456C", "OA123456A"],
+        Check::NinoDwp => &["AB123456C", "QQ123456C", "AB123456"],
+        Check::Upn => &["X330123456789", "V204000100001"],
+        Check::Gss => &["E09000012", "W06000015", "E08000007"],
         Check::Postcode => &["SK1 3XE", "EC1A 1BB", "N1P 1AA"],
+        Check::BacsReference => &["CT0012345678", "RENT/4417-2026", "A1-B2.C3 D4&E5"],
     };
     texts.iter().map(|text| (*text).to_owned()).collect()
 }
@@ -413,12 +443,11 @@ fn text(field: &Field, accepts: &Accepts, random: &mut Random) -> String {
             let moment = jiff::Timestamp::from_millisecond(second * 1000 + random.between(0, 999) as i64);
             moment.map(|moment| moment.to_string()).unwrap_or_default()
         }
-        Some("date") => format!(
-            "20{:02}-{:02}-{:02}",
-            random.between(20, 35),
-            random.between(1, 12),
-            random.between(1, 28)
-        ),
+        Some("date") => {
+            let (first, last) = accepts.years.unwrap_or((2020, 2035));
+            let year = random.between(first, last);
+            format!("{year}-{:02}-{:02}", random.between(1, 12), random.between(1, 28))
+        }
         Some("email") => format!("r.{}@example.org", random.between(1, 99_999)),
         Some("uri" | "uri-reference") => format!("https://example.org/{}", random.between(1, 99_999)),
         _ => {

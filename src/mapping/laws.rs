@@ -5,7 +5,9 @@
 //! A mapping that is used in one direction keeps the laws too: a conversion that does not come back is mostly a mistake.
 
 use super::{
-    Body, Context, EventPlace, Failure, Input, Mapping, Row, Step, Trace, convert::Conversion, read, write,
+    Body, Context, EventPlace, Failure, Input, Mapping, Row, Step, Trace,
+    convert::{Beside, Conversion},
+    read, write,
 };
 use crate::{
     code::Code,
@@ -95,7 +97,7 @@ pub fn of_document(mapping: &Mapping, document: &Tree, context: Context<'_>) -> 
     let (_, failures) = write::run(mapping, &event, Context { trace: Some(&back), ..context });
     // Two spellings that are read as the same value are no loss: `05` and `5`, with and without zeros behind the point.
     let same = |conversion: &Conversion, a: &Tree, b: &Tree| {
-        let read = |tree: &Tree| conversion.to_event(tree, Kind::Any, None);
+        let read = |tree: &Tree| conversion.to_event(tree, Kind::Any, Beside::default());
         conversion.same(a, b)
             || matches!((read(a), read(b)), (Ok(Some(a)), Ok(Some(b))) if conversion.same(&a, &b))
     };

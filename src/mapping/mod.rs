@@ -9,6 +9,7 @@ pub mod checks;
 pub mod codes;
 mod compile;
 pub mod convert;
+pub mod dates;
 pub mod generate;
 pub mod laws;
 pub mod path;
@@ -76,6 +77,10 @@ struct Row {
     most: Option<usize>,
     /// Money: the largest amount that the system takes, in pence.
     max_pence: Option<i64>,
+    /// What the document holds where there is no value.
+    none: Vec<String>,
+    /// Codes that are valid on some days only: the event's field that names the day.
+    codes_at: Option<Path>,
 }
 
 /// Where in an event.
@@ -201,6 +206,19 @@ impl fmt::Display for Failures {
 
 impl std::error::Error for Failures {}
 
+/// A place in the documents of a mapping.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Field {
+    /// The place.
+    pub name: String,
+    /// Its first step's name: in a row of a table, the column.
+    pub column: String,
+    /// Whether it is one value directly in the document.
+    pub plain: bool,
+    /// Whether a document without it can never be mapped.
+    pub needed: bool,
+}
+
 /// What one row did.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Step {
@@ -278,6 +296,30 @@ impl Mapping {
         }
     }
 
+    /// The places in documents that its rows write (to documents) or read (to events): each once, those of groups by the
+    /// group's own place.
+    pub fn document_fields(&self, direction: Direction) -> Vec<Field> {
+        let mut found: Vec<Field> = Vec::new();
+        for row in self.rows.iter().filter(|row| row.goes(direction)) {
+            let from_elsewhere = direction == Direction::ToEvent && !matches!(row.input, Input::Other);
+            let Some(path) = row.document.as_ref().filter(|_| !from_elsewhere) else { continue };
+            let needed = (row.required || row.event_requires) && row.default.is_none() && row.when.is_empty();
+            let name = path.to_string();
+            match found.iter_mut().find(|field| field.name == name) {
+                Some(field) => field.needed |= needed,
+                None => found.push(Field {
+                    plain: path.steps().len() == 1
+                        && !path.is_repeated()
+                        && !matches!(row.body, Body::Group(_)),
+                    column: path.steps().first().map(|step| step.name.local.to_string()).unwrap_or_default(),
+                    name,
+                    needed,
+                }),
+            }
+        }
+        found
+    }
+
     fn collect(&self, of: impl Fn(&Row) -> Vec<String> + Copy) -> BTreeSet<String> {
         fn walk(rows: &[Row], of: impl Fn(&Row) -> Vec<String> + Copy, found: &mut BTreeSet<String>) {
             for row in rows {
@@ -327,6 +369,17 @@ impl Mapping {
 }
 
 impl Row {
+    /// The day on which a code must be valid: that of the field which the row names, or else the message's.
+    fn day(&self, conversion: &Conversion, item: &Tree, now: Timestamp) -> Option<jiff::civil::Date> {
+        let Conversion::Codes(list) = conversion else { return None };
+        if !list.has_validity() {
+            return None;
+        }
+        let named = self.codes_at.as_ref().and_then(|path| path.find(item)).and_then(Tree::as_text);
+        let named = named.and_then(|text| dates::DateForm::plain("iso8601").read(text).ok());
+        Some(named.unwrap_or_else(|| dates::london().to_datetime(now).date()))
+    }
+
     fn goes(&self, direction: Direction) -> bool {
         self.only.is_none_or(|only| only == direction)
     }

@@ -177,7 +177,8 @@ impl Step {
     fn first<'t>(&self, tree: &'t Tree) -> Option<&'t Tree> {
         match self.which {
             Which::One | Which::Each if !self.name.local.is_empty() => {
-                match tree.as_record()?.get(&self.name) {
+                let Some(record) = tree.as_record() else { return self.own_text(tree) };
+                match record.get(&self.name) {
                     Some(Tree::List(items)) if self.which == Which::Each => items.first(),
                     found => found,
                 }
@@ -194,7 +195,7 @@ impl Step {
                 _ => Vec::new(),
             };
         }
-        let Some(record) = tree.as_record() else { return Vec::new() };
+        let Some(record) = tree.as_record() else { return self.own_text(tree).into_iter().collect() };
         let named = |name: &Name| -> Vec<&'t Tree> {
             let entries = record.entries().iter().filter(|(n, _)| n == name).map(|(_, tree)| tree);
             entries
@@ -214,6 +215,11 @@ impl Step {
                 .filter(|tree| !matches!(tree, Tree::Null) && tree.as_text() != Some(""))
                 .collect(),
         }
+    }
+
+    /// `'#text'` of an element that has neither attributes nor children is its text, as it is of one that has.
+    fn own_text<'t>(&self, tree: &'t Tree) -> Option<&'t Tree> {
+        (self.name.local == TEXT && matches!(tree, Tree::Text(_))).then_some(tree)
     }
 
     /// The name of the nth of a numbered series.

@@ -93,6 +93,10 @@ pub struct RowKeys {
     /// That this row loses something, and what: it is left out of the laws.
     pub lossy: Option<String>,
 
+    /// That this row was guessed, and from what: `packhorse new` writes it, `check` repeats it until a person has looked and
+    /// taken it out. It changes nothing in what the row does.
+    pub guess: Option<String>,
+
     /// The value is text; its length and spelling.
     pub text: Option<TextKeys>,
     /// The value is a whole number.
@@ -104,17 +108,36 @@ pub struct RowKeys {
     /// With `money`: the largest amount that the system takes, in pence.
     pub max_pence: Option<i64>,
     /// The value is a date: `YYYY-MM-DD` in the event, written in the document by this strftime pattern: `%d/%m/%Y`.
+    /// `iso8601` is written `YYYY-MM-DD` and read with or without a time behind it, as databases give dates; `bYYDDD` and
+    /// `YYDDD` are Bacs's year and day of the year. Patterns parted by `|` are all read, and the first is written.
     pub date: Option<String>,
+    /// With `date`: the event's date is so many days later than the document's. `1` for an end that the document gives as
+    /// the last day and the event as the day after; `-1` for the other way round.
+    pub shift_days: Option<i32>,
+    /// With `date` and a two-digit year: years from this one on (1 to 100) are 19xx, those before it 20xx. Without it 69
+    /// to 99 are 19xx.
+    pub pivot: Option<i16>,
+    /// What the document holds where there is no value: `["2099-12-31"]`, `["-1"]`. Read as absent; the first of them is
+    /// written where the event has none, unless it is empty. A value of the event that would be read so is refused.
+    #[serde(default)]
+    pub none: Vec<String>,
     /// The value is a moment: RFC 3339 in the event, written in the document as stated.
     pub time: Option<TimeKeys>,
     /// The value is true or false in the event, two words in the document.
     pub boolean: Option<BooleanKeys>,
     /// The value is translated by the code list of this name in `mappings/codes/`.
     pub codes: Option<String>,
+    /// With `codes`: the event's field, in a row above, that says on which day the code must be valid. Otherwise it is
+    /// the day, in London, on which the message is mapped. Only for lists with columns `from` and `until`.
+    pub codes_at: Option<String>,
     /// The value must have the right shape and check digit.
     pub check: Option<Check>,
-    /// The value is an account reference, checked by the rules of this code list and of the fund named beside it.
+    /// The value is an account reference, checked by the rules of this code list: by those of the fund named beside it, or
+    /// by the one named here.
     pub account: Option<AccountKeys>,
+    /// The value is an account reference, and becomes the fund whose rules in this code list it keeps, the first that
+    /// fits; `default` where none does. To the event only.
+    pub fund_of: Option<String>,
     /// In JSON, write a number or truth value as text.
     #[serde(default)]
     pub quoted: bool,
@@ -146,6 +169,8 @@ pub struct ConditionKeys {
     pub not: Option<Vec<String>>,
     /// The value is there, or is not there. Null and empty text count as absent.
     pub present: Option<bool>,
+    /// The value is a number below zero, or is none.
+    pub below_zero: Option<bool>,
 }
 
 /// Rules for text.
@@ -242,7 +267,7 @@ pub struct TimeKeys {
     /// The strftime pattern: `%Y-%m-%dT%H:%M:%S`. `rfc3339` for RFC 3339 with an offset.
     /// `iso8601` for a moment as `xs:dateTime` has it: by its own offset where it brings one, in `zone` where not.
     pub pattern: String,
-    /// The time zone that the pattern is in, if it does not say: `Europe/London`. In the hour that occurs twice in
+    /// The time zone that the pattern is in, if it does not say; `Europe/London` unless stated. In the hour that occurs twice in
     /// autumn the first is meant.
     pub zone: Option<String>,
 }
@@ -267,8 +292,17 @@ pub enum Check {
     Uprn,
     /// National Insurance number, as HMRC checks it.
     Nino,
+    /// National Insurance number as DWP's interface to councils takes it: without its last letter too, and with Q.
+    NinoDwp,
+    /// Unique pupil number: a check letter and twelve digits, the last of which may be a letter (temporary numbers).
+    Upn,
+    /// Code of a council by the Office for National Statistics, nine characters: `E09000012`.
+    Gss,
     /// UK postcode, written as `AA9A 9AA`.
     Postcode,
+    /// The reference of a Direct Debit in a Bacs file, in capitals: 6 to 18 letters, digits, full stops, hyphens, slashes,
+    /// ampersands and spaces, the first a letter or digit, not all the same; `DDIC` and `CONTRA` are Bacs's own.
+    BacsReference,
 }
 
 /// How an account reference is checked.
@@ -278,7 +312,9 @@ pub struct AccountKeys {
     /// The code list with the rules, in `mappings/codes/`.
     pub rules: String,
     /// The field of the same group of the event that names the fund.
-    pub by: String,
+    pub by: Option<String>,
+    /// The fund of which the rule counts for every value of this row, instead of `by`: `housing-benefit`.
+    pub rule: Option<String>,
 }
 
 /// The cases of a mapping: what goes in, what must come out. Stands beside it as `<document>.cases.toml`.

@@ -3,7 +3,7 @@
 use super::{
     Attribute, Body, Context, EventPlace, Failure, Input, Mapping, NewEvent, Row,
     compile::Condition,
-    convert::Conversion,
+    convert::{Beside, Conversion},
     path::{Path, Which},
     raw::Direction,
     write::{step_of, typed_as},
@@ -200,9 +200,11 @@ impl<'a> Reader<'a> {
             (Input::Cause(_), Some(value)) => Ok(Some(value.clone())),
             // A fixed value is written in the event's terms, like a default.
             (Input::Constant(text), _) => Ok(Some(in_event_terms(conversion, *kind, text))),
+            (_, Some(value)) if conversion.means_none(&row.none, value) => Ok(None),
             (_, Some(value)) => {
                 let fund = fund.as_ref().and_then(|path| path.find(out)).and_then(Tree::as_text);
-                conversion.to_event(value, *kind, fund)
+                let day = row.day(conversion, out, self.context.now);
+                conversion.to_event(value, *kind, Beside { fund, day })
             }
         };
         match converted {

@@ -3,6 +3,7 @@
 use super::{
     Body, Context, EventPlace, Failure, Input, Mapping, Row, Step,
     compile::Condition,
+    convert::Beside,
     path::{Path, Which},
     raw::Direction,
 };
@@ -196,7 +197,12 @@ impl<'a> Writer<'a> {
         };
         let given = given.or_else(|| row.default.as_deref().map(Tree::text));
         let Some(path) = &row.document else { return };
+        let typed = self.mapping.format.typed() && !row.quoted;
         let Some(given) = given else {
+            if let Some(none) = conversion.none_written(&row.none, typed).filter(|_| !row.required) {
+                *path.place(out, self.mapping.format.typed()) = none;
+                return;
+            }
             if row.required || !matches!(row.input, Input::Other | Input::Cause(_) | Input::Setting(_)) {
                 self.failures.push(row.failure(
                     Code::ValueMissing,
@@ -210,7 +216,7 @@ impl<'a> Writer<'a> {
             self.check_sum(row, parts, &given);
         }
         let fund = fund.as_ref().and_then(|path| path.find(item)).and_then(Tree::as_text);
-        let typed = self.mapping.format.typed() && !row.quoted;
+        let day = row.day(conversion, item, self.context.now);
         // A computed text is brought to the type that the conversion expects of the event.
         let given_value = match (&row.input, &given) {
             (Input::Other, _) => given.clone(),
@@ -227,7 +233,11 @@ impl<'a> Writer<'a> {
             self.failures.push(row.failure(Code::ValueRefused, what, Some(&given)));
             return;
         }
-        match conversion.to_document(&given_value, typed, fund) {
+        match conversion.to_document(&given_value, typed, Beside { fund, day }) {
+            Ok(Some(value)) if conversion.means_none(&row.none, &value) => {
+                let what = "the document would hold what means that there is no value";
+                self.failures.push(row.failure(Code::ValueRefused, what, Some(&given)));
+            }
             Ok(Some(value)) => {
                 self.trace(row, &given_value, &value);
                 *path.place(out, self.mapping.format.typed()) = value;

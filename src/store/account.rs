@@ -1,7 +1,7 @@
 //! The account: taken in = delivered + waiting + dead + duplicate + discarded + nothing to publish, per route. The left
 //! side is counted when messages come in, the right side from the rows: they agree, or something is wrong.
 
-use super::{State, Store, StoreError};
+use super::{FileState, State, Store, StoreError};
 use rusqlite::params;
 
 /// The account of all routes.
@@ -20,8 +20,10 @@ pub struct RouteAccount {
     pub taken: i64,
     /// Done.
     pub delivered: i64,
-    /// Waiting for an attempt, or under way.
+    /// Waiting for an attempt, under way, or in a batch that is not yet sent.
     pub waiting: i64,
+    /// Of those, in a batch.
+    pub batched: i64,
     /// Given up, in the dead-letter queue.
     pub dead: i64,
     /// Seen before.
@@ -34,6 +36,27 @@ pub struct RouteAccount {
     pub next_due: Option<i64>,
     /// Open items to be asked about.
     pub open_items: i64,
+    /// The files that its records came in.
+    pub files: FileAccount,
+}
+
+/// The account of a route's files: taken = read + under way + refused + held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct FileAccount {
+    /// Taken, each for the first time.
+    pub taken: i64,
+    /// Read to the end.
+    pub read: i64,
+    /// Being read.
+    pub under_way: i64,
+    /// Refused as a whole.
+    pub refused: i64,
+    /// Waiting for a person.
+    pub held: i64,
+    /// The same bytes again.
+    pub duplicate: i64,
+    /// Records that were taken in from them.
+    pub records: i64,
 }
 
 impl RouteAccount {
@@ -81,6 +104,10 @@ impl Store {
                         Some(State::Claimed | State::Waiting | State::Answered) | None => {
                             line.waiting += messages
                         }
+                        Some(State::Batched) => {
+                            line.waiting += messages;
+                            line.batched += messages;
+                        }
                         Some(State::Dead) => line.dead += messages,
                         Some(State::Discarded) => line.discarded += messages,
                         Some(State::Duplicate) => line.duplicate += messages,
@@ -93,6 +120,22 @@ impl Store {
                 line.open_items = tx
                     .prepare_cached("SELECT count(*) FROM item WHERE route = ?1 AND settled_at IS NULL")?
                     .query_row(params![n], |row| row.get(0))?;
+                let mut files = tx.prepare_cached(
+                    "SELECT state, count(*), sum(records), sum(duplicates) FROM file WHERE route = ?1 GROUP BY state",
+                )?;
+                let mut counts = files.query([n])?;
+                while let Some(count) = counts.next()? {
+                    let number: i64 = count.get(1)?;
+                    line.files.taken += number;
+                    line.files.records += count.get::<_, i64>(2)?;
+                    line.files.duplicate += count.get::<_, i64>(3)?;
+                    match FileState::of(count.get(0)?) {
+                        FileState::Done => line.files.read += number,
+                        FileState::Taken | FileState::Reading | FileState::Accepted => line.files.under_way += number,
+                        FileState::Refused => line.files.refused += number,
+                        FileState::Held => line.files.held += number,
+                    }
+                }
                 account.routes.push(line);
             }
             Ok(account)

@@ -80,6 +80,16 @@ impl NewItem {
         .execute(params![self.route.0, self.key, self.one_per, self.cause, now, self.due_at])?;
         Ok(())
     }
+
+    /// Remembers what was sent: nobody asks about it, but a report may name it. The first of a key counts.
+    pub(super) fn remember(&self, tx: &Transaction<'_>, now: i64) -> rusqlite::Result<()> {
+        tx.prepare_cached(
+            "INSERT INTO item (route, key, cause, opened_at, due_at, settled_at, outcome) VALUES (?1, ?2, ?3, ?4, ?4, ?4, '')
+             ON CONFLICT (route, key) DO NOTHING",
+        )?
+        .execute(params![self.route.0, self.key, self.cause, now])?;
+        Ok(())
+    }
 }
 
 impl Store {

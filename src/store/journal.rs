@@ -1,6 +1,6 @@
 //! The journal: one row per message and route, and the claims that keep a message from being sent twice.
 
-use super::{RouteNumber, Store, StoreError, items::NewItem};
+use super::{Joining, RouteNumber, Store, StoreError, items::NewItem};
 use crate::{code::Code, event::Key};
 use rusqlite::{OptionalExtension as _, Transaction, params};
 
@@ -23,11 +23,13 @@ pub enum State {
     Duplicate,
     /// It asks for no event.
     Nothing,
+    /// It has joined a batch that is not yet sent.
+    Batched,
 }
 
 impl State {
     /// All of them.
-    pub const ALL: [State; 8] = [
+    pub const ALL: [State; 9] = [
         State::Claimed,
         State::Waiting,
         State::Answered,
@@ -36,6 +38,7 @@ impl State {
         State::Discarded,
         State::Duplicate,
         State::Nothing,
+        State::Batched,
     ];
 
     pub(super) fn number(self) -> i64 {
@@ -48,6 +51,7 @@ impl State {
             State::Discarded => 6,
             State::Duplicate => 7,
             State::Nothing => 8,
+            State::Batched => 9,
         }
     }
 
@@ -151,6 +155,8 @@ pub enum Record {
     Dead { code: &'static str, doubt: bool, why: Option<Why> },
     /// It was discarded by a person.
     Discarded,
+    /// It joins a batch.
+    Batched(Box<Joining>),
 }
 
 impl Store {
@@ -322,6 +328,7 @@ impl Store {
                 [before],
             )?;
             tx.execute("DELETE FROM published WHERE key IN (SELECT key FROM published WHERE at < ?1 LIMIT 500)", [before])?;
+            super::batches::prune(tx, before)?;
             tx.execute("DELETE FROM item WHERE n IN (SELECT n FROM item WHERE settled_at < ?1 LIMIT 500)", [before])?;
             Ok(gone)
         })
@@ -365,9 +372,11 @@ impl Row {
                 doubt: self.went.doubt,
                 why: self.why.as_deref().and_then(Why::of_column),
             }),
-            Some(State::Delivered | State::Discarded | State::Duplicate | State::Nothing) | None => {
-                Place::Done
-            }
+            // What has joined a batch is in our custody: its batch sends it, whatever happens.
+            Some(
+                State::Delivered | State::Discarded | State::Duplicate | State::Nothing | State::Batched,
+            )
+            | None => Place::Done,
         }
     }
 }
@@ -548,6 +557,13 @@ fn write(
                  WHERE route = ?1 AND key = ?2 AND part = ?3",
             )?
             .execute(params![route.0, key, part, code, doubt, now, mapping, why.as_ref().map(Why::to_column)])?;
+        }
+        Record::Batched(joining) => {
+            tx.prepare_cached(
+                "UPDATE journal SET state = 9, doubt = 0, due_at = NULL, mapping = ?4 WHERE route = ?1 AND key = ?2 AND part = ?3",
+            )?
+            .execute(params![route.0, key, part, mapping])?;
+            joining.join(tx, now, route, &key)?;
         }
         Record::Discarded => {
             // Only what is given up: the letter may be left from a replay that was cut, and its message done meanwhile.

@@ -4,12 +4,18 @@
 //! acknowledge to the broker, or answer a source, only after that.
 
 mod account;
+mod batches;
+mod extracts;
+mod files;
 mod items;
 mod journal;
 mod spool;
 mod writer;
 
-pub use account::{Account, RouteAccount};
+pub use account::{Account, FileAccount, RouteAccount};
+pub use batches::{After, BatchFileState, BatchState, GroupTotal, Joining, Known, Placed, Says, ToMark};
+pub use extracts::{Compared, Difference, ExtractRow, News};
+pub use files::{BASELINE, Decision, FileEnd, FileState, NewFile, Progress, SameAs, TakenFile, Took};
 pub use items::{BEFORE_A_PERSON, Item, NewItem, Open, Settled};
 pub use journal::{Answer, Claim, GivenUp, Place, Record, State, Went, Why};
 pub use spool::{Finish, Intake, Taken, Waiting};
@@ -30,7 +36,7 @@ use std::{
 use writer::Writer;
 
 /// The version of the tables that this program reads and writes.
-const VERSION: i64 = 2;
+const VERSION: i64 = 4;
 
 /// What went wrong with the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -233,17 +239,23 @@ impl From<rusqlite::Error> for Prepare {
 fn prepare(connection: &mut Connection, opener: Opener) -> Result<(i64, u64), Prepare> {
     let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let version: i64 = tx.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    match version {
-        0 => {
-            tx.execute_batch(include_str!("schema.sql"))?;
-            tx.pragma_update(None, "user_version", VERSION)?;
-        }
-        1 => {
-            tx.execute_batch("ALTER TABLE journal ADD COLUMN why TEXT")?;
-            tx.pragma_update(None, "user_version", VERSION)?;
-        }
-        VERSION => {}
-        newer => return Err(Prepare::Newer(newer)),
+    if version > VERSION {
+        return Err(Prepare::Newer(version));
+    }
+    if version == 0 {
+        tx.execute_batch(include_str!("schema.sql"))?;
+    }
+    if version == 1 {
+        tx.execute_batch("ALTER TABLE journal ADD COLUMN why TEXT")?;
+    }
+    if version < 3 {
+        tx.execute_batch(include_str!("files.sql"))?;
+    }
+    if version < 4 {
+        tx.execute_batch(include_str!("batches.sql"))?;
+    }
+    if version < VERSION {
+        tx.pragma_update(None, "user_version", VERSION)?;
     }
     let mut run = 0;
     if opener == Opener::Bridge {

@@ -4,6 +4,7 @@
 --
 --   (new) -> claimed -> delivered                     done; a copy that comes later is a duplicate
 --               |  \--> answered -> delivered         the system has done it, the reply is not yet published
+--               |-----> batched -> delivered          in a batch; its batch sends it
 --               |-----> waiting -> claimed ...        in a retry tier (deliver) or in the spool (collect)
 --               |-----> dead -> claimed ...           in the dead-letter queue, until it is replayed
 --               |            \-> discarded            by a named person

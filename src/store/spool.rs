@@ -74,8 +74,7 @@ impl Store {
         cursor: Option<String>,
     ) -> Result<Taken, StoreError> {
         let bytes: u64 = intakes.iter().map(|intake| intake.body.len() as u64).sum();
-        let waiting = self.inner.spool_bytes.load(Ordering::Relaxed);
-        if bytes > 0 && waiting.saturating_add(bytes) > self.inner.spool_limit {
+        if bytes > 0 && !self.has_room(bytes) {
             return Ok(Taken::Full);
         }
         let run = self.inner.run;
@@ -88,8 +87,7 @@ impl Store {
                     stored += if is_new { intake.body.len() as u64 } else { 0 };
                     new.push(is_new);
                 }
-                tx.prepare_cached("UPDATE route SET taken = taken + ?2 WHERE n = ?1")?
-                    .execute(params![route.0, intakes.iter().filter(|intake| intake.replay == 0).count() as i64])?;
+                taken(tx, route, &intakes)?;
                 if let Some(cursor) = cursor {
                     tx.prepare_cached("INSERT INTO cursor (route, value) VALUES (?1, ?2) ON CONFLICT (route) DO UPDATE SET value = ?2")?
                         .execute(params![route.0, cursor])?;
@@ -97,8 +95,13 @@ impl Store {
                 Ok((new, stored))
             })
             .await?;
-        self.inner.spool_bytes.fetch_add(stored, Ordering::Relaxed);
+        self.spooled(stored);
         Ok(Taken::Stored(new))
+    }
+
+    /// Counts bytes that have come into the spool.
+    pub(super) fn spooled(&self, bytes: u64) {
+        self.inner.spool_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// Documents of a route that are due, oldest first.
@@ -197,8 +200,16 @@ impl Store {
     }
 }
 
+/// Counts what was taken in, for itself, so that the account has two sides.
+pub(super) fn taken(tx: &Transaction<'_>, route: RouteNumber, intakes: &[Intake]) -> rusqlite::Result<()> {
+    let count = intakes.iter().filter(|intake| intake.replay == 0).count();
+    tx.prepare_cached("UPDATE route SET taken = taken + ?2 WHERE n = ?1")?
+        .execute(params![route.0, count as i64])?;
+    Ok(())
+}
+
 /// Whether the document is new.
-fn take(
+pub(super) fn take(
     tx: &Transaction<'_>,
     route: RouteNumber,
     run: i64,

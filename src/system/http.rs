@@ -148,7 +148,9 @@ impl HttpSystem {
     fn plan(&self) -> Option<&Http> {
         match &self.instance.adapter.system {
             crate::config::plan::SystemPlan::Http(plan) => Some(plan),
-            crate::config::plan::SystemPlan::Amqp(_) => None,
+            crate::config::plan::SystemPlan::Amqp(_)
+            | crate::config::plan::SystemPlan::Files(_)
+            | crate::config::plan::SystemPlan::Sql(_) => None,
         }
     }
 

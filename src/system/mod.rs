@@ -3,14 +3,18 @@
 
 pub mod amqp;
 pub mod answer;
+pub mod files;
 pub mod http;
 pub mod management;
 pub mod receiver;
 pub mod sign;
+pub mod sql;
 
 pub use amqp::AmqpSystem;
 pub use answer::{Heard, Said, classify};
+pub use files::FileSystem;
 pub use http::{Body, HttpSystem};
+pub use sql::SqlSystem;
 
 use crate::{
     broker::{Link, Publisher},
@@ -26,6 +30,10 @@ pub enum System {
     Http(HttpSystem),
     /// It is a broker.
     Amqp(AmqpSystem),
+    /// By files.
+    Files(FileSystem),
+    /// It is a database.
+    Sql(SqlSystem),
 }
 
 impl System {
@@ -45,6 +53,8 @@ impl System {
             SystemPlan::Amqp(plan) => {
                 System::Amqp(AmqpSystem::open(instance, plan, config, platform, stop, tasks)?)
             }
+            SystemPlan::Files(plan) => System::Files(FileSystem::open(instance, plan)?),
+            SystemPlan::Sql(plan) => System::Sql(SqlSystem::open(instance.clone(), plan)?),
         })
     }
 }

@@ -26,6 +26,16 @@ fn the_generated_reference_is_fresh() {
 }
 
 #[test]
+fn the_catalogue_is_fresh() {
+    let project = Project::load(&root().join("packhorse.toml"));
+    let written = std::fs::read_to_string(root().join("docs/catalogue.md")).unwrap_or_default();
+    assert!(
+        written == packhorse::catalogue::markdown(&project),
+        "stale: docs/catalogue.md; renew with `cargo run -- catalogue > docs/catalogue.md`"
+    );
+}
+
+#[test]
 fn every_code_has_a_page_with_a_remedy_and_every_page_a_code() {
     let pages = std::fs::read_to_string(root().join("docs/reference/codes.md")).unwrap();
     let heads: Vec<&str> = pages.lines().filter_map(|line| line.strip_prefix("## ")).collect();

@@ -17,7 +17,7 @@ use std::{
 use tokio::io::AsyncWriteExt as _;
 
 /// The folder with the judges, or a line that says they are left out.
-fn judges(name: &str) -> Option<PathBuf> {
+pub fn judges(name: &str) -> Option<PathBuf> {
     match std::env::var_os("PACKHORSE_JUDGES") {
         Some(folder) => Some(PathBuf::from(folder)),
         None => {

@@ -4,16 +4,27 @@
 #[path = "../standins/mod.rs"]
 mod standins;
 
+mod batches;
+mod benefits;
 mod broker;
 mod cards;
+mod care;
 mod connections;
+mod databases;
 mod docs;
 mod events;
+mod extracts;
+mod files;
 mod formats;
 mod judges;
+mod lettings;
+mod new;
+mod nightly;
 mod payments;
 mod records;
 mod refusals;
 mod replays;
+mod safeguarding;
+mod statements;
 mod support;
 mod tidy;

@@ -2,6 +2,7 @@
 //! error codes and authentication, not to what is convenient for the bridge. For the tests and the demo; no part of
 //! the program.
 
+pub mod bank;
 pub mod http;
 pub mod ims;
 pub mod pay;

@@ -1,11 +1,16 @@
 //! From an adapter file as written to a [`plan::Adapter`], with everything that is wrong with it.
 
+mod batch;
+mod files;
+mod pickup;
 mod request;
 mod route;
+mod sql;
 
 use super::{
     plan::{self, *},
-    raw::adapter::*,
+    raw::{adapter::*, pickup::*},
+    statement::Statement,
     units,
 };
 use crate::{
@@ -37,6 +42,9 @@ pub const TIERS: [(&str, Duration); 6] = [
     ("6h", Duration::from_secs(21_600)),
 ];
 
+/// The value that routes have which give a batch the `date` of their items.
+pub const PROCESSING_DATE: &str = "processing_date";
+
 /// What an adapter is compiled with.
 pub struct With<'a> {
     /// The mappings by name.
@@ -45,10 +53,14 @@ pub struct With<'a> {
     pub broken: &'a BTreeSet<String>,
     /// The event schemas by type.
     pub schemas: &'a BTreeMap<String, Arc<EventSchema>>,
+    /// The calendars by name.
+    pub calendars: &'a BTreeMap<String, Arc<crate::batch::Calendar>>,
     /// The layouts by name.
     pub layouts: &'a BTreeMap<String, Arc<Layout>>,
     /// The names of layouts that are there but broken: their problems are told elsewhere.
     pub broken_layouts: &'a BTreeSet<String>,
+    /// The statements in the adapter's folder, by their files' names; `None` if its problems are told elsewhere.
+    pub statements: &'a BTreeMap<String, Option<Arc<Statement>>>,
     /// The digest of the file.
     pub digest: String,
 }
@@ -56,7 +68,7 @@ pub struct With<'a> {
 /// Compiles an adapter. With an error there is none.
 pub fn compile(name: &str, file: &AdapterFile, with: With<'_>) -> (Option<plan::Adapter>, Vec<Problem>) {
     let namespaces: Namespaces = file.namespaces.iter().map(|(p, u)| (p.as_str(), u.as_str())).collect();
-    let mut compiler = Compiler { file, with, namespaces, problems: Vec::new() };
+    let mut compiler = Compiler { file, with, namespaces, batches: BTreeMap::new(), problems: Vec::new() };
     let adapter = compiler.adapter(name);
     let problems = compiler.problems;
     let broken = problems.iter().any(|problem| problem.severity == crate::problem::Severity::Error);
@@ -67,6 +79,7 @@ struct Compiler<'a> {
     file: &'a AdapterFile,
     with: With<'a>,
     namespaces: Namespaces,
+    batches: BTreeMap<String, Arc<super::batch::Batch>>,
     problems: Vec<Problem>,
 }
 
@@ -86,23 +99,7 @@ impl<'a> Compiler<'a> {
     }
     fn adapter(&mut self, name: &str) -> Option<plan::Adapter> {
         let file = self.file;
-        let system = match (&file.http, &file.amqp) {
-            (Some(http), None) => SystemPlan::Http(Box::new(self.http(http)?)),
-            (None, Some(amqp)) => SystemPlan::Amqp(Box::new(self.amqp(amqp)?)),
-            (None, None) => {
-                let what = "nothing says how the system is reached";
-                self.problem(
-                    Problem::error(Code::ExclusiveKeys, &["title"], what)
-                        .help("add a table `[http]` or `[amqp]`"),
-                );
-                return None;
-            }
-            (Some(_), Some(_)) => {
-                let what = "`http` and `amqp` exclude each other: an adapter is for one system";
-                self.problem(Problem::error(Code::ExclusiveKeys, &["amqp"], what).on_key());
-                return None;
-            }
-        };
+        let system = self.system()?;
         let (values, body_signs) = self.computed();
         let verify = file
             .verify
@@ -121,6 +118,7 @@ impl<'a> Compiler<'a> {
                 ),
             }
         }
+        self.batches = self.batches();
         let deliver =
             file.deliver.iter().filter_map(|(name, keys)| self.deliver(name, keys).map(Arc::new)).collect();
         let collect =
@@ -129,16 +127,55 @@ impl<'a> Compiler<'a> {
             name: name.to_owned(),
             title: file.title.clone(),
             about: file.about.clone(),
+            judged_by: file.judged_by.clone(),
+            uncertain: file.uncertain.clone(),
             settings: file.settings.clone(),
             system,
             values,
             body_signs,
             verify,
             rates,
+            batches: self.batches.values().cloned().collect(),
             deliver,
             collect,
             digest: self.with.digest.clone(),
         })
+    }
+    /// How the system is reached: exactly one way.
+    fn system(&mut self) -> Option<SystemPlan> {
+        let file = self.file;
+        let given = [
+            ("http", file.http.is_some()),
+            ("amqp", file.amqp.is_some()),
+            ("folder", file.folder.is_some()),
+            ("sftp", file.sftp.is_some()),
+            ("sql", file.sql.is_some()),
+        ];
+        let mut given = given.iter().filter(|(_, given)| *given).map(|(key, _)| *key);
+        if let (Some(first), Some(second)) = (given.next(), given.next()) {
+            let what = format!("`{first}` and `{second}` exclude each other: an adapter is for one system");
+            self.problem(Problem::error(Code::ExclusiveKeys, &[second], what).on_key());
+            return None;
+        }
+        if let Some(http) = &file.http {
+            return Some(SystemPlan::Http(Box::new(self.http(http)?)));
+        }
+        if let Some(amqp) = &file.amqp {
+            return Some(SystemPlan::Amqp(Box::new(self.amqp(amqp)?)));
+        }
+        if let Some(folder) = &file.folder {
+            return Some(SystemPlan::Files(Box::new(Files::Folder(self.folder(folder)?))));
+        }
+        if let Some(sftp) = &file.sftp {
+            return Some(SystemPlan::Files(Box::new(Files::Sftp(self.sftp(sftp)?))));
+        }
+        if let Some(sql) = &file.sql {
+            return Some(SystemPlan::Sql(Box::new(self.sql(sql)?)));
+        }
+        let what = "nothing says how the system is reached";
+        let help = "add a table `[http]`, `[amqp]`, `[folder]`, `[sftp]` or `[sql]`";
+        self.problem(Problem::error(Code::ExclusiveKeys, &["title"], what).help(help));
+        None
     }
     /// The layout that a route names.
     fn layout(&mut self, name: Option<&String>, format: Format, at: At<'_>) -> Option<Arc<Layout>> {
@@ -286,7 +323,8 @@ impl<'a> Compiler<'a> {
         for name in names_under(&template, "values.") {
             let signs = self.file.sign.iter().filter(|(_, sign)| sign.over.is_some()).map(|(name, _)| name);
             let known: Vec<&str> = self.file.values.keys().chain(signs).map(String::as_str).collect();
-            if !known.contains(&name.as_str()) {
+            let of_batch = name == PROCESSING_DATE && !self.file.batch.is_empty();
+            if !of_batch && !known.contains(&name.as_str()) {
                 let problem =
                     Problem::under(Code::UnknownName, at, "", format!("no value `{name}` is computed here"))
                         .part(place_in(source, &name))
@@ -500,7 +538,8 @@ impl<'a> Compiler<'a> {
             }
         }
         for value in mapping.values_used() {
-            if !self.file.values.contains_key(&value) && !self.file.sign.contains_key(&value) {
+            let of_batch = value == PROCESSING_DATE && !self.file.batch.is_empty();
+            if !of_batch && !self.file.values.contains_key(&value) && !self.file.sign.contains_key(&value) {
                 let what = format!(
                     "the mapping `{name}` uses the value `{value}`, which the adapter does not compute"
                 );
@@ -525,9 +564,25 @@ impl<'a> Compiler<'a> {
     }
 }
 
+/// Which way a system is reached, before everything about it is known to be right.
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum SystemPlanKind {
     Http,
     Amqp,
+    Files,
+    Sql,
+}
+
+impl SystemPlanKind {
+    /// The end of a sentence that begins with `this system is`.
+    fn in_words(self) -> &'static str {
+        match self {
+            SystemPlanKind::Http => "reached over HTTP",
+            SystemPlanKind::Amqp => "a broker",
+            SystemPlanKind::Files => "reached by files",
+            SystemPlanKind::Sql => "a database",
+        }
+    }
 }
 
 /// Conditions on events of a type, and what is wrong with them.

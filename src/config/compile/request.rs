@@ -37,8 +37,8 @@ impl Compiler<'_> {
                     .did_you_mean(&keys.method, METHODS);
             self.problem(problem);
         }
-        if let SystemPlanKind::Amqp = self.kind() {
-            let what = "a request goes over HTTP, and this system is a broker";
+        if self.kind() != SystemPlanKind::Http {
+            let what = format!("a request goes over HTTP, and this system is {}", self.kind().in_words());
             self.problem(Problem::under(Code::ExclusiveKeys, at, "", what).on_key());
         }
         let path = self.template(&keys.path, Escape::Url, &under(at, &["path"]));
@@ -66,7 +66,13 @@ impl Compiler<'_> {
         })
     }
     pub(super) fn kind(&self) -> SystemPlanKind {
-        if self.file.amqp.is_some() { SystemPlanKind::Amqp } else { SystemPlanKind::Http }
+        let file = self.file;
+        match (file.amqp.is_some(), file.folder.is_some() || file.sftp.is_some(), file.sql.is_some()) {
+            (true, ..) => SystemPlanKind::Amqp,
+            (_, true, _) => SystemPlanKind::Files,
+            (.., true) => SystemPlanKind::Sql,
+            _ => SystemPlanKind::Http,
+        }
     }
     pub(super) fn rules(&mut self, keys: &[AnswerKeys], at: At<'_>) -> Vec<Rule> {
         let mut rules = Vec::new();
@@ -185,7 +191,19 @@ impl Compiler<'_> {
                 let key = self.template(&keys.key, Escape::None, &under(&at, &["key"]))?;
                 Some((keys.route.clone(), key))
             });
-            emits.push(Emit { when, action, each, each_when, unless_open, opens, also: keys.also });
+            let change = keys.change.clone();
+            let about = keys.about.as_ref().and_then(|about| self.about(about, &under(&at, &["about"])));
+            emits.push(Emit {
+                when,
+                change,
+                action,
+                each,
+                each_when,
+                unless_open,
+                opens,
+                about,
+                also: keys.also,
+            });
         }
         emits
     }
@@ -220,8 +238,9 @@ impl Compiler<'_> {
         Some(Opens { route, key, one_per, not_after, keep, keep_event: keys.keep_event })
     }
     pub(super) fn publish(&mut self, keys: &PublishKeys, at: At<'_>) -> Option<Publish> {
-        if let SystemPlanKind::Http = self.kind() {
-            let what = "a message is published to a broker, and this system is reached over HTTP";
+        if self.kind() != SystemPlanKind::Amqp {
+            let what =
+                format!("a message is published to a broker, and this system is {}", self.kind().in_words());
             self.problem(Problem::under(Code::ExclusiveKeys, at, "", what).on_key());
         }
         let exchange = self.template(&keys.exchange, Escape::None, &under(at, &["exchange"]));
@@ -240,17 +259,39 @@ impl Compiler<'_> {
         }
         Some(Before { request, answers, keep })
     }
-    pub(super) fn probe(&mut self, keys: &ProbeKeys, at: At<'_>) -> Option<Probe> {
-        let request = self.request(&keys.request, &under(at, &["request"]))?;
+    pub(super) fn probe(
+        &mut self,
+        keys: &ProbeKeys,
+        at: At<'_>,
+        mapping: Option<&Arc<Mapping>>,
+    ) -> Option<Probe> {
+        let settle = self.duration(&keys.settle, "0s", &under(at, &["settle"]));
+        let patience = self.duration(&keys.patience, "1h", &under(at, &["patience"]));
+        let question = match (&keys.request, &keys.statement) {
+            (Some(request), None) => self.request_question(request, keys, at)?,
+            (None, Some(file)) => self.query_question(file, keys, at, mapping)?,
+            (None, None) | (Some(_), Some(_)) => {
+                let what = "a probe asks exactly one thing: a `request` (HTTP) or a `statement` (SQL)";
+                self.problem(Problem::under(Code::ExclusiveKeys, at, "", what).on_key());
+                return None;
+            }
+        };
+        Some(Probe { question, settle, patience })
+    }
+    fn request_question(&mut self, request: &RequestKeys, keys: &ProbeKeys, at: At<'_>) -> Option<Question> {
+        let request = self.request(request, &under(at, &["request"]))?;
         let answers = self.rules(&keys.answers, &under(at, &["answers"]));
         let says = |meaning| answers.iter().any(|rule| rule.then == meaning);
         if !says(Meaning::Delivered) || !says(Meaning::Absent) {
             let what = "a probe tells which answer means `delivered` and which means `absent`";
             self.problem(Problem::under(Code::NoProbe, at, "answers", what));
         }
-        let settle = self.duration(&keys.settle, "0s", &under(at, &["settle"]));
-        let patience = self.duration(&keys.patience, "1h", &under(at, &["patience"]));
-        Some(Probe { request, answers, format: keys.format, settle, patience })
+        let Some(format) = keys.format else {
+            let what = "what the request asks is read from its answer: say the `format`";
+            self.problem(Problem::under(Code::MissingKey, at, "", what).on_key());
+            return None;
+        };
+        Some(Question::Request { request, answers, format })
     }
 }
 

@@ -96,14 +96,35 @@ impl Compiler<'_> {
             }
         });
         // What is wrong with it does not keep the rest of the route from being looked at.
-        let action = match (&keys.request, &keys.publish) {
-            (Some(request), None) => self.request(request, &under(&at, &["request"])).map(Action::Request),
-            (None, Some(publish)) => self.publish(publish, &under(&at, &["publish"])).map(Action::Publish),
-            _ => {
-                let what = "a deliver route sends exactly one of `request` (HTTP) and `publish` (AMQP)";
+        let given = [
+            keys.request.is_some(),
+            keys.publish.is_some(),
+            keys.statement.is_some(),
+            keys.batch.is_some(),
+            keys.write.is_some(),
+        ];
+        let action = match keys {
+            _ if given.iter().filter(|given| **given).count() != 1 => {
+                let what = "a deliver route sends exactly one of `request` (HTTP), `publish` (AMQP), `statement` (SQL), `batch` and `write` (files)";
                 self.problem(Problem::under(Code::ExclusiveKeys, &at, "", what).on_key());
                 None
             }
+            DeliverKeys { request: Some(request), .. } => {
+                self.request(request, &under(&at, &["request"])).map(Action::Request)
+            }
+            DeliverKeys { publish: Some(publish), .. } => {
+                self.publish(publish, &under(&at, &["publish"])).map(Action::Publish)
+            }
+            DeliverKeys { statement: Some(statement), .. } => {
+                self.write(statement, keys, mapping.as_ref(), &at).map(Action::Statement)
+            }
+            DeliverKeys { batch: Some(join), .. } => {
+                self.join(join, &under(&at, &["batch"])).map(|join| Action::Batch(Box::new(join)))
+            }
+            DeliverKeys { write: Some(write), .. } => {
+                self.write_file(write, &under(&at, &["write"])).map(Action::Write)
+            }
+            _ => None,
         };
         let before = keys.before.as_ref().and_then(|before| self.before(before, &under(&at, &["before"])));
         let answers = self.rules(&keys.answers, &under(&at, &["answers"]));
@@ -122,7 +143,9 @@ impl Compiler<'_> {
             }
         }
         let opens = keys.opens.as_ref().and_then(|opens| self.opens(opens, &under(&at, &["opens"])));
-        if keys.answer_format.is_none()
+        // A statement answers with its rows, as JSON.
+        let answer_format = keys.answer_format.or(keys.statement.as_ref().map(|_| Format::Json));
+        if answer_format.is_none()
             && (!reply.is_empty()
                 || opens.is_some()
                 || answers.iter().any(|rule| !rule.conditions.is_empty() || rule.fault.is_some()))
@@ -132,11 +155,19 @@ impl Compiler<'_> {
                 Problem::under(Code::MissingKey, &at, "", what).on_key().label("`answer_format` is missing"),
             );
         }
-        let probe = keys.probe.as_ref().and_then(|probe| self.probe(probe, &under(&at, &["probe"])));
+        let probe = keys
+            .probe
+            .as_ref()
+            .and_then(|probe| self.probe(probe, &under(&at, &["probe"]), mapping.as_ref()));
         let repeat = self.repeat(keys, &at, &answers, probe.is_some());
         let retry = self.retry(&keys.retry, &under(&at, &["retry"]));
         let amqp = keys.publish.is_some();
-        if amqp {
+        let files = keys.batch.is_some() || keys.write.is_some();
+        if files && keys.mapping.is_none() {
+            let what = "what is written to a file is made by a mapping";
+            self.problem(Problem::under(Code::MissingKey, &at, "mapping", what));
+        }
+        if amqp || files {
             // Nothing answers there: what looks into an answer, or asks, has nothing to look into.
             let given = [
                 ("each", keys.each.is_some()),
@@ -147,7 +178,9 @@ impl Compiler<'_> {
                 ("probe", keys.probe.is_some()),
             ];
             for (key, _) in given.iter().filter(|(_, given)| *given) {
-                let what = format!("`{key}` is for routes that send a `request`; a broker gives no answer");
+                let what = format!(
+                    "`{key}` is for routes that send a `request`; a broker or a file gives no answer"
+                );
                 self.problem(Problem::under(Code::ExclusiveKeys, &at, key, what).on_key());
             }
         }
@@ -163,13 +196,13 @@ impl Compiler<'_> {
             action: action?,
             before,
             answers,
-            answer_format: keys.answer_format,
+            answer_format,
             reply,
             opens,
             probe,
             retry,
             concurrency: keys.concurrency.unwrap_or(if amqp { 4 } else { 1 }).max(1),
-            window: keys.window.unwrap_or(if amqp { 256 } else { 1 }).clamp(1, 4096),
+            window: keys.window.unwrap_or(if amqp || keys.batch.is_some() { 256 } else { 1 }).clamp(1, 4096),
             accept: Accept {
                 bare_headers: keys.accept.contains(&AcceptForm::BareHeaders),
                 untyped_json: keys.accept.contains(&AcceptForm::UntypedJson),
@@ -226,10 +259,16 @@ impl Compiler<'_> {
     pub(super) fn collect(&mut self, name: &str, keys: &CollectKeys) -> Option<Collect> {
         let at = ["collect".to_owned(), name.to_owned()];
         self.route_name(name, &at);
-        let given = [keys.receive.is_some(), keys.poll.is_some(), keys.ask.is_some(), keys.consume.is_some()];
+        let given = [
+            keys.receive.is_some(),
+            keys.poll.is_some(),
+            keys.ask.is_some(),
+            keys.consume.is_some(),
+            keys.pickup.is_some(),
+            keys.query.is_some(),
+        ];
         if given.iter().filter(|given| **given).count() != 1 {
-            let what =
-                "a collect route says exactly once how documents come: `receive`, `poll`, `ask` or `consume`";
+            let what = "a collect route says exactly once how documents come: `receive`, `poll`, `ask`, `consume`, `pickup` or `query`";
             self.problem(Problem::under(Code::ExclusiveKeys, &at, "", what).on_key());
             return None;
         }
@@ -238,9 +277,12 @@ impl Compiler<'_> {
             CollectKeys { poll: Some(poll), .. } => self.poll(poll, &under(&at, &["poll"])),
             CollectKeys { ask: Some(ask), .. } => self.ask(ask, &under(&at, &["ask"])),
             CollectKeys { consume: Some(consume), .. } => self.consume(consume, &under(&at, &["consume"])),
+            CollectKeys { pickup: Some(pickup), .. } => self.pickup(pickup, &at),
+            CollectKeys { query: Some(query), .. } => self.query(query, keys, &at),
             _ => None,
         };
         let key = keys.key.as_ref().and_then(|text| self.template(text, Escape::None, &under(&at, &["key"])));
+        let compare = keys.compare.as_ref().map(|compare| self.compare(compare, keys, &at));
         let mut fetch = Vec::new();
         for (index, fetch_keys) in keys.fetch.iter().enumerate() {
             let at = under(&at, &["fetch", &index.to_string()]);
@@ -256,6 +298,7 @@ impl Compiler<'_> {
             }
         }
         let events = self.emits(&keys.events, &under(&at, &["events"]), keys.ask.is_some());
+        self.changes(keys, &at);
         let passes_on = keys.consume.as_ref().is_some_and(|consume| consume.events);
         if events.is_empty() && keys.events.is_empty() && !passes_on {
             let what = "nothing says what becomes of what is collected";
@@ -270,6 +313,7 @@ impl Compiler<'_> {
             format: keys.format,
             layout,
             key,
+            compare,
             fetch,
             events,
             already_posted: keys.already_posted,
@@ -351,8 +395,9 @@ impl Compiler<'_> {
         Some(Source::Ask(Ask { waits, give_up, request, answers }))
     }
     pub(super) fn consume(&mut self, keys: &ConsumeKeys, at: At<'_>) -> Option<Source> {
-        if let SystemPlanKind::Http = self.kind() {
-            let what = "a queue is consumed from a broker, and this system is reached over HTTP";
+        if self.kind() != SystemPlanKind::Amqp {
+            let what =
+                format!("a queue is consumed from a broker, and this system is {}", self.kind().in_words());
             self.problem(Problem::under(Code::ExclusiveKeys, at, "", what).on_key());
         }
         let queue = self.template(&keys.queue, Escape::None, &under(at, &["queue"]))?;

@@ -1,5 +1,6 @@
 //! An adapter file as written: how one kind of system is reached and what is exchanged with it.
 
+use super::sql::{QueryKeys, SqlKeys, StatementKeys};
 use crate::{format::Format, mapping::raw::ConditionKeys};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -15,13 +16,24 @@ pub struct AdapterFile {
     pub title: String,
     /// What the system is, where its interface is described, what of it is uncertain.
     pub about: String,
+    /// By whom or what it is judged that documents and events are right, other than by our own cases.
+    pub judged_by: Option<String>,
+    /// What of the system is deprecated, uncertain or not public, a point each.
+    #[serde(default)]
+    pub uncertain: Vec<String>,
     /// What a council has to set.
     #[serde(default)]
     pub settings: BTreeMap<String, SettingKeys>,
-    /// The system is reached over HTTP. One of `http` and `amqp`.
+    /// The system is reached over HTTP. Exactly one of `http`, `amqp`, `folder`, `sftp` and `sql`.
     pub http: Option<HttpKeys>,
-    /// The system is a broker, the council's own or another vhost. One of `http` and `amqp`.
+    /// The system is a broker, the council's own or another vhost.
     pub amqp: Option<AmqpKeys>,
+    /// The system writes and reads files in a folder of this machine, or one that is mounted on it.
+    pub folder: Option<super::files::FolderKeys>,
+    /// The system's files are reached over SFTP.
+    pub sftp: Option<super::files::SftpKeys>,
+    /// The system is a database.
+    pub sql: Option<SqlKeys>,
     /// The namespaces, by prefix, of all paths into documents in this file.
     #[serde(default)]
     pub namespaces: BTreeMap<String, String>,
@@ -37,6 +49,9 @@ pub struct AdapterFile {
     /// How often the system may be called, by name: `15/s`, `100/m`. Requests name the rate they count under.
     #[serde(default)]
     pub rates: BTreeMap<String, String>,
+    /// Batches that are written to files, by name. Routes join them with `[deliver.<route>.batch]`.
+    #[serde(default)]
+    pub batch: BTreeMap<String, super::batch::BatchKeys>,
     /// Routes from the platform to the system, by name.
     #[serde(default)]
     pub deliver: BTreeMap<String, DeliverKeys>,
@@ -289,6 +304,12 @@ pub struct DeliverKeys {
     pub request: Option<RequestKeys>,
     /// Where the message is published (AMQP).
     pub publish: Option<PublishKeys>,
+    /// The statement that writes it (SQL).
+    pub statement: Option<StatementKeys>,
+    /// The batch that events join, to be written to a file together (files).
+    pub batch: Option<super::batch::JoinKeys>,
+    /// The file that is written for each event (files).
+    pub write: Option<super::batch::WriteKeys>,
     /// A request made before the first attempt, some of whose answer is kept and used in every attempt.
     pub before: Option<BeforeKeys>,
     /// What answers mean, before the rules that hold for all systems. The first rule that fits counts.
@@ -476,6 +497,9 @@ pub struct EmitKeys {
     /// When this holds; the first that fits counts. Conditions on the document.
     #[serde(default)]
     pub when: Vec<ConditionKeys>,
+    /// With `compare`: when one of these has become of the record. Mappings read it with `cause = "change"`.
+    #[serde(default)]
+    pub change: Vec<super::pickup::Change>,
     /// The mapping that makes the event.
     pub mapping: Option<String>,
     /// One event for each of these parts of the document: `_embedded/refunds[]`.
@@ -494,6 +518,8 @@ pub struct EmitKeys {
     pub dead: Option<String>,
     /// What is remembered as open from here on, for a `collect` route with `ask`.
     pub opens: Option<OpensKeys>,
+    /// What was sent in a batch that this is about: mappings read what was remembered of it with `cause`.
+    pub about: Option<super::batch::AboutKeys>,
     /// Look on: the rules after this one count as well.
     #[serde(default)]
     pub also: bool,
@@ -535,12 +561,17 @@ pub struct OpensKeys {
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ProbeKeys {
-    /// The request.
-    pub request: RequestKeys,
-    /// What answers mean: `delivered`, `absent`, `unknown`, `retry` or `dead`. The first that fits counts; what none fits is unknown.
+    /// The request. One of `request` and `statement`.
+    pub request: Option<RequestKeys>,
+    /// The file with a query, in the adapter's folder (SQL): if it finds a row, the document was written. Its parameters are
+    /// the document's fields. One of `request` and `statement`.
+    pub statement: Option<String>,
+    /// What answers to the request mean: `delivered`, `absent`, `unknown`, `retry` or `dead`. The first that fits counts; what
+    /// none fits is unknown.
+    #[serde(default)]
     pub answers: Vec<AnswerKeys>,
-    /// The format of the answer.
-    pub format: Format,
+    /// The format of the answer to the request.
+    pub format: Option<Format>,
     /// How long after the attempt "there is no such thing" is not yet to be believed. Default: `0s`.
     pub settle: Option<String>,
     /// How long asking may fail, or answer what no rule explains, before the message becomes a dead letter in doubt and a
@@ -561,7 +592,8 @@ pub struct RetryKeys {
     pub give_up: Option<String>,
 }
 
-/// A route from the system to the platform. Exactly one of `receive`, `poll`, `ask` and `consume` says how it comes.
+/// A route from the system to the platform. Exactly one of `receive`, `poll`, `ask`, `consume`, `pickup` and `query` says how
+/// it comes.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CollectKeys {
@@ -575,6 +607,12 @@ pub struct CollectKeys {
     pub ask: Option<AskKeys>,
     /// We consume a queue.
     pub consume: Option<ConsumeKeys>,
+    /// We pick up files.
+    pub pickup: Option<super::pickup::PickupKeys>,
+    /// What we pick up is a whole extract, or what a query gives is everything there is, and it is compared with the last one.
+    pub compare: Option<super::pickup::CompareKeys>,
+    /// We ask a database from time to time.
+    pub query: Option<QueryKeys>,
     /// The format of what comes.
     pub format: Format,
     /// The layout of what comes, by its name in `mappings/layouts/`: how a file is split into records.

@@ -327,6 +327,7 @@ impl Compiler<'_> {
                 role,
                 when: keys.when.as_ref().map(|when| (when.at.saturating_sub(1), when.is.clone())),
                 width,
+                longer: keys.longer,
                 fields,
             });
         }
@@ -338,7 +339,7 @@ impl Compiler<'_> {
     fn widths(&mut self, shape: &Shape, records: &[RecordType]) {
         let Shape::Fixed(Fixed { line_end: LineEnd::None, .. }) = shape else { return };
         let widths: BTreeSet<usize> = records.iter().map(|record| record.width).collect();
-        if widths.len() > 1 || widths.contains(&0) {
+        if widths.len() > 1 || widths.contains(&0) || records.iter().any(|record| record.longer) {
             let what =
                 "without line ends all records have one width: nothing else says where the next begins";
             self.bad(&["fixed", "line_end"], what);
@@ -466,12 +467,13 @@ impl Compiler<'_> {
                         .minus_when
                         .as_ref()
                         .and_then(|minus| self.beside(minus, shape, records, &under("minus_when")));
-                    if let (
-                        Some(Amount { at: Source::Field(record, _), .. }),
-                        Some((Source::Field(other, _), _)),
-                    ) = (&amount, &minus)
-                        && record != other
-                    {
+                    let elsewhere = |at: &Source| match (at, &amount) {
+                        (Source::Field(other, _), Some(Amount { at: Source::Field(record, _), .. })) => {
+                            record != other
+                        }
+                        _ => false,
+                    };
+                    if minus.as_ref().is_some_and(|minus| minus.at.iter().any(elsewhere)) {
                         let what = "the sign stands in another record than the amount";
                         self.problem(Problem::under(Code::BadLayout, &under("minus_when"), "field", what));
                     }
@@ -524,9 +526,17 @@ impl Compiler<'_> {
         shape: &Shape,
         records: &[RecordType],
         place: &[String],
-    ) -> Option<(Source, Vec<String>)> {
-        let at = [place, &["field".to_owned()]].concat();
-        Some((self.source(&keys.field, shape, records, &at)?, keys.is.clone()))
+    ) -> Option<Beside> {
+        let under = |key: &str| [place, &[key.to_owned()]].concat();
+        if keys.or.is_some() && !matches!(shape, Shape::Xml(_)) {
+            let what = "`or` is for XML; here the kind of record says where a field stands";
+            self.problem(Problem::under(Code::ExclusiveKeys, place, "or", what).on_key());
+        }
+        let mut at = vec![self.source(&keys.field, shape, records, &under("field"))?];
+        if let Some(other) = &keys.or {
+            at.push(self.source(other, shape, records, &under("or"))?);
+        }
+        Some(Beside { at, is: keys.is.clone() })
     }
 
     fn kind(&mut self, name: &str, records: &[RecordType], place: &[String]) -> Option<usize> {

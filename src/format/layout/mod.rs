@@ -103,6 +103,8 @@ pub struct RecordType {
     pub when: Option<(usize, Vec<String>)>,
     /// The width of a line; the number of cells of a row.
     pub width: usize,
+    /// Whether it may be longer.
+    pub longer: bool,
     /// Its fields, in order.
     pub fields: Vec<Field>,
 }
@@ -137,13 +139,22 @@ pub struct Total {
     pub equals: Amount,
 }
 
+/// What stands beside an amount: in one of the places one of the texts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Beside {
+    /// The places.
+    pub at: Vec<Source>,
+    /// The texts.
+    pub is: Vec<String>,
+}
+
 /// Where an amount stands.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Amount {
     /// The field.
     pub at: Source,
     /// XML: which of several counts: what must stand beside it.
-    pub when: Option<(Source, Vec<String>)>,
+    pub when: Option<Beside>,
 }
 
 /// What is added up.
@@ -156,7 +167,7 @@ pub enum Sum {
         /// The amount.
         amount: Amount,
         /// What makes it negative.
-        minus: Option<(Source, Vec<String>)>,
+        minus: Option<Beside>,
     },
 }
 
@@ -169,7 +180,20 @@ pub enum Source {
     Path(Vec<Name>),
 }
 
+impl RecordType {
+    /// Whether a line so wide, or a row of so many cells, is such a record.
+    pub(super) fn holds(&self, width: usize) -> bool {
+        if self.longer { width >= self.width } else { width == self.width }
+    }
+}
+
 impl Layout {
+    /// The layout of JSON lines: an object a line, in UTF-8.
+    pub fn json_lines() -> &'static Layout {
+        static LINES: std::sync::OnceLock<Layout> = std::sync::OnceLock::new();
+        LINES.get_or_init(|| Layout { shape: Shape::Lines, ..Layout::plain_csv().clone() })
+    }
+
     /// The layout of a CSV file of which nothing is said: commas, quotes, one header row, UTF-8.
     pub fn plain_csv() -> &'static Layout {
         static PLAIN: std::sync::OnceLock<Layout> = std::sync::OnceLock::new();

@@ -166,6 +166,10 @@ pub struct RecordKeys {
     pub when: Option<WhenKeys>,
     /// The width of its lines, if it differs from the file's.
     pub width: Option<usize>,
+    /// Its lines or rows may be longer: what stands behind the last field is passed over. Where a file's makers do not say
+    /// what comes there.
+    #[serde(default)]
+    pub longer: bool,
     /// Its fields.
     #[serde(default)]
     pub fields: Vec<FieldKeys>,
@@ -259,6 +263,8 @@ pub struct TotalKeys {
 pub struct BesideKeys {
     /// The field of the same record; in XML a path from the element that holds the amount: `Tp/CdOrPrtry/Cd`.
     pub field: String,
+    /// XML: or this one, where two versions of a message have it in two places.
+    pub or: Option<String>,
     /// What it is: one of these.
     pub is: Vec<String>,
 }

@@ -1,9 +1,9 @@
 //! Writing records by a layout.
 
-use super::{Layout, RecordType, Role, Shape};
+use super::{Layout, RecordType, Role, Shape, Xml};
 use crate::{
     code::Code,
-    format::{FormatError, cells, fixed},
+    format::{FormatError, Style, cells, fixed, xml},
     tree::{Record, Tree},
 };
 
@@ -23,12 +23,11 @@ impl Layout {
     }
 
     /// One line of a kind of record with its end; the empty name is the only kind there is. Headers and children that
-    /// the tree holds are not written with it.
+    /// the tree holds are not written with it. Of an XML document the repeated element, without what stands around it.
     ///
     /// # Errors
     /// A text too long for its field, a character that the encoding lacks, a field that the record does not have.
     pub fn write_record(&self, record: &str, tree: &Tree) -> Result<Vec<u8>, FormatError> {
-        let cannot = |what: String| FormatError::nowhere(Code::CannotWrite, what);
         match &self.shape {
             Shape::Csv(_) if self.records.is_empty() && record.is_empty() => {
                 cells::write_row(self, None, tree)
@@ -36,7 +35,7 @@ impl Layout {
             Shape::Csv(_) => cells::write_row(self, Some(self.kind_to_write(record, tree)?), tree),
             Shape::Fixed(_) => fixed::write_line(self, self.kind_to_write(record, tree)?, tree),
             Shape::Lines => Ok((crate::format::write_json(tree) + "\n").into_bytes()),
-            Shape::Xml(_) => Err(cannot("an XML file is not written record by record".to_owned())),
+            Shape::Xml(shape) => element(shape, tree),
         }
     }
 
@@ -98,4 +97,19 @@ pub(in crate::format) fn write_group(layout: &Layout, tree: &Tree) -> Result<Vec
     out.extend(layout.write_record("", tree)?);
     below(Role::Child, &mut out)?;
     Ok(out)
+}
+
+/// The repeated element of a document that holds one.
+fn element(shape: &Xml, tree: &Tree) -> Result<Vec<u8>, FormatError> {
+    let cannot = |what: &str| FormatError::nowhere(Code::CannotWrite, what);
+    let none = || cannot("the document does not hold the element that the layout calls its record");
+    let (last, around) = shape.record.split_last().ok_or_else(none)?;
+    let inside = around.iter().try_fold(tree, |tree, name| tree.as_record()?.get(name));
+    let found = inside.and_then(|tree| tree.as_record()?.get(last)).ok_or_else(none)?;
+    let alone: Record = [(last.clone(), found.clone())].into_iter().collect();
+    let style = Style { namespaces: shape.namespaces.clone(), ..Style::default() };
+    let document = xml::write(&Tree::Record(alone), &style)?;
+    // A part of a document has no declaration: the file's own head has it.
+    let (_, element) = document.split_once("?>").ok_or_else(none)?;
+    Ok((element.trim_start().to_owned() + "\n").into_bytes())
 }

@@ -7,6 +7,7 @@ use crate::{
         Format, FormatError, Layout,
         cells::{self, Cells, Scan},
         charset,
+        layout::Xml,
     },
     tree::{Name, Record, Tree},
 };
@@ -23,12 +24,15 @@ pub fn only(
 ) -> Result<Vec<u8>, FormatError> {
     let record: Record =
         fields.iter().map(|(name, text)| (Name::plain(name.as_str()), Tree::text(text.as_str()))).collect();
+    if let Some((layout, shape)) = layout.and_then(|layout| Some((layout, layout.xml()?))) {
+        return Ok(frame.wrap(&layout.write_record("", &nested(shape, fields))?));
+    }
     let layout = match format {
         Format::Csv => layout.unwrap_or(Layout::plain_csv()),
         Format::Json => return Ok((super::super::write_json(&Tree::Record(record)) + "\n").into_bytes()),
         Format::Fixed => layout.ok_or_else(crate::format::fixed::no_layout)?,
         Format::Xml | Format::Soap11 | Format::Soap12 | Format::Form => {
-            let what = "a record that is gone is told of in files of rows and lines only";
+            let what = "a record that is gone can be told of only if a layout says what a record is";
             return Err(FormatError::nowhere(Code::CannotWrite, what));
         }
     };
@@ -46,6 +50,20 @@ pub fn only(
         _ => layout.write_record("", &Tree::Record(record))?,
     };
     Ok(frame.wrap(&own))
+}
+
+/// The fields at their paths from the root of an XML document.
+fn nested(shape: &Xml, fields: &[(String, String)]) -> Tree {
+    let mut tree = Tree::Null;
+    for (path, text) in fields {
+        let place = path.split('/').fold(&mut tree, |tree, step| {
+            let (prefix, local) = step.split_once(':').unwrap_or(("", step));
+            let name = Name { space: shape.namespaces.uri(prefix).cloned(), local: local.into() };
+            tree.record_mut().entry(&name)
+        });
+        *place = Tree::text(text.as_str());
+    }
+    tree
 }
 
 /// The names of the columns in a frame.

@@ -400,11 +400,12 @@ impl<R: BufRead> Records<R> {
         Ok(pending)
     }
 
-    /// Without line ends, what is left at the end of the file may be a line end.
+    /// A line of blanks that is too short for a record; without line ends, what is left at the end of the file.
     fn blank_rest(&self, text: &[u8], layout: &Layout) -> bool {
-        matches!(&layout.shape, Shape::Fixed(Fixed { line_end: LineEnd::None, .. }))
-            && text.iter().all(|b| matches!(b, b'\r' | b'\n' | b' ' | 0x1a))
-            && text.len() < fixed::common_width(layout)
+        let widths = layout.records.iter().map(|record| record.width).filter(|width| *width > 0);
+        matches!(&layout.shape, Shape::Fixed(_))
+            && text.iter().all(|b| matches!(b, b'\r' | b'\n' | b'\x0c' | b' ' | 0x1a))
+            && text.len() < widths.min().unwrap_or(0)
     }
 
     /// Whether a row has as many cells as there are columns.
@@ -452,7 +453,7 @@ fn classify(
                 let wrong = wrong.or_else(|| match kind.and_then(kind_of) {
                     None => Some(cells::unknown_kind()),
                     Some(kind) if kind.role == Role::Ignore => None,
-                    Some(kind) => (cells.len() != kind.width).then(|| cells::ragged(cells.len(), kind.width)),
+                    Some(kind) => (!kind.holds(cells.len())).then(|| cells::ragged(cells.len(), kind.width)),
                 });
                 (kind, wrong)
             }
@@ -470,7 +471,7 @@ fn classify(
                         None => Some(cells::unknown_kind()),
                         Some(kind) if kind.role == Role::Ignore => None,
                         Some(kind) => {
-                            (line.width() != kind.width).then(|| fixed::wrong_width(line.width(), kind.width))
+                            (!kind.holds(line.width())).then(|| fixed::wrong_width(line.width(), kind.width))
                         }
                     });
                     (kind, wrong)

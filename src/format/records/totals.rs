@@ -5,7 +5,7 @@ use crate::{
     code::Code,
     format::{
         FormatError, Layout,
-        layout::{Amount, Role, Shape, Source, Sum, Total},
+        layout::{Amount, Beside, Role, Shape, Source, Sum, Total},
     },
     tree::{Name, Tree},
 };
@@ -23,6 +23,9 @@ pub(super) struct Running {
     checked: bool,
     /// Whether a record that counts could not be read.
     unsure: bool,
+    /// Whether that was so in an earlier group of records.
+    #[serde(default)]
+    doubted: bool,
 }
 
 /// All totals of a file.
@@ -56,9 +59,12 @@ impl Totals {
                 Sum::Field { amount: Amount { at: Source::Field(record, place), .. }, minus }
                     if *record == kind =>
                 {
-                    let negative = minus.as_ref().is_some_and(|(source, texts)| match source {
-                        Source::Field(_, place) => field(*place).is_some_and(|text| texts.contains(&text)),
-                        Source::Path(_) => false,
+                    let negative = minus.as_ref().is_some_and(|minus| {
+                        let text = |source: &Source| match source {
+                            Source::Field(_, place) => field(*place),
+                            Source::Path(_) => None,
+                        };
+                        minus.at.iter().filter_map(text).any(|text| minus.is.contains(&text))
                     });
                     match number(*place) {
                         Some(amount) if negative => running.add(-amount),
@@ -116,7 +122,8 @@ impl Totals {
                 Part::Group => {
                     let start =
                         total.start.as_ref().map_or(Some(Vec::new()), |start| amounts(tree, start, minus));
-                    for amount in start.iter().flatten() {
+                    // Where it is told twice (today's opening is yesterday's closing), it counts once.
+                    if let Some(amount) = start.iter().flatten().next() {
                         running.add(*amount);
                     }
                     let stated = amounts(tree, &total.equals, minus);
@@ -132,6 +139,8 @@ impl Totals {
                             None
                         }
                     };
+                    // The next group is sure again.
+                    running.doubted |= std::mem::take(&mut running.unsure);
                     self.differs = self.differs.take().or(wrong);
                 }
             }
@@ -142,7 +151,7 @@ impl Totals {
     pub fn finish(mut self, layout: &Layout) -> Result<Vec<String>, FormatError> {
         let mut unchecked = Vec::new();
         for (total, running) in layout.totals.iter().zip(&mut self.running) {
-            let unsure = running.unsure;
+            let unsure = running.unsure || running.doubted;
             let wrong = match running.stated.take() {
                 Some(stated) => running.check(total, stated, 0),
                 None if !running.checked && !matches!(layout.shape, Shape::Xml(_)) => {
@@ -194,18 +203,19 @@ pub(super) enum Part {
 }
 
 /// The amounts at a path that count, negative where the field beside them says so; nothing if one is no number.
-fn amounts(tree: &Tree, amount: &Amount, minus: Option<&(Source, Vec<String>)>) -> Option<Vec<Decimal>> {
+fn amounts(tree: &Tree, amount: &Amount, minus: Option<&Beside>) -> Option<Vec<Decimal>> {
     let Source::Path(path) = &amount.at else { return Some(Vec::new()) };
     let Some((last, before)) = path.split_last() else { return Some(Vec::new()) };
     let mut found = Vec::new();
     for parent in all(tree, before) {
-        let beside = |(source, texts): &(Source, Vec<String>)| match source {
+        let told = |source: &Source, is: &[String]| match source {
             Source::Path(path) => {
                 let text = all(parent, path).first().and_then(|tree| tree.as_text());
-                text.is_some_and(|text| texts.iter().any(|known| known == text.trim()))
+                text.is_some_and(|text| is.iter().any(|known| known == text.trim()))
             }
             Source::Field(..) => false,
         };
+        let beside = |beside: &Beside| beside.at.iter().any(|source| told(source, &beside.is));
         if amount.when.as_ref().is_none_or(beside) {
             for tree in all(parent, std::slice::from_ref(last)) {
                 let number = decimal(tree.as_text()?)?;

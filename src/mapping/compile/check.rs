@@ -2,6 +2,7 @@
 //! covered, rows that say their direction.
 
 use super::*;
+use crate::mapping::codes::Found;
 
 impl Compiler<'_> {
     /// Two rows without conditions that fill the same field in the same direction.
@@ -82,10 +83,8 @@ impl Compiler<'_> {
             RowKeys { money: Some(money), .. } => plain(Conversion::Money(*money)),
             RowKeys { date: Some(pattern), .. } => {
                 let day = jiff::civil::date(2026, 11, 23);
-                let back = jiff::fmt::strtime::format(pattern, day)
-                    .ok()
-                    .and_then(|text| jiff::civil::Date::strptime(pattern, text).ok());
-                if back != Some(day) {
+                let form = DateForm::plain(pattern);
+                if form.to_document(day).is_err() {
                     let what = "this strftime pattern does not say which day is meant";
                     self.problem(
                         Problem::under(Code::WrongConversion, at, "date", what)
@@ -93,13 +92,21 @@ impl Compiler<'_> {
                     );
                     return None;
                 }
-                plain(Conversion::Date(pattern.clone()))
+                if let Some(pivot) = keys.pivot
+                    && !(form.spelling.short_years() && (1..=100).contains(&pivot))
+                {
+                    let what = "`pivot` is a year from 1 to 100, for a pattern with a two-digit year (`%y`)";
+                    self.problem(Problem::under(Code::WrongConversion, at, "pivot", what));
+                    return None;
+                }
+                let shift_days = keys.shift_days.unwrap_or_default();
+                plain(Conversion::Date(DateForm { shift_days, pivot: keys.pivot, ..form }))
             }
             RowKeys { time: Some(time), .. } => {
                 let mut under = at.to_vec();
                 under.push("time".to_owned());
                 let zone = match time.zone.as_deref().map(TimeZone::get) {
-                    None => TimeZone::UTC,
+                    None => london(),
                     Some(Ok(zone)) => zone,
                     Some(Err(_)) => {
                         let what = "there is no such time zone";
@@ -131,18 +138,50 @@ impl Compiler<'_> {
                 let mut under = at.to_vec();
                 under.push("account".to_owned());
                 let rules = self.code_list(&account.rules, &under, "rules", false)?;
-                let fund = match Path::in_event(&account.by) {
+                let by = match (&account.by, &account.rule) {
+                    (Some(by), None) => by,
+                    (None, Some(rule)) => {
+                        let funds: Vec<&str> =
+                            rules.rows.iter().filter_map(|row| row.get("fund")).map(String::as_str).collect();
+                        if !funds.contains(&rule.as_str()) {
+                            let what = format!("`{}` has no rule for `{rule}`", rules.name);
+                            let problem = Problem::under(Code::UnknownName, &under, "rule", what);
+                            self.problem(problem.did_you_mean(rule, funds));
+                            return None;
+                        }
+                        return plain(Conversion::Account { rules, rule: Some(rule.clone()) });
+                    }
+                    (Some(_), Some(_)) | (None, None) => {
+                        let what =
+                            "either a field names the fund (`by`), or one rule counts for all (`rule`)";
+                        self.problem(Problem::under(Code::ExclusiveKeys, at, "account", what));
+                        return None;
+                    }
+                };
+                let fund = match Path::in_event(by) {
                     Ok(path) if group.field.at(&path).is_some() => path,
                     Ok(path) => {
                         self.unknown_field(&path, &under, "by", group.field);
                         return None;
                     }
                     Err(bad) => {
-                        self.problem(bad_path(bad, &under, "by", &account.by));
+                        self.problem(bad_path(bad, &under, "by", by));
                         return None;
                     }
                 };
-                Some((Conversion::Account { rules }, Some(fund)))
+                Some((Conversion::Account { rules, rule: None }, Some(fund)))
+            }
+            RowKeys { fund_of: Some(rules), .. } => {
+                if keys.only.or(self.file.only) != Some(Direction::ToEvent) {
+                    let what = "an account reference leads to its fund, but a fund to no account";
+                    self.problem(
+                        Problem::under(Code::WrongConversion, at, "fund_of", what)
+                            .on_key()
+                            .help("say `only = \"to-event\"`"),
+                    );
+                    return None;
+                }
+                plain(Conversion::FundOf { rules: self.code_list(rules, at, "fund_of", false)? })
             }
             _ => match Conversion::of_kind(kind) {
                 Some(conversion) => plain(conversion),
@@ -197,7 +236,7 @@ impl Compiler<'_> {
                 && self.file.only.is_none_or(|only| only == direction)
         };
         let missing: Vec<&str> =
-            values.iter().copied().filter(|value| list.system(value).is_none()).collect();
+            values.iter().copied().filter(|value| list.system(value, None) == Found::Unknown).collect();
         let mut found = Vec::new();
         if goes(Direction::ToDocument) && !missing.is_empty() {
             found.push(format!("the code list `{}` has no code for {}", list.name, quoted(&missing)));
@@ -295,6 +334,35 @@ impl Compiler<'_> {
             }
         }
         found
+    }
+    /// The field that says on which day a code must be valid: a row above fills it, so that it is there when it is needed.
+    pub(super) fn codes_at(
+        &mut self,
+        text: &str,
+        at: &[String],
+        group: &Group<'_>,
+        above: &[Row],
+    ) -> Option<Path> {
+        let path = match Path::in_event(text) {
+            Ok(path) => path,
+            Err(bad) => {
+                self.problem(bad_path(bad, at, "codes_at", text));
+                return None;
+            }
+        };
+        if group.field.at(&path).is_none() {
+            self.unknown_field(&path, at, "codes_at", group.field);
+            return None;
+        }
+        let fills = |row: &Row| row.event.as_ref().and_then(EventPlace::path) == Some(&path);
+        if self.file.only != Some(Direction::ToDocument) && !above.iter().any(fills) {
+            let what = format!("no row above fills `{path}`");
+            self.problem(
+                Problem::under(Code::UnknownEventField, at, "codes_at", what)
+                    .help("rows are carried out in their order: put the date's row first"),
+            );
+        }
+        Some(path)
     }
     pub(super) fn sum(&mut self, text: &str, at: &[String]) -> Option<Path> {
         match Path::in_event(text) {

@@ -6,7 +6,8 @@ mod layout;
 use super::{
     Attribute, Body, EventPlace, Input, Mapping, Row,
     codes::CodeList,
-    convert::{Conversion, TimeForm},
+    convert::Conversion,
+    dates::{DateForm, TimeForm, london},
     path::{BadPath, Path},
     raw::{ConditionKeys, Direction, MappingFile, RowKeys},
 };
@@ -19,6 +20,7 @@ use crate::{
     tree::Tree,
 };
 use jiff::tz::TimeZone;
+use rust_decimal::Decimal;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
@@ -62,6 +64,8 @@ pub enum Test {
     Not(Vec<String>),
     /// Present, or absent.
     Present(bool),
+    /// A number below zero, or not.
+    BelowZero(bool),
 }
 
 impl Test {
@@ -70,6 +74,10 @@ impl Test {
         let value = value.filter(|tree| !matches!(tree, Tree::Null) && tree.as_text() != Some(""));
         match self {
             Test::Present(wanted) => value.is_some() == *wanted,
+            Test::BelowZero(wanted) => {
+                let number = value.and_then(Tree::to_plain_text).and_then(|text| text.trim().parse().ok());
+                number.is_some_and(|number: Decimal| number < Decimal::ZERO) == *wanted
+            }
             Test::Is(values) => {
                 value.and_then(Tree::to_plain_text).is_some_and(|text| values.contains(&text))
             }
@@ -106,14 +114,15 @@ impl Condition {
                     .label("exactly one of `event` and `document`"));
             }
         };
-        let test = match (&keys.is, &keys.not, keys.present) {
-            (Some(values), None, None) => Test::Is(values.clone()),
-            (None, Some(values), None) => Test::Not(values.clone()),
-            (None, None, Some(present)) => Test::Present(present),
+        let test = match (&keys.is, &keys.not, keys.present, keys.below_zero) {
+            (Some(values), None, None, None) => Test::Is(values.clone()),
+            (None, Some(values), None, None) => Test::Not(values.clone()),
+            (None, None, Some(present), None) => Test::Present(present),
+            (None, None, None, Some(below)) => Test::BelowZero(below),
             _ => {
-                let what = "a condition asks exactly one thing: `is`, `not` or `present`";
+                let what = "a condition asks exactly one thing: `is`, `not`, `present` or `below_zero`";
                 return Err(
-                    Problem::under(Code::ExclusiveKeys, at, "", what).label("exactly one of the three")
+                    Problem::under(Code::ExclusiveKeys, at, "", what).label("exactly one of the four")
                 );
             }
         };
@@ -255,14 +264,14 @@ impl<'a> Compiler<'a> {
         for (index, keys) in keys.iter().enumerate() {
             let mut at = at.to_vec();
             at.push(index.to_string());
-            if let Some(row) = self.row(keys, &at, group) {
+            if let Some(row) = self.row(keys, &at, group, &rows) {
                 self.twice(&rows, &row, &at);
                 rows.push(row);
             }
         }
         rows
     }
-    fn row(&mut self, keys: &RowKeys, at: &[String], group: &Group<'_>) -> Option<Row> {
+    fn row(&mut self, keys: &RowKeys, at: &[String], group: &Group<'_>, above: &[Row]) -> Option<Row> {
         self.number += 1;
         let number = self.number;
         let before = self.problems.len();
@@ -314,6 +323,7 @@ impl<'a> Compiler<'a> {
         }
         let only = self.direction(keys, at, event.as_ref(), document.as_ref(), &input, is_group);
         let when = self.conditions(keys, at, group);
+        let codes_at = keys.codes_at.as_deref().and_then(|text| self.codes_at(text, at, group, above));
         let sum = keys.sum.as_deref().and_then(|text| self.sum(text, at));
         if keys.text.as_ref().is_some_and(|text| text.cut) && keys.lossy.is_none() {
             let what = "a text that is cut loses something: say in `lossy` why that is right";
@@ -322,6 +332,10 @@ impl<'a> Compiler<'a> {
         let misplaced = [
             ("most", keys.most.is_some() && !is_group, "is for rows with `fields`"),
             ("max_pence", keys.max_pence.is_some() && keys.money.is_none(), "is for rows with `money`"),
+            ("shift_days", keys.shift_days.is_some() && keys.date.is_none(), "is for rows with `date`"),
+            ("pivot", keys.pivot.is_some() && keys.date.is_none(), "is for rows with `date`"),
+            ("codes_at", keys.codes_at.is_some() && keys.codes.is_none(), "is for rows with `codes`"),
+            ("none", !keys.none.is_empty() && is_group, "is for rows that carry one value"),
             (
                 "packed_max",
                 keys.packed_max.is_some() && keys.packed.is_none(),
@@ -334,6 +348,13 @@ impl<'a> Compiler<'a> {
         }
         if self.problems.len() > before && body.is_none() {
             return None;
+        }
+        if let Some(why) = &keys.guess {
+            let problem = Problem::under(Code::StillGuessed, at, "guess", format!("still a guess: {why}"));
+            let problem = problem.on_key().warning().label("nobody has looked at it yet");
+            self.problem(
+                problem.help("compare it with the system's description; when it is right, take `guess` out"),
+            );
         }
         let personal = field.as_ref().is_some_and(|field| field.personal || field.secret);
         Some(Row {
@@ -354,6 +375,8 @@ impl<'a> Compiler<'a> {
             sum,
             most: keys.most,
             max_pence: keys.max_pence,
+            none: keys.none.clone(),
+            codes_at,
         })
     }
     fn event_place(
@@ -541,7 +564,7 @@ pub fn impossible(test: &Test, field: &Field, at: &[String]) -> Vec<Problem> {
         .collect()
 }
 
-fn conversion_keys(keys: &RowKeys) -> [(&'static str, bool); 10] {
+fn conversion_keys(keys: &RowKeys) -> [(&'static str, bool); 11] {
     [
         ("text", keys.text.is_some()),
         ("integer", keys.integer.is_some()),
@@ -553,6 +576,7 @@ fn conversion_keys(keys: &RowKeys) -> [(&'static str, bool); 10] {
         ("codes", keys.codes.is_some()),
         ("check", keys.check.is_some()),
         ("account", keys.account.is_some()),
+        ("fund_of", keys.fund_of.is_some()),
     ]
 }
 

@@ -1,0 +1,18 @@
+-- Placements. The distance from home is text there and is not read.
+-- People in packhorse_restricted never leave: a view of the council's own. Without it the query fails and nothing is sent.
+-- -1 is none in every key; rows of nobody (DIM_PERSON_ID -1) are left out.
+SELECT 'liquidlogic' AS system,
+       CAST(t.FACT_CLA_PLACEMENT_ID AS varchar(20)) AS record_id,
+       CAST(t.DIM_PERSON_ID AS varchar(20)) AS person_id,
+       'N' AS restricted,
+       CAST(t.FACT_CLA_ID AS varchar(100)) AS episode_id,
+       t.START_DTTM AS from_date,
+       t.END_DTTM AS to_date,
+       t.DIM_LOOKUP_PLACEMENT_TYPE_CODE AS placement,
+       t.DIM_LOOKUP_PLACEMENT_PROVIDER_CODE AS provider,
+       t.POSTCODE AS postcode,
+       t.DIM_LOOKUP_PLAC_CHNG_REAS_CODE AS end_reason
+FROM HDM.Child_Social.FACT_CLA_PLACEMENT t
+WHERE NOT EXISTS (SELECT 1 FROM packhorse_restricted r WHERE r.person_id = t.DIM_PERSON_ID)
+  AND t.DIM_PERSON_ID <> -1
+ORDER BY t.FACT_CLA_PLACEMENT_ID

@@ -1,0 +1,182 @@
+//! `packhorse batches`.
+
+use super::exit;
+use crate::{
+    code::Code,
+    config::Config,
+    ops::{Actor, Refused, batches},
+    store::{BatchFileState, BatchState, Opener, Store},
+};
+use clap::{Args, Subcommand};
+use jiff::Timestamp;
+use serde_json::json;
+use std::path::Path;
+
+/// Look at batches that are written to files, or seal one now.
+#[derive(Debug, Subcommand)]
+pub enum Batches {
+    /// List them: what each is at, what it holds, until when it waits, and why one that cannot be written waits.
+    List(List),
+    /// Show one, with its files.
+    Show(Show),
+    /// Seal an open batch now, before its cut-off.
+    Seal(Seal),
+}
+
+/// List them.
+#[derive(Debug, Args)]
+pub struct List {
+    /// At most so many.
+    #[arg(long, default_value_t = 50)]
+    limit: u32,
+    /// Print one JSON object a line.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Show one.
+#[derive(Debug, Args)]
+pub struct Show {
+    /// Its number, as `list` shows it.
+    number: i64,
+    /// Print a JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Seal one.
+#[derive(Debug, Args)]
+pub struct Seal {
+    /// Its number, as `list` shows it.
+    number: i64,
+    /// Your name, for the audit trail.
+    #[arg(long, value_parser = super::dead_letters::some_text)]
+    by: String,
+    /// Why it does not wait for its cut-off.
+    #[arg(long, value_parser = super::dead_letters::some_text)]
+    reason: String,
+}
+
+impl Batches {
+    /// Runs it.
+    pub fn run(&self, path: &Path) -> u8 {
+        let config = match super::configuration(path) {
+            Ok((_, config)) => config,
+            Err(code) => return code,
+        };
+        match super::block_on(self.go(&config)) {
+            Ok(Ok(code)) => code,
+            Ok(Err(refused)) => {
+                super::complain(refused.code, &refused.what);
+                match refused.code {
+                    Code::NoSuchBatch => exit::FOUND,
+                    _ => exit::STORE,
+                }
+            }
+            Err(code) => code,
+        }
+    }
+
+    async fn go(&self, config: &Config) -> Result<u8, Refused> {
+        let store = Store::open(&config.store.path, config.store.spool_limit, Opener::Command)?;
+        match self {
+            Batches::List(list) => {
+                let found = store.batches(list.limit).await?;
+                match list.json {
+                    true => found.iter().for_each(|batch| println!("{}", object(batch))),
+                    false => super::table(
+                        &["number", "batch", "stage", "items", "sum", "serial", "day", "waits until", "why"],
+                        &found.iter().map(row).collect::<Vec<_>>(),
+                    ),
+                }
+            }
+            Batches::Show(show) => {
+                let (batch, files) = batches::show(&store, show.number).await?;
+                match show.json {
+                    true => {
+                        let mut object = object(&batch);
+                        object["files"] = files.iter().map(file_object).collect();
+                        println!("{object}");
+                    }
+                    false => print(&batch, &files),
+                }
+            }
+            Batches::Seal(seal) => {
+                let actor = Actor { who: seal.by.clone(), reason: seal.reason.clone() };
+                batches::seal(&store, seal.number, &actor).await?;
+                println!("batch {} is sealed as soon as the bridge looks at it", seal.number);
+            }
+        }
+        Ok(0)
+    }
+}
+
+fn object(batch: &BatchState) -> serde_json::Value {
+    json!({ "schema": "packhorse.batch/v1", "number": batch.n, "batch": batch.feed, "day_wanted": batch.per,
+            "stage": batch.life.stage.as_str(), "items": batch.life.items, "sum": batch.sum, "serial": batch.serial,
+            "processing_date": batch.processing, "opened_at": moment(batch.opened_at),
+            "cut_off": batch.life.cut_off.map(moment), "seal_asked": batch.life.asked,
+            "sealed_at": batch.sealed_at.map(moment), "sealed_by": batch.sealed_by, "failed": batch.failed,
+            "retry_at": batch.life.retry_at.map(moment), "code": batch.code, "why": batch.why,
+            "sent_at": batch.sent_at.map(moment) })
+}
+
+fn file_object(file: &BatchFileState) -> serde_json::Value {
+    let digest: String = file.digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    json!({ "file": file.file, "name": file.name, "sha256": digest, "size": file.size, "put_at": file.put_at.map(moment) })
+}
+
+fn row(batch: &BatchState) -> Vec<String> {
+    let waits = batch.life.retry_at.or(if batch.sealed_at.is_none() { batch.life.cut_off } else { None });
+    vec![
+        batch.n.to_string(),
+        batch.feed.clone(),
+        batch.life.stage.as_str().to_owned(),
+        batch.life.items.to_string(),
+        batch.sum.to_string(),
+        batch.serial.map(|serial| serial.to_string()).unwrap_or_default(),
+        batch.processing.clone().unwrap_or_else(|| batch.per.clone()),
+        waits.map(moment).unwrap_or_default(),
+        match (&batch.code, &batch.why) {
+            (Some(code), Some(why)) => format!("{code} {why}"),
+            (Some(_), None) | (None, _) => String::new(),
+        },
+    ]
+}
+
+fn print(batch: &BatchState, files: &[BatchFileState]) {
+    let line = |name: &str, value: String| {
+        if !value.is_empty() {
+            println!("{name:<16} {value}");
+        }
+    };
+    line("number", batch.n.to_string());
+    line("batch", batch.feed.clone());
+    line("stage", batch.life.stage.as_str().to_owned());
+    line("items", batch.life.items.to_string());
+    line("sum", batch.sum.to_string());
+    line("opened", moment(batch.opened_at));
+    line("cut-off", batch.life.cut_off.map(moment).unwrap_or_default());
+    line("sealed", batch.sealed_at.map(moment).unwrap_or_default());
+    line("sealed by", batch.sealed_by.clone().unwrap_or_default());
+    line("serial", batch.serial.map(|serial| serial.to_string()).unwrap_or_default());
+    line("processing day", batch.processing.clone().unwrap_or_else(|| batch.per.clone()));
+    line("sent", batch.sent_at.map(moment).unwrap_or_default());
+    if let (Some(code), Some(why)) = (&batch.code, &batch.why) {
+        line("waits because", format!("{code} {why}"));
+        line("tried again", batch.life.retry_at.map(moment).unwrap_or_default());
+    }
+    for file in files {
+        let put = file.put_at.map_or_else(
+            || "not yet in the system".to_owned(),
+            |at| format!("in the system since {}", moment(at)),
+        );
+        line("file", format!("{} ({} bytes), {put}", file.name, file.size));
+    }
+}
+
+fn moment(millis: i64) -> String {
+    Timestamp::from_millisecond(millis)
+        .map(|moment| moment.to_string().chars().take(19).collect::<String>() + "Z")
+        .unwrap_or_default()
+}

@@ -1,0 +1,272 @@
+//! Files that are picked up: split into records or compared as whole extracts, through a real folder and a real RabbitMQ.
+//! Every record is an event, a duplicate or a dead letter, whatever is killed on the way.
+
+use crate::{
+    nightly::Nightly,
+    support::{Running, Seen, until},
+};
+use std::{fmt::Write as _, time::Duration};
+
+fn extract(rows: &[(&str, &str, &str)]) -> String {
+    let mut text = "CHILD,NAME,DOB\r\n".to_owned();
+    for (child, name, born) in rows {
+        let _ = write!(text, "{child},{name},{born}\r\n");
+    }
+    text
+}
+
+/// What events say, by child: change and name.
+fn said(events: &[Seen]) -> Vec<(String, String, String)> {
+    let mut said: Vec<_> = events
+        .iter()
+        .map(|event| {
+            let data = event.json()["data"].clone();
+            let text = |key: &str| data[key].as_str().unwrap_or_default().to_owned();
+            (text("child"), text("change"), text("name"))
+        })
+        .collect();
+    said.sort();
+    said
+}
+
+fn three<'a>(child: &'a str, change: &'a str, name: &'a str) -> (String, String, String) {
+    (child.to_owned(), change.to_owned(), name.to_owned())
+}
+
+const FIVE: [(&str, &str, &str); 5] = [
+    ("c1", "Amal", "01/02/2015"),
+    ("c2", "Ben", "29/02/2016"),
+    ("c3", "Cai", "03/04/2017"),
+    ("c4", "Dee", "04/05/2018"),
+    ("c5", "Ela", "05/06/2019"),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_extract_is_a_baseline_and_the_next_says_what_is_new_changed_and_gone() {
+    let nightly = Nightly::new().await;
+    let bridge = nightly.site.start().await;
+    nightly.writes("children-1.csv", extract(&FIVE));
+    assert_eq!(nightly.file("children-1.csv", "done").await["why"], "the baseline: 5 rows");
+    let mut rows = FIVE.to_vec();
+    rows[1].1 = "Benjamin";
+    rows.remove(4);
+    rows.push(("c6", "Fay", "06/07/2020"));
+    nightly.writes("children-2.csv", extract(&rows));
+    let events = nightly.site.vhost.until("platform", 3).await;
+    assert_eq!(
+        said(&events),
+        [three("c2", "changed", "Benjamin"), three("c5", "removed", ""), three("c6", "created", "Fay")]
+    );
+    nightly.file("children-2.csv", "done").await;
+    until("both are archived", async || nightly.path("done/children-2.csv").exists().then_some(())).await;
+    assert!(nightly.path("done/children-1.csv").exists());
+    // The same again says nothing.
+    nightly.writes("children-3.csv", extract(&rows));
+    until("it is archived", async || nightly.path("done/children-3.csv").exists().then_some(())).await;
+    let line = nightly.site.account("nightly.children").await;
+    assert_eq!((line["taken"].as_i64(), line["delivered"].as_i64()), (Some(3), Some(3)));
+    bridge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_extract_that_lost_too_much_waits_for_a_person_and_a_rejected_one_says_nothing() {
+    let nightly = Nightly::new().await;
+    let bridge = nightly.site.start().await;
+    nightly.writes("children-1.csv", extract(&FIVE));
+    nightly.file("children-1.csv", "done").await;
+    nightly.writes("children-2.csv", extract(&FIVE[..3]));
+    let held = nightly.file("children-2.csv", "held").await;
+    assert_eq!(held["code"], "PH2304");
+    assert!(held["why"].as_str().unwrap().contains("2 of 5 rows would be gone (40 %)"), "{held}");
+    let number = nightly.held().await;
+    let acting = ["--by", "Olu", "--reason", "the export was cut"];
+    nightly.site.good(&[&["extracts", "reject", &number], &acting[..]].concat()).await;
+    let (code, _, err) =
+        nightly.site.command(&[&["extracts", "accept", &number], &acting[..]].concat()).await;
+    assert!(code == 1 && err.contains("PH5006"), "{code} {err}");
+    // The next one is compared with the one before it.
+    nightly.writes("children-3.csv", extract(&FIVE[..4]));
+    let events = nightly.site.vhost.until("platform", 1).await;
+    assert_eq!(said(&events), [three("c5", "removed", "")]);
+    // One with a header only waits as well; accepted, everything is gone.
+    nightly.writes("children-4.csv", extract(&[]));
+    nightly.file("children-4.csv", "held").await;
+    let number = nightly.held().await;
+    nightly.site.good(&[&["extracts", "accept", &number], &acting[..]].concat()).await;
+    nightly.site.vhost.until("platform", 5).await;
+    nightly.file("children-4.csv", "done").await;
+    assert_eq!(nightly.site.account("nightly.children").await["delivered"], 5);
+    bridge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_newer_extract_that_is_right_takes_the_place_of_one_that_waits() {
+    let nightly = Nightly::new().await;
+    let bridge = nightly.site.start().await;
+    nightly.writes("children-1.csv", extract(&FIVE));
+    nightly.file("children-1.csv", "done").await;
+    nightly.writes("children-2.csv", extract(&FIVE[..1]));
+    nightly.file("children-2.csv", "held").await;
+    nightly.writes("children-3.csv", extract(&FIVE[..4]));
+    nightly.file("children-3.csv", "done").await;
+    assert_eq!(nightly.file("children-2.csv", "refused").await["code"], "PH2305");
+    assert_eq!(said(&nightly.site.vhost.until("platform", 1).await), [three("c5", "removed", "")]);
+    bridge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_row_of_an_extract_is_one_dead_letter_and_nothing_is_said_to_be_gone() {
+    let nightly = Nightly::new().await;
+    nightly.site.edit(
+        "adapters/nightly.toml",
+        "key = [\"CHILD\"]",
+        "key = [\"CHILD\"], most_removed = \"50%\"",
+    );
+    let bridge = nightly.site.start().await;
+    nightly.writes("children-1.csv", extract(&FIVE));
+    nightly.file("children-1.csv", "done").await;
+    // Row 4 lacks a cell; c5 is missing; c1 has changed.
+    let text = extract(&[("c1", "Amalia", "01/02/2015"), FIVE[1], FIVE[2]]) + "c4,Dee\r\n";
+    nightly.writes("children-2.csv", text);
+    let done = nightly.file("children-2.csv", "done").await;
+    assert!(done["why"].as_str().unwrap().contains("1 rows are no records"), "{done}");
+    let letters = nightly.site.dead(1).await;
+    assert_eq!(String::from_utf8_lossy(&letters[0].body), "CHILD,NAME,DOB\r\nc4,Dee\r\n");
+    assert_eq!(said(&nightly.site.vhost.until("platform", 1).await), [three("c1", "changed", "Amalia")]);
+    let line = nightly.site.account("nightly.children").await;
+    assert_eq!((line["taken"].as_i64(), line["dead"].as_i64()), (Some(2), Some(1)));
+    bridge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_stands_twice_refuses_the_extract_and_keeps_it_apart_with_its_reason() {
+    let nightly = Nightly::new().await;
+    let bridge = nightly.site.start().await;
+    nightly.writes("children-1.csv", extract(&[FIVE[0], FIVE[1], FIVE[0]]));
+    let refused = nightly.file("children-1.csv", "refused").await;
+    assert_eq!(refused["code"], "PH2303");
+    assert!(refused["why"].as_str().unwrap().starts_with("rows 1 and 3 have the same key"), "{refused}");
+    let reason = nightly.path("failed/children-1.csv.reason.txt");
+    until("its reason is beside it", async || {
+        let moved =
+            nightly.path("failed/children-1.csv").exists() && !nightly.path("children-1.csv").exists();
+        moved.then(|| std::fs::read_to_string(&reason).ok()).flatten().filter(|text| text.contains("PH2303"))
+    })
+    .await;
+    bridge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_bad_row_of_a_file_is_one_dead_letter_and_mended_it_goes_through() {
+    let nightly = Nightly::new().await;
+    let bridge = nightly.site.start().await;
+    nightly.writes("rows-1.csv", extract(&[FIVE[0], ("c2", "Ben", "30/02/2016"), FIVE[2]]));
+    nightly.site.vhost.until("platform", 2).await;
+    let letters = nightly.site.dead(1).await;
+    assert_eq!(String::from_utf8_lossy(&letters[0].body), "CHILD,NAME,DOB\r\nc2,Ben,30/02/2016\r\n");
+    assert!(letters[0].properties["content_type"].as_str().unwrap().contains("file=rows-1.csv; row=2"));
+    let line = nightly.site.account("nightly.rows").await;
+    assert_eq!(
+        (line["taken"].as_i64(), line["delivered"].as_i64(), line["dead"].as_i64()),
+        (Some(3), Some(2), Some(1))
+    );
+    // The officer mends the mapping, and the letter goes through as it is.
+    nightly.site.edit(
+        "mappings/test/row.toml",
+        "date = \"%d/%m/%Y\"",
+        "only = \"to-event\", text = { max = 10 }",
+    );
+    nightly.site.edit("mappings/events/test.child.v1.schema.json", ", \"format\": \"date\"", "");
+    bridge.stop().await;
+    let bridge = nightly.site.start().await;
+    nightly.site.good(&["dead-letters", "replay", "--all", "--reason", "mended", "--by", "Olu"]).await;
+    nightly.site.vhost.until("platform", 3).await;
+    assert_eq!(nightly.site.account("nightly.rows").await["delivered"], 3);
+    bridge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_file_under_a_new_name_is_a_duplicate() {
+    let nightly = Nightly::new().await;
+    let bridge = nightly.site.start().await;
+    nightly.writes("rows-1.csv", extract(&FIVE[..2]));
+    nightly.file("rows-1.csv", "done").await;
+    nightly.writes("rows-2.csv", extract(&FIVE[..2]));
+    until("it is archived", async || nightly.path("done/rows-2.csv").exists().then_some(())).await;
+    assert_eq!(nightly.file("rows-1.csv", "done").await["duplicates"], 1);
+    assert_eq!(nightly.site.vhost.until("platform", 2).await.len(), 2);
+    bridge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_still_grows_is_left_until_it_is_still() {
+    let nightly = Nightly::new().await;
+    nightly.site.edit(
+        "adapters/nightly.toml",
+        "pattern = \"rows*.csv\", every = \"200ms\", complete = \"100ms\"",
+        "pattern = \"rows*.csv\", every = \"100ms\", complete = \"1s\"",
+    );
+    let bridge = nightly.site.start().await;
+    let path = nightly.path("rows-1.csv");
+    let text = extract(&FIVE);
+    for end in [20, 40, 60, text.len()] {
+        std::fs::write(&path, &text[..end]).unwrap();
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert_eq!(nightly.site.good(&["files", "list", "--json"]).await, "");
+    }
+    assert_eq!(nightly.file("rows-1.csv", "done").await["records"], 5);
+    bridge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_csv_is_refused_whole_and_the_next_file_goes_on() {
+    let nightly = Nightly::new().await;
+    let bridge = nightly.site.start().await;
+    nightly.writes("rows-1.csv", b"PK\x03\x04\x14\x00\x00\x00\x08\x00zip zip zip");
+    nightly.writes("rows-2.csv", "CHILD,NAME,DOB\r\nc1,\"Amal,01/02/2015\r\nc2,Ben,29/02/2016\r\n");
+    nightly.writes("rows-3.csv", "CHILD,GIVEN NAME,DOB\r\nc1,Amal,01/02/2015\r\n");
+    nightly.writes("rows-4.csv", extract(&FIVE));
+    nightly.file("rows-4.csv", "done").await;
+    for name in ["rows-1.csv", "rows-2.csv", "rows-3.csv"] {
+        let refused = nightly.file(name, "refused").await;
+        assert!(refused["code"].as_str().unwrap().starts_with("PH11"), "{refused}");
+        until("it is kept apart", async || nightly.path(&format!("failed/{name}")).exists().then_some(()))
+            .await;
+    }
+    assert!(nightly.file("rows-3.csv", "refused").await["why"].as_str().unwrap().contains("NAME"));
+    nightly.site.vhost.until("platform", 5).await;
+    bridge.stop().await;
+}
+
+/// Kills the program again and again while it reads; every record arrives once, and the account closes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bridge_that_is_killed_while_it_reads_goes_on_at_the_record() {
+    const ROWS: usize = 20_000;
+    let nightly = Nightly::new().await;
+    let mut text = "CHILD,NAME,DOB\r\n".to_owned();
+    for n in 0..ROWS {
+        let _ = write!(text, "c{n},\"Name, {n}\",01/02/2015\r\n");
+    }
+    nightly.writes("rows-1.csv", &text);
+    let mut running: Running = nightly.site.run().await;
+    for share in 1..=3 {
+        let wanted = (ROWS * share / 5) as u64;
+        until("some of it has arrived", async || {
+            (nightly.site.vhost.depth("platform").await >= wanted).then_some(())
+        })
+        .await;
+        running.kill().await;
+        running = nightly.site.run().await;
+    }
+    nightly.file("rows-1.csv", "done").await;
+    until("all is delivered", async || {
+        let line = nightly.site.account("nightly.rows").await;
+        (line["delivered"] == ROWS && line["taken"] == ROWS).then_some(())
+    })
+    .await;
+    let mut ids = nightly.site.vhost.everything("platform").await;
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), ROWS);
+    assert_eq!(running.terminate().await, 0);
+}
