@@ -72,7 +72,7 @@ pub fn run(mapping: &Mapping, case: &CaseKeys, texts: &Texts) -> Vec<Outcome> {
     let goes = |direction| mapping.works(direction) && case.only.is_none_or(|only| only == direction);
     let mut outcomes = Vec::new();
     let event = texts.event.as_deref().map(|text| event_of(text, &mapping.schema.event_type));
-    let document = texts.document.as_deref().map(|text| mapping.read(text.as_bytes()));
+    let document = texts.document.as_deref().map(|text| mapping.read_text(text));
     if goes(Direction::ToDocument) && texts.event.is_some() {
         let wrong = match (&event, &document) {
             (Some(Ok(event)), _) => to_document(mapping, event, texts, case, context),
@@ -157,8 +157,7 @@ fn to_document(
     }
     let expected = texts.document.as_deref()?;
     // Both are read again: white space, prefixes and the order of JSON members are no differences.
-    let read = |bytes: &[u8]| mapping.read(bytes);
-    match (read(&bytes), read(expected.as_bytes())) {
+    match (mapping.read(&bytes), mapping.read_text(expected)) {
         (Ok(made), Ok(expected)) if same(&made, &expected, mapping.format) => None,
         (Ok(made), Ok(expected)) => Some(difference(&shown(&expected), &shown(&made))),
         (Err(error), _) => Some(format!("what was written cannot be read again: {error}")),

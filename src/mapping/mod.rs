@@ -22,7 +22,7 @@ pub use compile::{Condition, Test, With, bad_path, bad_template, compile, imposs
 use crate::{
     code::Code,
     event::{Event, schema::EventSchema},
-    format::{Format, FormatError, Limits, Style},
+    format::{Format, FormatError, Limits, Style, charset},
     template::{Template, Texts},
     tree::{Name, Tree},
 };
@@ -283,6 +283,17 @@ impl Mapping {
     /// What is not as the format and the layout say.
     pub fn read(&self, bytes: &[u8]) -> Result<Tree, FormatError> {
         self.format.read(bytes, None, self.style.layout.as_deref(), &Limits::default())
+    }
+
+    /// Reads one of its documents that somebody wrote as text, in a case.
+    ///
+    /// # Errors
+    /// As [`Mapping::read`]; and a character that the layout's encoding lacks.
+    pub fn read_text(&self, text: &str) -> Result<Tree, FormatError> {
+        match &self.style.layout {
+            Some(layout) => self.read(&charset::encode(text.to_owned(), Some(layout.encoding))?),
+            None => self.read(text.as_bytes()),
+        }
     }
 
     /// The places in documents that its rows write (to documents) or read (to events): each once, those of groups by the

@@ -59,7 +59,7 @@ impl Compiler<'_> {
         }
         let encoding = self.encoding();
         let shape = match (&file.csv, &file.fixed, &file.xml) {
-            (Some(csv), _, _) => Shape::Csv(self.csv(csv)?),
+            (Some(csv), _, _) => Shape::Csv(self.csv(csv)),
             (_, Some(fixed), _) => Shape::Fixed(self.fixed(fixed)),
             (_, _, Some(xml)) => Shape::Xml(self.xml(xml)),
             (None, None, None) => Shape::Lines,
@@ -73,6 +73,11 @@ impl Compiler<'_> {
         let records = self.records(&shape);
         let totals = self.totals(&shape, &records);
         let layout = Layout { name: name.to_owned(), digest, encoding, shape, records, totals };
+        if self.problems.is_empty()
+            && let Err(error) = crate::format::cells::head(&layout)
+        {
+            self.bad(&["csv", "write"], format!("the header cannot be written: {}", error.what));
+        }
         Some(layout)
     }
 
@@ -111,16 +116,16 @@ impl Compiler<'_> {
         }
     }
 
-    fn csv(&mut self, keys: &CsvKeys) -> Option<Csv> {
+    fn csv(&mut self, keys: &CsvKeys) -> Csv {
         let with_records = !self.file.records.is_empty();
         let delimiter = match &keys.delimiter {
             None => b',',
-            Some(text) => self.character(text, &["csv", "delimiter"])?,
+            Some(text) => self.character(text, &["csv", "delimiter"]).unwrap_or(0),
         };
         let quote = match keys.quote.as_deref() {
             None => Some(b'"'),
             Some("") => None,
-            Some(text) => Some(self.character(text, &["csv", "quote"])?),
+            Some(text) => self.character(text, &["csv", "quote"]),
         };
         if quote == Some(delimiter) {
             self.bad(&["csv", "quote"], "the delimiter and the quote are the same character");
@@ -185,7 +190,7 @@ impl Compiler<'_> {
             NamesFrom::Layout => Vec::new(),
         };
         let plain = |list: &[String]| list.iter().map(|name| Name::plain(name.as_str())).collect();
-        Some(Csv {
+        Csv {
             delimiter,
             quote,
             header_rows,
@@ -196,7 +201,7 @@ impl Compiler<'_> {
             quoting: write.quote.unwrap_or(Quoting::Needed),
             bom: write.bom,
             header: write.header.unwrap_or(default),
-        })
+        }
     }
 
     fn fixed(&mut self, keys: &FixedKeys) -> Fixed {
@@ -241,7 +246,10 @@ impl Compiler<'_> {
 
     fn path(&mut self, text: &str, namespaces: &crate::format::Namespaces, keys: &[&str]) -> Vec<Name> {
         let mut names = Vec::new();
+        let mut offset = 0;
         for step in text.split('/') {
+            let start = offset;
+            offset += step.len() + 1;
             let (prefix, local) = step.split_once(':').unwrap_or(("", step));
             let name = match namespaces.uri(prefix) {
                 Some(uri) => Name::spaced(uri.clone(), local),
@@ -250,6 +258,7 @@ impl Compiler<'_> {
                     let what = format!("the prefix `{prefix}` is not declared in `xml.namespaces`");
                     self.problem(
                         Problem::error(Code::UnknownPrefix, keys, what)
+                            .part(Some(start..start + prefix.len()))
                             .did_you_mean(prefix, namespaces.prefixes()),
                     );
                     Name::plain(local)
@@ -535,7 +544,8 @@ impl Compiler<'_> {
         if found.is_none() {
             let what = format!("there is no kind of record called `{name}`");
             let known: Vec<&str> = records.iter().map(|record| record.name.local.as_str()).collect();
-            self.problem(Problem::under(Code::UnknownName, place, "", what).did_you_mean(name, known));
+            let problem = Problem::under(Code::UnknownName, place, "", what).part(Some(0..name.len()));
+            self.problem(problem.did_you_mean(name, known));
         }
         found
     }
@@ -563,7 +573,9 @@ impl Compiler<'_> {
         if found.is_none() {
             let what = format!("the record `{record}` has no field `{field}`");
             let known: Vec<&str> = fields.iter().map(|field| field.name.local.as_str()).collect();
-            self.problem(Problem::under(Code::UnknownName, place, "", what).did_you_mean(field, known));
+            let part = record.len() + 1..text.len();
+            let problem = Problem::under(Code::UnknownName, place, "", what).part(Some(part));
+            self.problem(problem.did_you_mean(field, known));
         }
         Some(Source::Field(kind, found?))
     }

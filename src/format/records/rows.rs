@@ -317,9 +317,6 @@ impl<R: BufRead> Records<R> {
             let last = self.window.ended() && found.length == self.window.bytes().len();
             if text.is_empty() || (text == b"\x1a" && last) || self.blank_rest(text, &layout) {
                 // A blank line is no record, and a Ctrl-Z at the end is how DOS ended files.
-                if pending.is_some() {
-                    break;
-                }
                 self.line += found.lines;
                 self.window.consume(found.length);
                 continue;

@@ -128,6 +128,7 @@ impl Compiler<'_> {
             };
             let problem = Problem::under(Code::NotInLayout, at, key, what)
                 .label("not in the layout")
+                .part(text.rfind(name.as_str()).map(|at| at..at + name.len()))
                 .did_you_mean(name, known);
             self.problem(problem);
         }
