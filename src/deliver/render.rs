@@ -98,6 +98,7 @@ impl Rendering<'_> {
             name,
             digest: written.digest,
             size: i64::try_from(written.size).unwrap_or(i64::MAX),
+            claimed_at: None,
             put_at: None,
         })
     }
