@@ -454,7 +454,7 @@ async fn a_sealed_return_has_every_table_and_its_rows_are_the_events_less_those_
         assert_eq!(rows, counted);
     }
     // The next return holds the same, and what has changed since.
-    council.says(&wrong("created"), "after all").await;
+    council.says(&wrong("created"), "after-all").await;
     council.sealed(1, "missing-000002.csv").await;
     let missing = std::fs::read_to_string(council.folder("returns").join("missing-000002.csv")).unwrap();
     assert_eq!(missing.lines().count() - 1, counted["Missing"] + 1, "{missing}");
