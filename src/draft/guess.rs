@@ -244,7 +244,7 @@ impl Scope<'_> {
             let mut own = BTreeMap::new();
             let (rows, used) = scope.rows(items, example, node, &mut own);
             let hits = rows.iter().filter(|row| row.document.is_some()).count();
-            let named = names::likeness(&[field.name.clone()], names) as usize;
+            let named = names::likeness(std::slice::from_ref(&field.name), names) as usize;
             (hits > 0).then_some((hits * 100 + named, order, place, rows, used, own))
         });
         let (_, order, place, fields, used, own) =

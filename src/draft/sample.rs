@@ -405,7 +405,8 @@ impl Spelling {
         let mut prefixes: Vec<(String, String)> = Vec::new();
         for space in spaces {
             let own = declared_prefix(&text, &space).filter(|prefix| {
-                !prefixes.iter().any(|(other, _)| other == prefix) && !(prefix.is_empty() && bare)
+                let taken = prefixes.iter().any(|(other, _)| other == prefix);
+                !(taken || prefix.is_empty() && bare)
             });
             let made =
                 || (1..).map(|number| format!("n{number}")).find(|p| !prefixes.iter().any(|(o, _)| o == p));

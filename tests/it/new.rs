@@ -140,6 +140,37 @@ fn a_json_document_with_a_list_becomes_rows_in_a_group() {
 }
 
 #[test]
+fn an_xml_file_of_many_records_is_split_by_a_layout_and_one_document_is_not() {
+    let fresh = Fresh::new("xml");
+    let sample = r#"<?xml version="1.0"?>
+<Payments xmlns="urn:x"><Header><Run>17</Run></Header>
+<Payment><ProviderReference>AB12</ProviderReference><Reference>77</Reference><Amount Ccy="GBP">12.00</Amount><TotalAmount>12.00</TotalAmount><PaidAt>2026-11-23T10:00:00</PaidAt></Payment>
+<Payment><ProviderReference>AB13</ProviderReference><Reference>78</Reference><Amount Ccy="GBP">13.00</Amount><TotalAmount>13.00</TotalAmount><PaidAt>2026-11-23T11:00:00</PaidAt></Payment>
+</Payments>"#;
+    let said = fresh.made("many", "many.xml", sample, "payment.succeeded.v1");
+    assert!(said.contains("all 2 records"), "{said}");
+    let layout = fresh.text("mappings/layouts/many.toml");
+    assert!(
+        layout.contains("record = \"Payments/Payment\"") && layout.contains("keep = [\"Payments/Header\"]"),
+        "{layout}"
+    );
+    let mapping = fresh.text("mappings/many/payment-succeeded.toml");
+    for part in [r#"namespaces = { "" = "urn:x" }"#, r#"document = "Payment/TotalAmount""#, r#""Header""#] {
+        assert!(mapping.contains(part), "no {part} in {mapping}");
+    }
+    let one = r#"<p:Payment xmlns:p="urn:y" id="7"><p:ProviderReference>AB12</p:ProviderReference><p:Reference>77</p:Reference>
+        <p:Amount>12.00</p:Amount><p:TotalAmount>12.00</p:TotalAmount><p:PaidAt>2026-11-23T10:00:00Z</p:PaidAt>
+        <p:Payer><p:Name>R Sample</p:Name></p:Payer></p:Payment>"#;
+    fresh.made("one", "one.xml", one, "payment.succeeded.v1");
+    let mapping = fresh.text("mappings/one/payment-succeeded.toml");
+    for part in [r#"root = "p:Payment""#, r#"event = "payer.name", document = "p:Payer/p:Name""#, r#""@id""#]
+    {
+        assert!(mapping.contains(part), "no {part} in {mapping}");
+    }
+    assert!(fresh.text("adapters/one.toml").contains("receive = "), "one document comes by a call");
+}
+
+#[test]
 fn amounts_of_a_list_that_the_sample_lacks_add_up_to_the_total_that_it_has() {
     let fresh = Fresh::new("sums");
     let sample =
