@@ -297,6 +297,64 @@ async fn unpaid_debits_are_told_one_by_one_whether_there_is_one_or_there_are_sev
     bridge.stop().await;
 }
 
+/// A statement with these balances and entries: amounts in pounds, `-` before what went out.
+fn small(balances: &[(&str, &str)], entries: &[(&str, &str)]) -> String {
+    let signed = |amount: &str| match amount.strip_prefix('-') {
+        Some(amount) => format!("<Amt Ccy=\"GBP\">{amount}</Amt><CdtDbtInd>DBIT</CdtDbtInd>"),
+        None => format!("<Amt Ccy=\"GBP\">{amount}</Amt><CdtDbtInd>CRDT</CdtDbtInd>"),
+    };
+    let balance = |(code, amount): &(&str, &str)| {
+        format!("<Bal><Tp><CdOrPrtry><Cd>{code}</Cd></CdOrPrtry></Tp>{}</Bal>", signed(amount))
+    };
+    let entry =
+        |(status, amount): &(&str, &str)| format!("<Ntry>{}<Sts>{status}</Sts></Ntry>", signed(amount));
+    let balances: String = balances.iter().map(balance).collect();
+    let entries: String = entries.iter().map(entry).collect();
+    format!("<Stmt><Id>1</Id>{balances}{entries}</Stmt>")
+}
+
+/// What becomes of a file of these statements.
+fn adds_up(version: &str, statements: &[String]) -> Result<u64, String> {
+    let project = Project::load(&crate::support::root().join("packhorse.toml"));
+    let layout = project.layouts.get("camt053").unwrap().clone();
+    let file = format!(
+        "<Document xmlns=\"urn:iso:std:iso:20022:tech:xsd:camt.053.001.{version}\"><BkToCstmrStmt>{}</BkToCstmrStmt></Document>",
+        statements.concat()
+    );
+    let mut records =
+        Records::new(Format::Xml, Some(layout), file.as_bytes(), RecordLimits::default()).unwrap();
+    while records.next().unwrap().is_some() {}
+    records.finish().map(|summary| summary.records).map_err(|error| error.to_string())
+}
+
+#[test]
+fn each_statement_of_a_file_adds_up_by_itself_as_far_as_it_tells_its_balances() {
+    let booked = [("<Cd>BOOK</Cd>", "20.50"), ("<Cd>BOOK</Cd>", "-8.01"), ("<Cd>PDNG</Cd>", "1000.00")];
+    let good = small(&[("OPBD", "-10.00"), ("CLBD", "2.49"), ("CLAV", "77.00")], &booked);
+    let none = small(&[("OPBD", "5.00"), ("CLBD", "5.00")], &[]);
+    // Today's opening is yesterday's closing: told twice, it counts once.
+    let twice = small(&[("PRCD", "-10.00"), ("OPBD", "-10.00"), ("CLBD", "2.49")], &booked);
+    // A page in the middle tells neither.
+    let page = small(&[("ITBD", "1.00")], &booked);
+    let wrong = small(&[("OPBD", "-10.00"), ("CLBD", "2.50")], &booked);
+    for statements in [vec![&good], vec![&none, &good, &twice], vec![&page], vec![&good, &page, &none]] {
+        let statements: Vec<String> = statements.into_iter().cloned().collect();
+        assert!(adds_up("08", &statements).is_ok(), "{statements:?}");
+    }
+    for before in [&good, &none, &page] {
+        let why = adds_up("08", &[before.clone(), wrong.clone()]).unwrap_err();
+        assert!(why.contains("2.50") && why.contains("2.49"), "{why}");
+    }
+    // Two statements that are wrong by as much in both directions are two that are wrong.
+    let other = small(&[("OPBD", "-10.00"), ("CLBD", "2.48")], &booked);
+    assert!(adds_up("08", &[wrong.clone(), other]).is_err());
+    let old: Vec<String> = [good, none]
+        .iter()
+        .map(|text| text.replace("<Cd>BOOK</Cd>", "BOOK").replace("<Cd>PDNG</Cd>", "PDNG"))
+        .collect();
+    assert_eq!(adds_up("02", &old), Ok(3));
+}
+
 /// As many entries as `PACKHORSE_TEST_ENTRIES` says, written to disk by a bank and read entry by entry.
 #[test]
 fn a_long_statement_is_read_entry_by_entry_and_adds_up_as_another_reader_says() {
