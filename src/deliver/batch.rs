@@ -220,7 +220,9 @@ impl Batcher {
                 return self.store.render_again(state.n).await.map_err(of_store);
             }
             // An earlier try of which nobody knows: if the file is there it was put; if not, it may have been taken away.
-            if file.claimed_at.is_some() && self.moves_money() && system.look(&folder, &file.name).await?.is_none()
+            if file.claimed_at.is_some()
+                && self.moves_money()
+                && system.look(&folder, &file.name).await?.is_none()
             {
                 return Err(in_doubt(state, &file.name));
             }

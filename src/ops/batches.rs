@@ -54,7 +54,10 @@ pub async fn settle(store: &Store, number: i64, seen: Seen, actor: &Actor) -> Re
         true => Ok(()),
         false => {
             let (batch, _) = show(store, number).await?;
-            refused(Code::NoSuchBatch, format!("batch {number} is {}, and nothing of it is in doubt", batch.life.stage.as_str()))
+            refused(
+                Code::NoSuchBatch,
+                format!("batch {number} is {}, and nothing of it is in doubt", batch.life.stage.as_str()),
+            )
         }
     }
 }

@@ -355,7 +355,10 @@ async fn a_file_that_may_have_been_taken_away_is_not_put_a_second_time() {
         bridge.stop().await;
         // What a crash between putting the file and noting it leaves on record, the file having been taken away.
         let store = rusqlite::Connection::open(council.site.folder.0.join("var/packhorse.db")).unwrap();
-        assert_eq!(store.execute("UPDATE batch_file SET claimed_at = 1 WHERE claimed_at IS NULL", []).unwrap(), 1);
+        assert_eq!(
+            store.execute("UPDATE batch_file SET claimed_at = 1 WHERE claimed_at IS NULL", []).unwrap(),
+            1
+        );
         store.execute("UPDATE batch SET retry_at = NULL", []).unwrap();
         drop(store);
         std::fs::create_dir(council.out()).unwrap();
