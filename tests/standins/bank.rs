@@ -35,9 +35,9 @@ struct Entry {
 fn entry(number: u64) -> Entry {
     Entry {
         pence: 1 + (number * 7_919 % 1_000_003) as i64,
-        out: number % 5 == 0,
-        reversal: number % 7 == 0,
-        pending: number % 11 == 0,
+        out: number.is_multiple_of(5),
+        reversal: number.is_multiple_of(7),
+        pending: number.is_multiple_of(11),
     }
 }
 
