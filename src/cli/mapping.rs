@@ -337,7 +337,8 @@ impl Test {
             settings: &given.settings,
             values: &given.values,
             cause: given.cause.as_ref(),
-            now: Timestamp::UNIX_EPOCH,
+            // Codes that are valid for a time are those of today.
+            now: Timestamp::now(),
             trace: None,
         };
         for number in 0..self.generated {

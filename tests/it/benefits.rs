@@ -3,7 +3,7 @@
 
 use crate::{
     databases::{CHANGES, Database, HEAD, READ},
-    support::{Seen, Site, until},
+    support::{Seen, Site, copy, root, until},
 };
 use serde_json::Value;
 use std::path::PathBuf;
@@ -242,6 +242,10 @@ INSERT INTO dbo.ctoccupation SELECT 12345670 + n, '10001234', '2026-04-06', '209
 /// A project that reads a database by an adapter of this repository, often.
 pub async fn reading(database: &Database, name: &str) -> Site {
     let site = database.site(&format!("{HEAD}{READ}"), &[("changes.sql", CHANGES)]).await;
+    // That one holds the tests' own files only; here it is this repository's that are tried.
+    for folder in ["adapters", "mappings"] {
+        copy(&root().join(folder), &site.folder.0.join(folder));
+    }
     everywhere(&site, &format!("adapters/{name}.toml"), "every = \"1h\"", "every = \"200ms\"");
     // The database is on this machine: there is no line to listen to.
     everywhere(&site, &format!("adapters/{name}.toml"), "tls = { ca = \"{{ settings.ca }}\" }\n", "");
