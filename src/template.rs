@@ -249,6 +249,11 @@ pub const FILTERS: &[(&str, &str)] = &[
     ("cut", "at most so many characters from the beginning: `{{ text | cut(35) }}`"),
 ];
 
+/// Whether what a template wrote says no: nothing at all, or `False`, as truth values are written.
+pub fn says_no(text: &str) -> bool {
+    matches!(text.trim(), "" | "False" | "false")
+}
+
 fn environment(escape: Escape) -> Environment<'static> {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);

@@ -21,6 +21,10 @@ pub enum Batches {
     Show(Show),
     /// Seal an open batch now, before its cut-off.
     Seal(Seal),
+    /// Say of a batch of which nobody knows whether the system has had its file.
+    ///
+    /// A file that may have been put into the system before a crash, and is not there any more, is not put a second time.
+    Settle(Settle),
 }
 
 /// List them.
@@ -53,6 +57,26 @@ pub struct Seal {
     #[arg(long, value_parser = super::dead_letters::some_text)]
     by: String,
     /// Why it does not wait for its cut-off.
+    #[arg(long, value_parser = super::dead_letters::some_text)]
+    reason: String,
+}
+
+/// Say what you have seen in the system.
+#[derive(Debug, Args)]
+#[command(group(clap::ArgGroup::new("seen").required(true)))]
+pub struct Settle {
+    /// Its number, as `list` shows it.
+    number: i64,
+    /// The system has had the file: it is not put again.
+    #[arg(long, group = "seen")]
+    received: bool,
+    /// The system has not had the file: it is put now.
+    #[arg(long, group = "seen")]
+    not_received: bool,
+    /// Your name, for the audit trail.
+    #[arg(long, value_parser = super::dead_letters::some_text)]
+    by: String,
+    /// What you have seen.
     #[arg(long, value_parser = super::dead_letters::some_text)]
     reason: String,
 }
@@ -94,9 +118,8 @@ impl Batches {
                 let (batch, files) = batches::show(&store, show.number).await?;
                 match show.json {
                     true => {
-                        let mut object = object(&batch);
-                        object["files"] = files.iter().map(file_object).collect();
-                        println!("{object}");
+                        let files: Vec<serde_json::Value> = files.iter().map(file_object).collect();
+                        println!("{}", json!({ "batch": object(&batch), "files": files }));
                     }
                     false => print(&batch, &files),
                 }
@@ -106,11 +129,21 @@ impl Batches {
                 batches::seal(&store, seal.number, &actor).await?;
                 println!("batch {} is sealed as soon as the bridge looks at it", seal.number);
             }
+            Batches::Settle(settle) => {
+                let actor = Actor { who: settle.by.clone(), reason: settle.reason.clone() };
+                let seen = if settle.received { batches::Seen::Received } else { batches::Seen::NotReceived };
+                batches::settle(&store, settle.number, seen, &actor).await?;
+                match seen {
+                    batches::Seen::Received => println!("batch {} counts as received", settle.number),
+                    batches::Seen::NotReceived => println!("batch {} is put again", settle.number),
+                }
+            }
         }
         Ok(0)
     }
 }
 
+/// A batch as one object.
 fn object(batch: &BatchState) -> serde_json::Value {
     json!({ "schema": "packhorse.batch/v1", "number": batch.n, "batch": batch.feed, "day_wanted": batch.per,
             "stage": batch.life.stage.as_str(), "items": batch.life.items, "sum": batch.sum, "serial": batch.serial,

@@ -6,7 +6,7 @@ use crate::{
     code::Code,
     config::{
         Config,
-        plan::{Database, SystemPlan},
+        plan::{Database, PickupThen, Source, SystemPlan},
         secrets::SecretRef,
     },
     store::{Opener, Store},
@@ -192,7 +192,11 @@ async fn broker(config: &Config) -> Vec<Line> {
 
 /// What the routes of an instance do with its files.
 fn needed(config: &Config, instance: &str) -> Need {
-    match config.deliver.iter().any(|route| route.instance.name == instance) {
+    let delivers = config.deliver.iter().any(|route| route.instance.name == instance);
+    let moves = config.collect.iter().filter(|route| route.instance.name == instance).any(|route| {
+        matches!(&route.plan.source, Source::Pickup(pickup) if !matches!(pickup.then, PickupThen::Leave))
+    });
+    match delivers || moves {
         true => Need::Write,
         false => Need::Read,
     }

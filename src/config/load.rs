@@ -480,7 +480,8 @@ impl Project {
             match adapter {
                 Some(adapter) => {
                     let used = adapter.statements();
-                    for file in statements.keys().filter(|file| !used.contains(file.as_str())) {
+                    let read = statements.iter().filter(|(_, statement)| statement.is_some());
+                    for (file, _) in read.filter(|(file, _)| !used.contains(file.as_str())) {
                         let what = format!("no route of the adapter `{name}` uses this statement");
                         let problem = Problem::error(Code::UnusedFile, &[], what).warning();
                         self.tell(&folder.join(&name).join(file), vec![problem]);

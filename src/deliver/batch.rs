@@ -18,6 +18,7 @@ use crate::{
         DeliverRoute, Instance,
         batch::{Batch, Remember},
         plan::Action,
+        raw::adapter::Makes,
     },
     format::{Limits, parse_json},
     retry::Delays,
@@ -26,7 +27,7 @@ use crate::{
     telemetry::Metrics,
     template::Scope,
     tree::Tree,
-    verdict::Failure,
+    verdict::{Class, Failure},
 };
 use jiff::Timestamp;
 use std::{
@@ -218,7 +219,18 @@ impl Batcher {
                 );
                 return self.store.render_again(state.n).await.map_err(of_store);
             }
-            system.put(&folder, &file.name, &path, file.digest).await?;
+            // An earlier try of which nobody knows: if the file is there it was put; if not, it may have been taken away.
+            if file.claimed_at.is_some() && self.moves_money() && system.look(&folder, &file.name).await?.is_none()
+            {
+                return Err(in_doubt(state, &file.name));
+            }
+            self.store.claim_batch_file(state.n, file.file.clone(), Some(now())).await.map_err(of_store)?;
+            if let Err(failure) = system.put(&folder, &file.name, &path, file.digest).await {
+                if failure.class != Class::Unknown {
+                    self.store.claim_batch_file(state.n, file.file.clone(), None).await.map_err(of_store)?;
+                }
+                return Err(failure);
+            }
             info!(
                 batch = state.feed,
                 number = state.n,
@@ -229,6 +241,14 @@ impl Batcher {
             self.store.batch_file_put(state.n, Some(file.file.clone()), now()).await.map_err(of_store)?;
         }
         self.store.batch_file_put(state.n, None, now()).await.map_err(of_store)
+    }
+
+    /// Whether a second file with the same items would move money twice.
+    fn moves_money(&self) -> bool {
+        self.routes.values().any(|route| match route.plan.makes {
+            Makes::Payment | Makes::Posting => true,
+            Makes::Record | Makes::Nothing => false,
+        })
     }
 
     /// A portion of its items is put on record; with the last one the batch has come to its end.
@@ -283,6 +303,16 @@ impl Batcher {
             }
         }
     }
+}
+
+/// Nobody knows whether the system has had the file: it is not put a second time until a person has said.
+fn in_doubt(state: &BatchState, name: &str) -> Failure {
+    let what = format!(
+        "an earlier try may have put {name} into the system, and it is not there now: the system may have taken it away. \
+         Look in the system, then `packhorse batches settle {} --received` or `--not-received`",
+        state.n
+    );
+    Failure { class: Class::Unknown, ..Failure::not_done(Code::OutcomeUnknown, what) }
 }
 
 fn remember(route: &DeliverRoute) -> Option<&Remember> {

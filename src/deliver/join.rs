@@ -16,7 +16,7 @@ use crate::{
     mapping::{Context, Mapping},
     store::{Joining, Says},
     system::sign,
-    template::{Scope, Template, Texts},
+    template::{Scope, Template, Texts, says_no},
     tree::{Name, Record, Tree},
     verdict::Failure,
 };
@@ -71,7 +71,7 @@ pub fn joining(deliverer: &Deliverer, join: &Join, event: &Event) -> Result<Join
     let sort = sort(file.map_or(&[], |file| &file.groups), &group, join.place, order.as_deref());
     let removes = match &join.removes {
         None => false,
-        Some(template) => !matches!(text(template, "removes")?.trim(), "" | "false"),
+        Some(template) => !says_no(&text(template, "removes")?),
     };
     let record = match &deliverer.route.plan.mapping {
         Some(mapping) if !removes => {

@@ -12,7 +12,7 @@ use crate::{
     format::{Limits, parse_json},
     store::{After, BatchFileState, BatchState, GroupTotal, Placed, Store, StoreError},
     system::files::Incoming,
-    template::{Scope, Template},
+    template::{Scope, Template, says_no},
     tree::{Name, Record, Tree},
     verdict::Failure,
 };
@@ -98,6 +98,7 @@ impl Rendering<'_> {
             name,
             digest: written.digest,
             size: i64::try_from(written.size).unwrap_or(i64::MAX),
+            claimed_at: None,
             put_at: None,
         })
     }
@@ -174,10 +175,7 @@ impl Rendering<'_> {
         out: &mut Incoming,
     ) -> Result<(), Failure> {
         if let Some(when) = &part.when
-            && matches!(
-                self.text(when, "when", seen, group)?.trim().to_ascii_lowercase().as_str(),
-                "" | "false"
-            )
+            && says_no(&self.text(when, "when", seen, group)?)
         {
             return Ok(());
         }

@@ -146,11 +146,18 @@ impl CodeList {
             .any(|e| e.from.is_some() || e.until.is_some())
     }
 
-    /// Whether a word of the platform has a code, and on every day.
-    pub fn always(&self, platform: &str) -> bool {
-        self.to_system
-            .get(platform)
-            .is_some_and(|entries| entries.iter().any(|e| e.from.is_none() && e.until.is_none()))
+    /// The words of the platform that have a code to this day, and the first day on which all of them have one.
+    pub fn lasting(&self) -> (Vec<String>, Option<Date>) {
+        let mut first: Option<Date> = None;
+        let mut words = Vec::new();
+        for word in &self.platform {
+            let entries = self.to_system.get(word).map(Vec::as_slice).unwrap_or_default();
+            if entries.iter().any(|e| e.until.is_none()) {
+                first = first.max(entries.iter().map(|e| e.from).min().flatten());
+                words.push(word.clone());
+            }
+        }
+        (words, first)
     }
 }
 

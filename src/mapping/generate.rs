@@ -138,6 +138,7 @@ impl<'m> Generator<'m> {
             match &row.body {
                 Body::Value { conversion, fund, .. } => {
                     let width = self.width(row);
+                    self.learn_years(row, conversion, prefix);
                     let accepts = self.accepts.entry(path).or_default();
                     accepts.refused.push_str(separator);
                     accepts.refused.push_str(&self.lacking);
@@ -187,6 +188,16 @@ impl<'m> Generator<'m> {
             .filter_map(|place| place.width)
             .min()
             .map(|w| w as u64)
+    }
+
+    /// Codes that are valid from some day on want the date that decides about them to be later.
+    fn learn_years(&mut self, row: &Row, conversion: &Conversion, prefix: &str) {
+        let (Conversion::Codes(list), Some(path)) = (conversion, &row.codes_at) else { return };
+        let Some(first) = list.lasting().1.and_then(|first| u64::try_from(first.year()).ok()) else { return };
+        let path = path.steps().iter().fold(prefix.to_owned(), |path, step| below(&path, &step.name.local));
+        let accepts = self.accepts.entry(path).or_default();
+        let before = accepts.years.map_or(2020, |(from, _)| from);
+        accepts.years = Some((before.max(first + 1), 2035));
     }
 
     fn learn_most(&mut self, row: &Row, path: &str) {
@@ -321,8 +332,8 @@ impl Accepts {
                     .filter(|word| matches!(list.system(word, None), Found::Code(_)))
                     .cloned()
                     .collect();
-                let always: Vec<String> = known.iter().filter(|word| list.always(word)).cloned().collect();
-                self.only(if always.is_empty() { known } else { always });
+                let (lasting, _) = list.lasting();
+                self.only(if lasting.is_empty() { known } else { lasting });
             }
             Conversion::Check(check) => self.only(samples(*check)),
             Conversion::Account { rules, rule } => {

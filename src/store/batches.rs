@@ -87,6 +87,8 @@ pub struct BatchFileState {
     pub digest: [u8; 32],
     /// Its bytes.
     pub size: i64,
+    /// When it began to be put into the system, and nothing is known of how that ended.
+    pub claimed_at: Option<i64>,
     /// When it was put into the system.
     pub put_at: Option<i64>,
 }
@@ -481,6 +483,52 @@ impl Store {
         .await
     }
 
+    /// A file of a batch is about to be put into the system, or certainly was not.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn claim_batch_file(&self, n: i64, file: String, at: Option<i64>) -> Result<(), StoreError> {
+        self.write("claiming a file of a batch", move |tx| {
+            let sql = "UPDATE batch_file SET claimed_at = ?3 WHERE batch = ?1 AND file = ?2";
+            tx.execute(sql, params![n, file, at])?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// A person's word on the files of a batch of which nobody knows whether they were received, with the line of the audit
+    /// trail, in one commit; whether there was such a file.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn settle_batch(
+        &self,
+        n: i64,
+        now: i64,
+        received: bool,
+        who: String,
+        reason: String,
+    ) -> Result<bool, StoreError> {
+        self.write("settling a batch", move |tx| {
+            let put_at = received.then_some(now);
+            let settled = tx.execute(
+                "UPDATE batch_file SET claimed_at = NULL, put_at = ?2 WHERE batch = ?1 AND claimed_at IS NOT NULL AND put_at IS NULL
+                 AND EXISTS (SELECT 1 FROM batch WHERE n = ?1 AND stage = 4 AND code = ?3)",
+                params![n, put_at, crate::code::Code::OutcomeUnknown.as_str()],
+            )?;
+            if settled > 0 {
+                tx.execute("UPDATE batch SET retry_at = NULL, failed = 0 WHERE n = ?1", [n])?;
+                let what = if received { "batch received" } else { "batch not received" };
+                tx.execute(
+                    "INSERT INTO audit (at, who, what, reason, about) VALUES (?1, ?2, ?3, ?4, ?5)",
+                    params![now, who, what, reason, n.to_string()],
+                )?;
+            }
+            Ok(settled > 0)
+        })
+        .await
+    }
+
     /// A file of a batch lies in the system; with the last of them, the batch does.
     ///
     /// # Errors
@@ -608,7 +656,7 @@ fn total(row: &Row<'_>) -> rusqlite::Result<GroupTotal> {
 
 fn files(tx: &Transaction<'_>, n: i64) -> rusqlite::Result<Vec<BatchFileState>> {
     let mut statement = tx.prepare_cached(
-        "SELECT file, name, digest, size, put_at FROM batch_file WHERE batch = ?1 ORDER BY file",
+        "SELECT file, name, digest, size, claimed_at, put_at FROM batch_file WHERE batch = ?1 ORDER BY file",
     )?;
     let rows = statement.query_map([n], |row| {
         Ok(BatchFileState {
@@ -616,7 +664,8 @@ fn files(tx: &Transaction<'_>, n: i64) -> rusqlite::Result<Vec<BatchFileState>> 
             name: row.get(1)?,
             digest: row.get(2)?,
             size: row.get(3)?,
-            put_at: row.get(4)?,
+            claimed_at: row.get(4)?,
+            put_at: row.get(5)?,
         })
     })?;
     rows.collect()

@@ -70,6 +70,8 @@ CREATE TABLE batch_file (
     name   TEXT NOT NULL,
     digest BLOB NOT NULL,
     size   INTEGER NOT NULL,
+    -- When it began to be put: if nothing is known of how that ended, it may have been there and been taken away.
+    claimed_at INTEGER,
     put_at INTEGER,
     PRIMARY KEY (batch, file)
 ) STRICT, WITHOUT ROWID;

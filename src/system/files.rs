@@ -358,6 +358,7 @@ mod failure {
         )
     }
 
+    #[cfg(feature = "sftp")]
     pub fn too_slow(what: &str, time: Duration) -> Failure {
         Failure::not_done(
             Code::SystemUnreachable,

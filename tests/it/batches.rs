@@ -338,6 +338,44 @@ async fn only_an_open_batch_is_sealed_by_a_person_whose_name_and_reason_stay_on_
     assert!(bridge.stop().await);
 }
 
+/// A file that may have been put before a crash and is not there may have been taken away by its system: a second one
+/// would collect the money twice, so it waits for a person's word.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_may_have_been_taken_away_is_not_put_a_second_time() {
+    for (word, files) in [("--received", 0), ("--not-received", 1)] {
+        let council = Council::new().await;
+        council.without_cut_off();
+        let bridge = council.site.start().await;
+        council.collect(0, 3).await;
+        council.holds(3).await;
+        // The folder is away: the batch is rendered, and cannot be put.
+        std::fs::remove_dir(council.out()).unwrap();
+        council.seal().await;
+        let batch = council.batch("it waits", |batch| batch["code"] == "PH2202").await;
+        bridge.stop().await;
+        // What a crash between putting the file and noting it leaves on record, the file having been taken away.
+        let store = rusqlite::Connection::open(council.site.folder.0.join("var/packhorse.db")).unwrap();
+        assert_eq!(store.execute("UPDATE batch_file SET claimed_at = 1 WHERE claimed_at IS NULL", []).unwrap(), 1);
+        store.execute("UPDATE batch SET retry_at = NULL", []).unwrap();
+        drop(store);
+        std::fs::create_dir(council.out()).unwrap();
+        let bridge = council.site.start().await;
+        let doubt = council.batch("it is in doubt", |batch| batch["code"] == "PH2006").await;
+        assert!(doubt["why"].as_str().unwrap().contains("batches settle"), "{doubt}");
+        assert!(council.files().is_empty());
+        let number = batch["number"].to_string();
+        let said = ["--by", "A Tester", "--reason", "seen at the bureau"];
+        council.site.good(&[&["batches", "settle", &number, word], &said[..]].concat()).await;
+        council.at("sent").await;
+        assert_eq!(council.files().len(), files, "{word}");
+        assert_eq!(council.site.account(ROUTE).await["delivered"], 3);
+        let (code, _, err) =
+            council.site.command(&[&["batches", "settle", &number, word], &said[..]].concat()).await;
+        assert!(code == 1 && err.contains("PH5010"), "{code} {err}");
+        bridge.stop().await;
+    }
+}
+
 /// `kill -9` at each gap of a batch's life: afterwards the same bytes lie under the same name, and every event is delivered
 /// once.
 #[tokio::test]
@@ -616,7 +654,7 @@ batch = { into = "return", file = "children", key = "{{ event.data.child }}", or
 [deliver.gone]
 about = "Children who left."
 event = "test.gone.v1"
-batch = { into = "return", file = "children", key = "{{ event.data.child }}", removes = true }
+batch = { into = "return", file = "children", key = "{{ event.data.child }}", removes = "true" }
 [deliver.nested]
 about = "Children again."
 event = "test.child.v1"

@@ -180,6 +180,10 @@ impl Database {
     /// A bridge's project for it, with this adapter and these statements (name and text).
     pub async fn site(&self, adapter: &str, statements: &[(&str, &str)]) -> Site {
         let site = Site::new("").await;
+        // Nothing but what the tests are about.
+        for folder in ["adapters", "mappings"] {
+            std::fs::remove_dir_all(site.folder.0.join(folder)).unwrap();
+        }
         for (name, text) in FILES {
             site.folder.write(&format!("mappings/{name}"), text);
         }

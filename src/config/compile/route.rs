@@ -163,7 +163,8 @@ impl Compiler<'_> {
         let retry = self.retry(&keys.retry, &under(&at, &["retry"]));
         let amqp = keys.publish.is_some();
         let files = keys.batch.is_some() || keys.write.is_some();
-        if files && keys.mapping.is_none() {
+        let only_removes = keys.batch.as_ref().is_some_and(|join| join.removes.as_deref() == Some("true"));
+        if files && keys.mapping.is_none() && !only_removes {
             let what = "what is written to a file is made by a mapping";
             self.problem(Problem::under(Code::MissingKey, &at, "mapping", what));
         }

@@ -69,7 +69,8 @@ pub struct QueryKeys {
     pub limit: Option<u64>,
 }
 
-/// A column whose values rise. The query has `>= :cursor` and is ordered by the column.
+/// A column whose values rise. The query has `>= :cursor` and is ordered by the column. A moment is given as ISO 8601,
+/// `2026-11-24T09:41:06`; where a database keeps moments as texts, the query brings it into their form.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct QueryCursorKeys {

@@ -244,10 +244,12 @@ impl Task {
             .connect_with_connection_string(self.connection.expose_secret(), options)
             .map_err(|error| match said(&error) {
                 // A driver that is not installed, a server that is not there.
-                said if said.state.starts_with("IM") || said.state == "HY000" => Failure::not_done(
-                    Code::SystemUnreachable,
-                    format!("the database cannot be reached (SQLSTATE {}): {}", said.state, said.message),
-                ),
+                said if said.state.starts_with("IM") || matches!(said.state.as_str(), "HY000" | "01000") => {
+                    Failure::not_done(
+                        Code::SystemUnreachable,
+                        format!("the database cannot be reached (SQLSTATE {}): {}", said.state, said.message),
+                    )
+                }
                 said => state::failure(&said, ""),
             })?;
         connection.set_autocommit(false).map_err(|error| self.failed(&error))?;

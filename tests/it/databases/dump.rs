@@ -67,7 +67,7 @@ async fn view(database: &Database, statement: &str) -> Site {
 async fn a_hundred_thousand_rows_are_dumped_in_flat_memory() {
     let database = Database::new().await;
     let site =
-        view(&database, "SELECT n AS id, repeat('x', 900) AS filling FROM generate_series(1, 100000) n")
+        view(&database, "SELECT n AS id, repeat('x', 1800) AS filling FROM generate_series(1, 100000) n")
             .await;
     // The kernel forgets the peak of before; other tests run beside this one, but none needs so much.
     std::fs::write("/proc/self/clear_refs", "5").unwrap();
@@ -75,9 +75,9 @@ async fn a_hundred_thousand_rows_are_dumped_in_flat_memory() {
     let dumped =
         dump_only(&site, "changes", &[], DumpLimits { rows: 100_000, bytes: 1 << 30 }).await.unwrap();
     let grown = peak().saturating_sub(before);
-    assert!(grown < 48 << 10, "{grown} KiB for {} bytes", dumped.size);
+    assert!(grown < 96 << 10, "{grown} KiB for {} bytes", dumped.size);
     assert_eq!(dumped.rows, 100_000);
-    assert!(dumped.size > 85 << 20);
+    assert!(dumped.size > 170 << 20);
     let digest = ring::digest::digest(
         &ring::digest::SHA256,
         &std::fs::read(site.folder.0.join("dump.jsonl")).unwrap(),
