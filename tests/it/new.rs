@@ -1,6 +1,7 @@
 //! `packhorse new`: a sample becomes an adapter that `check` accepts and a case that passes, and says what is a guess; what
 //! is no sample is refused, and nothing that is there is overwritten.
 
+use crate::support::Site;
 use std::{
     path::{Path, PathBuf},
     process::{Command, Output},
@@ -257,4 +258,27 @@ fn a_name_that_is_taken_is_refused_and_the_file_stays_as_it_is() {
     assert_eq!(again.status.code(), Some(73));
     assert!(err(&again).contains("PH0315") && err(&again).contains("adapters/bank.toml"), "{}", err(&again));
     assert_eq!(fresh.text("mappings/bank/reconciliation-line.toml"), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drafted_adapter_runs_and_the_records_of_a_file_arrive_as_events() {
+    let keys = "settings = { folder = \"$FOLDER/out\" }\nroutes = { records = { every = \"1s\" } }\n";
+    let site = Site::new(&format!("[adapters.drafted]\n{keys}")).await;
+    let sample = site.folder.write("sample.csv", BANK);
+    let sample = sample.to_string_lossy();
+    site.good(&["new", "drafted", "--from", &sample, "--event", "reconciliation.line.v1"]).await;
+    site.edit("adapters/drafted.toml", "complete = \"30s\"", "complete = \"100ms\"");
+    let bridge = site.start().await;
+    site.folder.write("out/night.csv", BANK);
+    let events = site.vhost.until("platform", 2).await;
+    let mut said: Vec<(String, i64)> = events
+        .iter()
+        .map(|event| {
+            let data = event.json()["data"].clone();
+            (data["reference"].as_str().unwrap().to_owned(), data["gross"].as_i64().unwrap())
+        })
+        .collect();
+    said.sort();
+    assert_eq!(said, [("GW-2026,8341".to_owned(), 1000), ("GW-2026-008340".to_owned(), 6250)]);
+    bridge.stop().await;
 }
