@@ -12,7 +12,7 @@ use crate::{
     tree::{Name, Record, Tree},
 };
 use encoding_rs::{Encoding, UTF_8};
-use memchr::{memchr, memchr_iter, memchr2, memchr3};
+use memchr::{memchr, memchr_iter, memchr2, memchr2_iter, memchr3};
 
 /// Looks for the end of a row in bytes that may not be all there yet.
 #[derive(Debug, Clone, Default)]
@@ -221,6 +221,21 @@ pub(super) fn ragged(cells: usize, columns: usize) -> FormatError {
     FormatError::nowhere(Code::WrongRecord, what)
 }
 
+/// Bytes that no text has: NUL, and a byte-order mark that does not begin the file.
+pub(super) fn odd_bytes(row: &[u8], utf_8: bool) -> Option<FormatError> {
+    for at in memchr2_iter(0, 0xef, row) {
+        let rest = row.get(at..).unwrap_or_default();
+        if rest.starts_with(b"\0") {
+            return Some(FormatError::nowhere(Code::WrongRecord, "a NUL byte stands in the record"));
+        }
+        if utf_8 && rest.starts_with(b"\xef\xbb\xbf") {
+            let what = "a byte-order mark stands inside the record";
+            return Some(FormatError::nowhere(Code::WrongRecord, what));
+        }
+    }
+    None
+}
+
 /// Text behind a closing quote.
 pub(super) fn stray() -> FormatError {
     let what = "text stands behind a closing quote: a quote inside a cell is written twice";
@@ -334,6 +349,9 @@ pub(super) fn parse(
         if (!is_head && !without_end(row).is_empty()) || number == csv.names_row {
             if scan.stray {
                 return Err(at(stray()));
+            }
+            if let Some(error) = odd_bytes(row, encoding == UTF_8) {
+                return Err(at(error));
             }
             cells.part(csv, &charset::decode_as(encoding, row).map_err(at)?);
             let too_long = cells.iter().any(|cell| cell.len() > limits.text);

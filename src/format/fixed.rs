@@ -202,6 +202,9 @@ pub(super) fn parse(
         if line.len() > limits.text {
             return Err(at(FormatError::nowhere(Code::DocumentTooLarge, "the line is beyond the limits")));
         }
+        if let Some(error) = super::cells::odd_bytes(line, encoding == UTF_8) {
+            return Err(at(error));
+        }
         let line = Line::of(line, fixed, encoding).map_err(at)?;
         let kind = line.kind(layout, fixed).and_then(|kind| layout.records.get(kind));
         let kind = kind.ok_or_else(|| at(unknown_kind()))?;

@@ -12,7 +12,7 @@ use crate::{
     },
     tree::{Name, Tree},
 };
-use memchr::{memchr_iter, memchr2_iter};
+use memchr::memchr_iter;
 use serde::{Deserialize, Serialize};
 use std::io::BufRead;
 
@@ -283,22 +283,12 @@ impl<R: BufRead> Records<R> {
     }
 
     fn found(&self, row: &[u8], scan: &Scan) -> Result<Found, FormatError> {
-        let mut wrong = scan.stray.then(cells::stray);
         let utf_8 = self.layout.encoding == encoding_rs::UTF_8;
         if row.starts_with(BOM) && utf_8 {
             let what = "a byte-order mark stands in the middle: two files were put one behind the other";
             return Err(self.refuse(Code::WrongEncoding, what));
         }
-        for at in memchr2_iter(0, 0xef, row) {
-            let rest = row.get(at..).unwrap_or_default();
-            if rest.starts_with(b"\0") {
-                let what = "a NUL byte stands in the record";
-                wrong = wrong.or_else(|| Some(FormatError::nowhere(Code::WrongRecord, what)));
-            } else if rest.starts_with(BOM) && utf_8 {
-                let what = "a byte-order mark stands inside the record";
-                wrong = wrong.or_else(|| Some(FormatError::nowhere(Code::WrongRecord, what)));
-            }
-        }
+        let wrong = scan.stray.then(cells::stray).or_else(|| cells::odd_bytes(row, utf_8));
         let lines = if scan.quoted { lines_of(row) } else { 1 };
         let lines = match &self.layout.shape {
             Shape::Fixed(Fixed { line_end: LineEnd::None, .. }) => 1,
