@@ -20,12 +20,27 @@ pub struct Origin {
     pub change: Option<Change>,
 }
 
+/// Bytes of a file's name, percent-encoded, beside a record: an AMQP property holds 255, and content type and ids hold more.
+const MOST_NAME: usize = 90;
+
+/// A file's name, or as much of it as has room beside a record.
+pub fn shown(name: &str) -> String {
+    let mut room = MOST_NAME;
+    let fits = |c: &char| {
+        let bytes = percent_encode(c.encode_utf8(&mut [0; 4])).len();
+        let left = room.checked_sub(bytes);
+        room = left.unwrap_or(0);
+        left.is_some()
+    };
+    name.chars().take_while(fits).collect()
+}
+
 impl Origin {
     /// The content type of a document from there.
     pub fn content_type(&self, media_type: &str) -> String {
         let mut text = format!(
             "{media_type}; file={}; digest={}",
-            percent_encode(&self.file),
+            percent_encode(&shown(&self.file)),
             percent_encode(&self.digest)
         );
         if self.row > 0 {
@@ -82,5 +97,7 @@ mod tests {
         assert!(text.is_ascii(), "{text}");
         assert_eq!(Origin::of(&text), Some(origin));
         assert_eq!(Origin::of("text/csv; charset=utf-8"), None);
+        let long = Origin { file: "ü".repeat(120), ..Origin::of(&text).unwrap() };
+        assert!(long.content_type("application/x-www-form-urlencoded").len() < 255);
     }
 }

@@ -16,7 +16,7 @@ use crate::{
     event::{Key, hex},
     format::records::{Frame, only},
     mapping::path::Path,
-    origin::Origin,
+    origin::{Origin, shown},
     store::{BASELINE, Compared, Difference, ExtractRow, FileState, Intake, News, Progress, TakenFile},
     tree::Tree,
     verdict::Failure,
@@ -224,7 +224,7 @@ impl Collector {
             None => said.row.to_string(),
             Some(key) => format!("gone-{}", hex(&key)),
         };
-        let id = format!("{}#{which}@x{}", file.name, file.n);
+        let id = format!("{}#{which}@x{}", shown(&file.name), file.n);
         Intake {
             key: Key::of(&self.route.id, &id),
             id,

@@ -9,7 +9,7 @@ use crate::{
         FormatError,
         records::{Point, RecordLimits, Records, Summary},
     },
-    origin::Origin,
+    origin::{Origin, shown},
     store::{Compared, FileState, Intake, Progress, Taken, TakenFile},
     template::Scope,
     verdict::Failure,
@@ -168,7 +168,7 @@ impl Collector {
             };
             template.render(&scope).ok().filter(|key| !key.trim().is_empty())
         });
-        let id = named.unwrap_or_else(|| format!("{}#{}@{digest}", file.name, found.number));
+        let id = named.unwrap_or_else(|| format!("{}#{}@{digest}", shown(&file.name), found.number));
         Intake {
             key: Key::of(&self.route.id, &id),
             id,

@@ -164,7 +164,8 @@ async fn one_bad_row_of_a_file_is_one_dead_letter_and_mended_it_goes_through() {
     nightly.site.vhost.until("platform", 2).await;
     let letters = nightly.site.dead(1).await;
     assert_eq!(String::from_utf8_lossy(&letters[0].body), "CHILD,NAME,DOB\r\nc2,Ben,30/02/2016\r\n");
-    assert!(letters[0].properties["content_type"].as_str().unwrap().contains("file=rows-1.csv; row=2"));
+    let content_type = letters[0].properties["content_type"].as_str().unwrap();
+    assert!(content_type.contains("file=rows-1.csv") && content_type.contains("row=2"), "{content_type}");
     let line = nightly.site.account("nightly.rows").await;
     assert_eq!(
         (line["taken"].as_i64(), line["delivered"].as_i64(), line["dead"].as_i64()),
@@ -182,6 +183,20 @@ async fn one_bad_row_of_a_file_is_one_dead_letter_and_mended_it_goes_through() {
     nightly.site.good(&["dead-letters", "replay", "--all", "--reason", "mended", "--by", "Olu"]).await;
     nightly.site.vhost.until("platform", 3).await;
     assert_eq!(nightly.site.account("nightly.rows").await["delivered"], 3);
+    bridge.stop().await;
+}
+
+/// Properties of a message hold 255 bytes, and a file's name has as many.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_with_the_longest_of_names_gives_events_and_dead_letters_all_the_same() {
+    let nightly = Nightly::new().await;
+    let bridge = nightly.site.start().await;
+    let name = format!("rows-{} {}.csv", "ü".repeat(100), "x".repeat(36));
+    assert_eq!(name.len(), 246);
+    nightly.writes(&name, extract(&[FIVE[0], ("c2", "Ben", "30/02/2016")]));
+    nightly.site.vhost.until("platform", 1).await;
+    nightly.site.dead(1).await;
+    assert_eq!(nightly.file(&name, "done").await["records"], 2);
     bridge.stop().await;
 }
 
@@ -204,17 +219,23 @@ async fn a_file_that_still_grows_is_left_until_it_is_still() {
     nightly.site.edit(
         "adapters/nightly.toml",
         "pattern = \"rows*.csv\", every = \"200ms\", complete = \"100ms\"",
-        "pattern = \"rows*.csv\", every = \"100ms\", complete = \"1s\"",
+        "pattern = \"rows*.csv\", every = \"100ms\", complete = \"3s\"",
     );
     let bridge = nightly.site.start().await;
     let path = nightly.path("rows-1.csv");
     let text = extract(&FIVE);
-    for end in [20, 40, 60, text.len()] {
+    // Slowly, but never so that it would be still for as long as it must be.
+    for end in [20, 40, 60, 80, text.len()] {
         std::fs::write(&path, &text[..end]).unwrap();
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        assert_eq!(nightly.site.good(&["files", "list", "--json"]).await, "");
+        tokio::time::sleep(Duration::from_millis(700)).await;
     }
     assert_eq!(nightly.file("rows-1.csv", "done").await["records"], 5);
+    let line = nightly.site.account("nightly.rows").await;
+    assert_eq!(
+        (line["taken"].as_i64(), line["files"]["taken"].as_i64()),
+        (Some(5), Some(1)),
+        "taken before it was whole"
+    );
     bridge.stop().await;
 }
 
