@@ -332,7 +332,7 @@ impl Collector {
             Err(failure) if failure.code == Code::FileExists => {}
             moved => return moved,
         }
-        let other = format!("{name}.{}", hex(digest.get(..6).unwrap_or_default()));
+        let other = with_ending(name, &format!(".{}", hex(digest.get(..6).unwrap_or_default())));
         match files.rename((from, name), (to, &other)).await {
             // The very bytes are there.
             Err(failure) if failure.code == Code::FileExists => files.delete(from, name).await,
@@ -378,7 +378,16 @@ async fn note_reason(
 ) -> Result<(), Failure> {
     let remedy = Code::parse(code).map(Code::remedy).unwrap_or_default();
     let note = format!("{code}: {why}\n\nWhat to do: {remedy}\n");
-    files.write(folder, &format!("{name}.reason.txt"), note.as_bytes()).await
+    files.write(folder, &with_ending(name, ".reason.txt"), note.as_bytes()).await
+}
+
+/// A name with something at its end; a long one is cut before it, since names hold 255 bytes.
+fn with_ending(name: &str, ending: &str) -> String {
+    let mut end = name.len().min(255 - ending.len().min(255));
+    while !name.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}{ending}", name.get(..end).unwrap_or_default())
 }
 
 /// The store's failure as one of an attempt.
@@ -420,7 +429,14 @@ fn fits(pattern: &str, name: &str, ignore_case: bool) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::fits;
+    use super::{fits, with_ending};
+
+    #[test]
+    fn a_long_name_makes_room_for_its_ending() {
+        assert_eq!(with_ending("a.csv", ".reason.txt"), "a.csv.reason.txt");
+        let long = with_ending(&"ü".repeat(127), ".reason.txt");
+        assert!(long.len() <= 255 && long.ends_with("ü.reason.txt"), "{long}");
+    }
 
     #[test]
     fn patterns_mean_what_a_shell_means() {
