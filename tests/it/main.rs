@@ -4,6 +4,7 @@
 #[path = "../standins/mod.rs"]
 mod standins;
 
+mod bacs;
 mod batches;
 mod benefits;
 mod broker;
