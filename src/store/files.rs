@@ -1,10 +1,7 @@
 //! Files that were taken from a system: what they are, how far they have been read, and what a person decided of them.
 //! The point up to which a file has been read moves in the same commit as the records that were taken in.
 
-use super::{
-    Intake, RouteNumber, Store, StoreError, Taken,
-    spool::{take, taken},
-};
+use super::{Intake, RouteNumber, Store, StoreError, Taken, spool::take_all};
 use rusqlite::{OptionalExtension as _, Row, Transaction, params};
 
 /// How a file stands.
@@ -318,16 +315,9 @@ impl Store {
         let run = self.inner.run;
         let (new, stored) = self
             .write("taking records in", move |tx| {
-                let mut new = Vec::with_capacity(intakes.len());
-                let mut stored = 0;
-                for intake in &intakes {
-                    let is_new = take(tx, route, run, now, intake)?;
-                    stored += if is_new { intake.body.len() as u64 } else { 0 };
-                    new.push(is_new);
-                }
-                taken(tx, route, &intakes)?;
+                let taken = take_all(tx, route, run, now, &intakes)?;
                 progress.write(tx, route, intakes.len())?;
-                Ok((new, stored))
+                Ok(taken)
             })
             .await?;
         self.spooled(stored);

@@ -80,19 +80,12 @@ impl Store {
         let run = self.inner.run;
         let (new, stored) = self
             .write("taking documents in", move |tx| {
-                let mut new = Vec::with_capacity(intakes.len());
-                let mut stored = 0;
-                for intake in &intakes {
-                    let is_new = take(tx, route, run, now, intake)?;
-                    stored += if is_new { intake.body.len() as u64 } else { 0 };
-                    new.push(is_new);
-                }
-                taken(tx, route, &intakes)?;
+                let taken = take_all(tx, route, run, now, &intakes)?;
                 if let Some(cursor) = cursor {
                     tx.prepare_cached("INSERT INTO cursor (route, value) VALUES (?1, ?2) ON CONFLICT (route) DO UPDATE SET value = ?2")?
                         .execute(params![route.0, cursor])?;
                 }
-                Ok((new, stored))
+                Ok(taken)
             })
             .await?;
         self.spooled(stored);
@@ -200,16 +193,29 @@ impl Store {
     }
 }
 
-/// Counts what was taken in, for itself, so that the account has two sides.
-pub(super) fn taken(tx: &Transaction<'_>, route: RouteNumber, intakes: &[Intake]) -> rusqlite::Result<()> {
+/// Takes documents in, and counts them for themselves, so that the account has two sides: which are new, and the bytes of these.
+pub(super) fn take_all(
+    tx: &Transaction<'_>,
+    route: RouteNumber,
+    run: i64,
+    now: i64,
+    intakes: &[Intake],
+) -> rusqlite::Result<(Vec<bool>, u64)> {
+    let mut new = Vec::with_capacity(intakes.len());
+    let mut stored = 0;
+    for intake in intakes {
+        let is_new = take(tx, route, run, now, intake)?;
+        stored += if is_new { intake.body.len() as u64 } else { 0 };
+        new.push(is_new);
+    }
     let count = intakes.iter().filter(|intake| intake.replay == 0).count();
     tx.prepare_cached("UPDATE route SET taken = taken + ?2 WHERE n = ?1")?
         .execute(params![route.0, count as i64])?;
-    Ok(())
+    Ok((new, stored))
 }
 
 /// Whether the document is new.
-pub(super) fn take(
+fn take(
     tx: &Transaction<'_>,
     route: RouteNumber,
     run: i64,
