@@ -239,7 +239,7 @@ async fn systems(config: &Config) -> Vec<Line> {
             }
             SystemPlan::Files(plan) => {
                 let subject = format!("system {}", instance.name);
-                let checked = match FileSystem::open(instance, plan) {
+                let checked = match FileSystem::open(instance, instance.files(plan)) {
                     Ok(system) => system.check(needed(config, &instance.name)).await,
                     Err(failure) => Err(failure),
                 };

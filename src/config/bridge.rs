@@ -4,11 +4,16 @@ use super::{
     Address, Broker, CollectRoute, Config, DeliverRoute, Instance, Receiver, Store, Tls,
     compile::{is_name, select},
     host_keys, plan,
-    raw::bridge::{AdapterUse, BridgeFile, RouteUse, TlsKeys},
+    raw::bridge::{AdapterUse, BridgeFile, RouteUse, SftpUse, TlsKeys},
     secrets::SecretRef,
     units,
 };
-use crate::{code::Code, event::schema::EventSchema, problem::Problem, template::Texts};
+use crate::{
+    code::Code,
+    event::schema::EventSchema,
+    problem::Problem,
+    template::{Escape, Template, Texts},
+};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::SocketAddr,
@@ -245,7 +250,8 @@ impl Builder<'_> {
             }
             return;
         };
-        let (settings, secrets) = self.settings(name, keys, adapter);
+        let (settings, mut secrets) = self.settings(name, keys, adapter);
+        let reached = keys.sftp.as_ref().and_then(|sftp| self.over_sftp(name, sftp, adapter, &mut secrets));
         let prefix = self.file.source.clone().unwrap_or_else(|| format!("urn:packhorse:{}", config.council));
         let instance = Arc::new(Instance {
             name: name.to_owned(),
@@ -253,6 +259,7 @@ impl Builder<'_> {
             settings,
             secrets,
             source: format!("{prefix}:{name}"),
+            reached,
         });
         self.unencrypted(name, keys, &instance);
         self.sftp(name, &instance);
@@ -374,10 +381,63 @@ impl Builder<'_> {
         }
     }
 
+    /// The files of an adapter that has a folder lie on an SFTP server.
+    fn over_sftp(
+        &mut self,
+        name: &str,
+        keys: &SftpUse,
+        adapter: &plan::Adapter,
+        secrets: &mut BTreeMap<String, SecretRef>,
+    ) -> Option<plan::Files> {
+        let folder = match &adapter.system {
+            plan::SystemPlan::Files(files) => match &**files {
+                plan::Files::Folder(folder) => Some(folder),
+                plan::Files::Sftp(_) => None,
+            },
+            plan::SystemPlan::Http(_) | plan::SystemPlan::Amqp(_) | plan::SystemPlan::Sql(_) => None,
+        };
+        let Some(folder) = folder else {
+            let what = "only the files of an adapter with `[folder]` can lie on a server instead";
+            self.problems
+                .push(Problem::error(Code::ExclusiveKeys, &["adapters", name, "sftp"], what).on_key());
+            return None;
+        };
+        // Beside the adapter's own secrets, under names that none of these can have.
+        let mut secret = |key: &str, text: &Option<String>| {
+            let reference = self.secret(text.as_ref()?, &["adapters", name, "sftp", key])?;
+            let own = format!("[sftp] {key}");
+            secrets.insert(own.clone(), reference);
+            Some(own)
+        };
+        let (key, password) = (secret("key", &keys.key), secret("password", &keys.password));
+        let host_keys = keys.host_keys.join(" ");
+        let mut literal = |key: &str, text: &str| match text.contains('{') {
+            false => Template::compile(text, Escape::None).ok(),
+            true => {
+                let what = "this is no template: what stands here is the bridge's own";
+                self.error(Code::BadTemplate, &["adapters", name, "sftp", key], what, "");
+                None
+            }
+        };
+        let (address, username) = (literal("address", &keys.address), literal("username", &keys.username));
+        let host_keys = literal("host_keys", &host_keys);
+        Some(plan::Files::Sftp(plan::Sftp {
+            address: address?,
+            username: username?,
+            key,
+            password,
+            host_keys: host_keys?,
+            folder: Some(folder.path.clone()),
+            connect_timeout: Duration::from_secs(10),
+            timeout: folder.timeout,
+            transfer_timeout: folder.transfer_timeout,
+        }))
+    }
+
     /// An SFTP server has an address, pinned host keys and a login.
     fn sftp(&mut self, name: &str, instance: &Instance) {
         let plan::SystemPlan::Files(files) = &instance.adapter.system else { return };
-        let plan::Files::Sftp(sftp) = &**files else { return };
+        let plan::Files::Sftp(sftp) = instance.files(files) else { return };
         let at: &[&str] = &["adapters", name, "settings"];
         if let Some(Err(what)) = instance.render(&sftp.address).ok().map(|text| host_keys::host(&text)) {
             self.error(Code::BadAddress, at, what, "for example `files.example.gov.uk:22`");

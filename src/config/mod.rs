@@ -151,6 +151,8 @@ pub struct Instance {
     pub secrets: BTreeMap<String, SecretRef>,
     /// The `source` of its events.
     pub source: String,
+    /// How its files are reached, if the bridge says so in place of the adapter.
+    pub reached: Option<plan::Files>,
 }
 
 /// A route to a system.
@@ -193,6 +195,11 @@ impl DeliverRoute {
 }
 
 impl Instance {
+    /// How its files are reached.
+    pub fn files<'a>(&'a self, by_adapter: &'a plan::Files) -> &'a plan::Files {
+        self.reached.as_ref().unwrap_or(by_adapter)
+    }
+
     /// Whether a login is used: always, or if the setting is given on which it depends.
     pub fn uses(&self, login: &plan::Login) -> bool {
         login.when_set.as_ref().is_none_or(|setting| {

@@ -53,7 +53,7 @@ impl System {
             SystemPlan::Amqp(plan) => {
                 System::Amqp(AmqpSystem::open(instance, plan, config, platform, stop, tasks)?)
             }
-            SystemPlan::Files(plan) => System::Files(FileSystem::open(instance, plan)?),
+            SystemPlan::Files(plan) => System::Files(FileSystem::open(instance, instance.files(plan))?),
             SystemPlan::Sql(plan) => System::Sql(SqlSystem::open(instance.clone(), plan)?),
         })
     }

@@ -5,7 +5,7 @@ use crate::{
     nightly::Nightly,
     support::{Running, Seen, until},
 };
-use std::{fmt::Write as _, time::Duration};
+use std::{fmt::Write as _, os::unix::fs::PermissionsExt as _, path::PathBuf, time::Duration};
 
 fn extract(rows: &[(&str, &str, &str)]) -> String {
     let mut text = "CHILD,NAME,DOB\r\n".to_owned();
@@ -256,6 +256,36 @@ async fn what_is_no_csv_is_refused_whole_and_the_next_file_goes_on() {
     }
     assert!(nightly.file("rows-3.csv", "refused").await["why"].as_str().unwrap().contains("NAME"));
     nightly.site.vhost.until("platform", 5).await;
+    bridge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_files_of_any_adapter_may_lie_on_an_sftp_server_of_which_only_the_bridge_knows() {
+    let nightly = Nightly::new().await;
+    let says =
+        |name: &str| std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run scripts/test"));
+    let folder = format!("extracts-{}", std::process::id());
+    let files = PathBuf::from(says("SFTP_FILES")).join(&folder);
+    std::fs::create_dir(&files).unwrap();
+    std::fs::set_permissions(&files, std::fs::Permissions::from_mode(0o777)).unwrap();
+    let reached = |host_keys: &str| {
+        let (address, user, key) = (says("SFTP_ADDRESS"), says("SFTP_USER"), says("SFTP_KEY"));
+        let reached = format!(
+            "[adapters.nightly]\nsettings = {{ folder = \"{folder}\" }}\n[adapters.nightly.sftp]\naddress = \"{address}\"\n\
+             username = \"{user}\"\nkey = \"file:{key}\"\nhost_keys = [{host_keys}]\n"
+        );
+        nightly.site.settings(&nightly.site.vhost.address(), &reached);
+    };
+    reached("");
+    let (code, out, _) = nightly.site.command(&["check"]).await;
+    assert!(code == 1 && out.contains("PH0117"), "{code} {out}");
+    reached(&format!("\"{}\"", says("SFTP_HOST_KEY")));
+    let bridge = nightly.site.start().await;
+    std::fs::write(files.join("rows-1.csv.tmp"), extract(&FIVE)).unwrap();
+    std::fs::rename(files.join("rows-1.csv.tmp"), files.join("rows-1.csv")).unwrap();
+    nightly.file("rows-1.csv", "done").await;
+    nightly.site.vhost.until("platform", 5).await;
+    until("it is archived there", async || files.join("done/rows-1.csv").exists().then_some(())).await;
     bridge.stop().await;
 }
 

@@ -129,9 +129,27 @@ pub struct AdapterUse {
     /// it is refused.
     #[serde(default)]
     pub allow_unencrypted_login: bool,
+    /// The files of an adapter with `[folder]` lie on this SFTP server; its folder is then one of the server's.
+    pub sftp: Option<SftpUse>,
     /// What this bridge does otherwise with single routes.
     #[serde(default)]
     pub routes: BTreeMap<String, RouteUse>,
+}
+
+/// An SFTP server on which the files of an adapter lie.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SftpUse {
+    /// `host` or `host:port`.
+    pub address: String,
+    /// The user.
+    pub username: String,
+    /// The private key, ed25519 or ECDSA: a reference, `file:/path` for example. One of `key` and `password`, or both.
+    pub key: Option<String>,
+    /// The password: a reference.
+    pub password: Option<String>,
+    /// The SHA-256 fingerprints of its host keys, as `ssh-keygen -lf` prints them: `SHA256:…`. Several while one is being changed.
+    pub host_keys: Vec<String>,
 }
 
 /// What a bridge does otherwise with a route.
