@@ -7,9 +7,11 @@
 
 mod about;
 mod ask;
+mod difference;
 mod extract;
 mod pickup;
 mod query;
+mod sort;
 mod source;
 mod split;
 mod view;

@@ -35,10 +35,11 @@ pub enum Tree {
 /// The name of an entry: a local name and, in XML, the namespace it is in.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Name {
+    /// The local name; `@name` for an attribute, `#text` for an element's text. First, since names are compared in this
+    /// order, and most differ here.
+    pub local: CompactString,
     /// The namespace URI. `None`: in no namespace.
     pub space: Option<Arc<str>>,
-    /// The local name; `@name` for an attribute, `#text` for an element's text.
-    pub local: CompactString,
 }
 
 /// Named entries in order; a name may occur more than once.
