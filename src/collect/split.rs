@@ -135,11 +135,7 @@ impl Collector {
                 let Some(piece) = records.next()? else { break };
                 let document = records.frame().wrap(&piece.bytes);
                 bytes += document.len();
-                found.push(Found {
-                    number: piece.number,
-                    document,
-                    wrong: piece.wrong.is_some(),
-                });
+                found.push(Found { number: piece.number, document, wrong: piece.wrong.is_some() });
             }
             Ok((records, found))
         };
