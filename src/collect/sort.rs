@@ -9,8 +9,8 @@ use std::{
     path::Path,
 };
 
-/// Bytes of entries in memory: of an extract, a million rows.
-const MEMORY: usize = 64 << 20;
+/// Bytes of entries in memory: of an extract, a quarter of a million rows.
+const MEMORY: usize = 16 << 20;
 /// Bytes of each run in memory while runs are merged.
 const BUFFER: usize = 1 << 18;
 
