@@ -52,6 +52,7 @@ codes! {
     UnusedFile = "PH0115", "a file that nothing uses";
     BadAddress = "PH0116", "not an address";
     BadFingerprint = "PH0117", "no fingerprint of a host key";
+    NoSubject = "PH0118", "an order among events that have no subject";
     // 02: adapters
     NoRepeat = "PH0201", "a route that makes money or a record does not say what makes a repeat safe";
     NoProbe = "PH0202", "`repeat = \"probe\"` without a probe";
@@ -100,6 +101,7 @@ codes! {
     AmqpOneMessage = "PH1008", "an AMQP 1.0 message that the broker did not convert";
     ContradictingHeaders = "PH1009", "headers that contradict each other";
     ContentEncodingUnknown = "PH1010", "a content encoding that is not read";
+    SubjectMissing = "PH1011", "an event without a subject on a route that keeps order";
     // 11: documents
     MalformedJson = "PH1101", "not JSON";
     MalformedXml = "PH1102", "not well-formed XML";
@@ -198,6 +200,7 @@ codes! {
     StoreUnavailable = "PH4001", "the store cannot be opened or written";
     StoreFull = "PH4002", "the disk of the store is full";
     StoreNewer = "PH4003", "the store is from a newer Packhorse";
+    HeldFull = "PH4004", "more is held than the route may hold";
     // 50: what an operator asked for
     NoSuchDeadLetter = "PH5001", "no such dead letter";
     NotReplayable = "PH5002", "a dead letter that must not be replayed just so";
@@ -206,6 +209,7 @@ codes! {
     ClockWrong = "PH5005", "a clock that is wrong";
     NotHeld = "PH5006", "no extract of that number waits for a person";
     NoSuchBatch = "PH5010", "no such batch, or none that can be sealed";
+    NothingHeld = "PH5011", "nothing of that subject is held";
 }
 
 impl Code {

@@ -11,6 +11,7 @@ mod attempt;
 mod batch;
 mod claims;
 mod join;
+mod ordered;
 mod render;
 
 pub use batch::Batcher;
@@ -23,6 +24,7 @@ use crate::{
     event::{self, Event, Key},
     format::Limits,
     letter::{self, Past, Reason, Stage},
+    order::Subject,
     retry::Delays,
     store::{Answer, Claim, GivenUp, NewItem, Place, Record, RouteNumber, Store, Went, Why},
     system::System,
@@ -31,6 +33,7 @@ use crate::{
 };
 use attempt::{Done, End, Part};
 use claims::{UnderWay, claim};
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use jiff::Timestamp;
 use std::{
     collections::{HashMap, HashSet},
@@ -80,6 +83,8 @@ struct Letter {
     key: Key,
     trace: Option<String>,
     event: Result<Event, Failure>,
+    /// What it is about, on a route that keeps order; none if it cannot be read that far.
+    subject: Option<Subject>,
 }
 
 impl Letter {
@@ -121,7 +126,8 @@ impl LostPart {
     fn record(&self) -> Record {
         let (stage, field) = (self.stage.as_str().to_owned(), self.failure.field.clone());
         let what = letter::what_of(self.code, &self.failure);
-        Record::Dead { code: self.code.as_str(), doubt: self.doubt, why: Some(Why { stage, field, what }) }
+        let why = Some(Why { stage, field, what });
+        Record::Dead { code: self.code.as_str(), doubt: self.doubt, why, holds: None }
     }
 
     /// The end of the message: the first part in doubt, since it wants the most care, or else the first, speaks for all.
@@ -149,6 +155,11 @@ struct Outcome {
 impl Deliverer {
     /// Runs the route's lanes until it is stopped.
     pub fn start(self: Arc<Self>, tasks: &TaskTracker) {
+        if let Some(ordered) = self.route.plan.order {
+            // Two lanes would overtake each other; within its one lane subjects go on side by side.
+            tasks.spawn(self.lane_in_order(ordered));
+            return;
+        }
         for lane in 0..self.route.concurrency {
             tasks.spawn(self.clone().lane(lane));
         }
@@ -209,48 +220,71 @@ impl Deliverer {
     /// Carries a window to its end, and says how each delivery is to be settled, in the order in which they came.
     async fn carry(&self, deliveries: Vec<Delivery>) -> Vec<(Delivery, Settle)> {
         let letters: Vec<Letter> = deliveries.into_iter().map(|delivery| self.read(delivery)).collect();
-        let mine: Vec<bool> = letters.iter().map(|letter| self.is_mine(letter)).collect();
-        let claims =
-            letters.iter().zip(&mine).filter(|(_, mine)| **mine).map(|(letter, _)| claim(letter)).collect();
+        let all: Vec<usize> = (0..letters.len()).collect();
+        let outcomes = self.bring(&letters, &all, 1).await;
+        let settles = self.close(&letters, outcomes).await;
+        letters.into_iter().zip(settles).map(|(letter, (_, settle))| (letter.delivery, settle)).collect()
+    }
+
+    /// Brings these letters of a window to their systems, so many at once; what has become of them, in their order.
+    async fn bring(&self, letters: &[Letter], which: &[usize], at_once: usize) -> Vec<Outcome> {
+        let given_back = |at: usize| Outcome { at, publish: None, record: None, settle: Settle::GiveBack };
+        let chosen: Vec<(usize, &Letter)> =
+            which.iter().filter_map(|at| Some((*at, letters.get(*at)?))).collect();
+        let mine: Vec<bool> = chosen.iter().map(|(_, letter)| self.is_mine(letter)).collect();
+        let claims = chosen
+            .iter()
+            .zip(&mine)
+            .filter(|(_, mine)| **mine)
+            .map(|((_, letter), _)| claim(letter))
+            .collect();
         let mut under_way = UnderWay { of: &self.under_way, keys: Vec::new() };
         let places = match self.places(claims, &mut under_way).await {
             Ok(places) => places,
             Err(error) => {
                 error!(route = self.route.id, code = %error.code, "nothing can be claimed, messages are given back: {}", error.what);
                 tokio::time::sleep(Duration::from_secs(1)).await;
-                return letters.into_iter().map(|letter| (letter.delivery, Settle::GiveBack)).collect();
+                return which.iter().copied().map(given_back).collect();
             }
         };
         let mut places = places.into_iter();
-        let mut outcomes: Vec<Outcome> = Vec::with_capacity(letters.len());
-        let mut window = Vec::new();
-        for (at, (letter, mine)) in letters.iter().zip(&mine).enumerate() {
+        let mut outcomes: Vec<Outcome> = Vec::with_capacity(chosen.len());
+        let (mut window, mut single) = (Vec::new(), Vec::new());
+        for ((at, letter), mine) in chosen.iter().zip(&mine) {
             match (mine, if *mine { places.next() } else { None }) {
                 (false, _) => {
                     self.metrics.count(&self.route.id, "passed", 1);
-                    outcomes.push(Outcome { at, publish: None, record: None, settle: Settle::Ack });
+                    outcomes.push(Outcome { at: *at, publish: None, record: None, settle: Settle::Ack });
                 }
                 (true, Some(place)) => match (&self.route.plan.action, &place) {
                     // Many messages to a broker go in one window; everything else has its care one by one.
                     (Action::Publish(_), Place::Go(went)) if self.can_go_in_window(letter) => {
-                        window.push((at, went.clone()));
+                        window.push((*at, went.clone()));
                     }
                     (Action::Batch(join), Place::Go(went)) => {
-                        outcomes.push(self.join(at, letter, join, went.doubt));
+                        outcomes.push(self.join(*at, letter, join, went.doubt));
                     }
-                    _ => outcomes.push(self.one(at, letter, place).await),
+                    _ => single.push((*at, *letter, place)),
                 },
-                (true, None) => {
-                    outcomes.push(Outcome { at, publish: None, record: None, settle: Settle::GiveBack })
-                }
+                (true, None) => outcomes.push(given_back(*at)),
             }
         }
+        // Not by a closure over borrowed letters: the compiler cannot see that such a future may cross threads.
+        let mut under_care = FuturesUnordered::new();
+        for (at, letter, place) in single {
+            if under_care.len() >= at_once.max(1) {
+                outcomes.extend(under_care.next().await);
+            }
+            under_care.push(self.one(at, letter, place));
+        }
+        while let Some(outcome) = under_care.next().await {
+            outcomes.push(outcome);
+        }
         if !window.is_empty() {
-            outcomes.extend(self.window(&letters, window).await);
+            outcomes.extend(self.window(letters, window).await);
         }
         outcomes.sort_by_key(|outcome| outcome.at);
-        let settles = self.close(&letters, outcomes).await;
-        letters.into_iter().zip(settles).map(|(letter, settle)| (letter.delivery, settle)).collect()
+        outcomes
     }
 
     /// Reads a delivery: its own past, and the event in it.
@@ -269,8 +303,20 @@ impl Deliverer {
             Ok(event) => event.key(),
             Err(_) => Key::of_bytes(delivery.properties.message_id(), &delivery.body),
         };
-        let event = event.and_then(|event| self.check(event));
-        Letter { past, key, trace, event, delivery }
+        let subject = match self.route.plan.order {
+            Some(_) => event.as_ref().ok().and_then(|event| self.subject(event)),
+            None => None,
+        };
+        let event = event.and_then(|event| self.check(event)).and_then(|event| {
+            match self.route.plan.order.is_some() && subject.is_none() {
+                false => Ok(event),
+                true => {
+                    let what = "the route keeps the order of each subject, and this event has none";
+                    Err(Failure::refused(Code::SubjectMissing, "subject", what))
+                }
+            }
+        });
+        Letter { past, key, trace, event, subject, delivery }
     }
 
     fn check(&self, event: Event) -> Result<Event, Failure> {
@@ -330,6 +376,9 @@ impl Deliverer {
         match (place, &letter.event) {
             (Place::Done | Place::Buried(_) | Place::Stale, _) => acked("duplicate"),
             // Another copy is under way in this very process: this one looks again in a while.
+            (Place::Busy, _) if self.route.plan.order.is_some() => {
+                Outcome { at, publish: None, record: None, settle: Settle::GiveBack }
+            }
             (Place::Busy, _) => Outcome {
                 at,
                 publish: Some(self.tier(
@@ -575,6 +624,9 @@ impl Deliverer {
                 warn!(route = self.route.id, message = %letter.key, attempt = letter.past.attempt, code = %failure.code,
                       wait = crate::config::units::in_words(wait), "not delivered, tried again later: {}", failure.what);
                 let attempt = letter.past.attempt + 1;
+                if let Some(record) = self.parked(letter, attempt, wait, first_failed, doubt) {
+                    return Outcome { at, publish: None, record: Some(record), settle: Settle::Ack };
+                }
                 Outcome {
                     at,
                     publish: Some(self.tier(letter, wait, attempt, first_failed)),
@@ -641,13 +693,13 @@ impl Deliverer {
                 properties: letter::for_dead(again, letter.origin(), &letter.delivery.body, &reason),
                 body: letter.delivery.body.clone(),
             }),
-            record: Some(Record::Dead { code: code.as_str(), doubt, why: None }),
+            record: Some(Record::Dead { code: code.as_str(), doubt, why: None, holds: self.holds(letter) }),
             settle: Settle::Ack,
         }
     }
 
     /// Publishes what is to be published, then records, then says how each is settled: only what is safe is acknowledged.
-    async fn close(&self, letters: &[Letter], outcomes: Vec<Outcome>) -> Vec<Settle> {
+    async fn close(&self, letters: &[Letter], outcomes: Vec<Outcome>) -> Vec<(Outcome, Settle)> {
         let to_publish: Vec<(usize, Message)> = outcomes
             .iter()
             .enumerate()
@@ -694,12 +746,16 @@ impl Deliverer {
         if let Err(error) = self.record_all(records).await {
             error!(route = self.route.id, code = %error.code, "outcomes cannot be recorded, messages are given back: {}", error.what);
             tokio::time::sleep(Duration::from_secs(1)).await;
-            return letters.iter().map(|_| Settle::GiveBack).collect();
+            return outcomes.into_iter().map(|outcome| (outcome, Settle::GiveBack)).collect();
         }
         if delivered > 0 {
             self.metrics.count(&self.route.id, "delivered", delivered as u64);
         }
-        outcomes.iter().map(|outcome| outcome.settle).collect()
+        outcomes
+            .into_iter()
+            .map(|outcome| (outcome.settle, outcome))
+            .map(|(settle, outcome)| (outcome, settle))
+            .collect()
     }
 
     fn digest(&self) -> Option<String> {

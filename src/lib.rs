@@ -19,6 +19,7 @@ pub mod letter;
 pub mod listen;
 pub mod mapping;
 pub mod ops;
+pub mod order;
 pub mod origin;
 pub mod problem;
 pub mod retry;

@@ -33,7 +33,8 @@ pub struct Delivery {
     pub routing_key: String,
     /// Whether the broker has delivered it before.
     pub redelivered: bool,
-    acker: Acker,
+    /// Nothing for one that came from our own store: there is nobody to tell.
+    acker: Option<Acker>,
 }
 
 /// How a delivery is settled.
@@ -123,7 +124,8 @@ impl Lane {
                 && settled.len() > 1
                 && let Some((last, _)) = settled.last()
             {
-                return last.acker.ack(BasicAckOptions { multiple: true }).await;
+                let Some(acker) = &last.acker else { return Ok(true) };
+                return acker.ack(BasicAckOptions { multiple: true }).await;
             }
             for (delivery, settle) in &settled {
                 if !delivery.settle(*settle).await? {
@@ -133,6 +135,32 @@ impl Lane {
             Ok(true)
         };
         counted(self.live.call("acknowledging", calls).await?)
+    }
+
+    /// Acknowledges those that are to be, and leaves the others with the broker: whoever leaves then has them come again in
+    /// their order. Given back one by one they would come behind those that were delivered after them.
+    ///
+    /// # Errors
+    /// The lane is lost; what was not acknowledged comes again.
+    pub async fn settle_in_order(&self, settled: Vec<(Delivery, Settle)>) -> Result<(), BrokerError> {
+        let calls = async {
+            for (delivery, _) in settled.iter().filter(|(_, settle)| *settle == Settle::Ack) {
+                if !delivery.settle(Settle::Ack).await? {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        };
+        counted(self.live.call("acknowledging", calls).await?)
+    }
+
+    /// Stops consuming; the broker gives everything that is not acknowledged to the next consumer, in the order of the queue.
+    pub async fn leave(self) {
+        let live = self.live.clone();
+        let courtesy = async {
+            let _ = self.channel.close(200, "done".into()).await;
+        };
+        let _ = live.unless_dead(timeout(COURTESY, courtesy)).await;
     }
 
     /// Stops consuming and gives back what has been delivered and not taken.
@@ -154,12 +182,18 @@ impl Lane {
 const COURTESY: Duration = Duration::from_secs(5);
 
 impl Delivery {
+    /// A message as it was delivered once, from our own store.
+    pub fn kept(properties: Properties, body: Bytes, exchange: String, routing_key: String) -> Delivery {
+        Delivery { properties, body, exchange, routing_key, redelivered: true, acker: None }
+    }
+
     /// Settles it; whether that counted.
     async fn settle(&self, settle: Settle) -> lapin::Result<bool> {
+        let Some(acker) = &self.acker else { return Ok(true) };
         match settle {
-            Settle::Ack => self.acker.ack(BasicAckOptions::default()).await,
-            Settle::GiveBack => self.acker.nack(BasicNackOptions { requeue: true, multiple: false }).await,
-            Settle::Reject => self.acker.reject(BasicRejectOptions { requeue: false }).await,
+            Settle::Ack => acker.ack(BasicAckOptions::default()).await,
+            Settle::GiveBack => acker.nack(BasicNackOptions { requeue: true, multiple: false }).await,
+            Settle::Reject => acker.reject(BasicRejectOptions { requeue: false }).await,
         }
     }
 }
@@ -177,7 +211,7 @@ fn delivery(next: Option<lapin::Result<lapin::message::Delivery>>) -> Result<Del
             exchange: delivery.exchange.to_string(),
             routing_key: delivery.routing_key.to_string(),
             redelivered: delivery.redelivered,
-            acker: delivery.acker,
+            acker: Some(delivery.acker),
         }),
         Some(Err(error)) => Err(BrokerError::of("consuming", &error)),
         None => {

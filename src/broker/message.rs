@@ -11,6 +11,7 @@ use lapin::{
     BasicProperties,
     types::{AMQPValue, FieldTable, LongString, ShortString},
 };
+use serde::{Deserialize, Serialize};
 
 /// The most bytes that all properties together may have: they must fit one frame, of which the smallest allowed is 8 KiB
 /// from RabbitMQ 4.1, and 128 KiB is usual.
@@ -51,6 +52,19 @@ pub struct Message {
 /// The properties of a message, as far as anybody but the broker needs them.
 #[derive(Debug, Clone, Default)]
 pub struct Properties(BasicProperties);
+
+/// Properties as they are kept in the store.
+#[derive(Serialize, Deserialize)]
+struct KeptProperties {
+    content_type: Option<String>,
+    content_encoding: Option<String>,
+    correlation_id: Option<String>,
+    message_id: Option<String>,
+    timestamp: Option<u64>,
+    kind: Option<String>,
+    app_id: Option<String>,
+    headers: FieldTable,
+}
 
 impl Properties {
     /// Of an event in structured form. What does not fit a property is left out: the body still has it.
@@ -127,6 +141,52 @@ impl Properties {
             }
         }
         Properties(inner.with_headers(headers))
+    }
+
+    /// As text, to be kept: what [`Properties::again`] keeps, each value with its type.
+    pub fn to_text(&self) -> String {
+        let own = self.again().0;
+        let text = |value: &Option<ShortString>| value.as_ref().map(ShortString::to_string);
+        let kept = KeptProperties {
+            content_type: text(own.content_type()),
+            content_encoding: text(own.content_encoding()),
+            correlation_id: text(own.correlation_id()),
+            message_id: text(own.message_id()),
+            timestamp: *own.timestamp(),
+            kind: text(own.kind()),
+            app_id: text(own.app_id()),
+            headers: own.headers().clone().unwrap_or_default(),
+        };
+        serde_json::to_string(&kept).unwrap_or_default()
+    }
+
+    /// The properties that were kept as text; nothing if it is none of ours.
+    pub fn of_text(text: &str) -> Option<Properties> {
+        let kept: KeptProperties = serde_json::from_str(text).ok()?;
+        let mut inner = BasicProperties::default().with_delivery_mode(2).with_headers(kept.headers);
+        let short = |value: Option<String>| value.and_then(|value| ShortString::try_new(value).ok());
+        if let Some(value) = short(kept.content_type) {
+            inner = inner.with_content_type(value);
+        }
+        if let Some(value) = short(kept.content_encoding) {
+            inner = inner.with_content_encoding(value);
+        }
+        if let Some(value) = short(kept.correlation_id) {
+            inner = inner.with_correlation_id(value);
+        }
+        if let Some(value) = short(kept.message_id) {
+            inner = inner.with_message_id(value);
+        }
+        if let Some(value) = kept.timestamp {
+            inner = inner.with_timestamp(value);
+        }
+        if let Some(value) = short(kept.kind) {
+            inner = inner.with_type(value);
+        }
+        if let Some(value) = short(kept.app_id) {
+            inner = inner.with_app_id(value);
+        }
+        Some(Properties(inner))
     }
 
     /// With a text header; one whose name or text cannot be a header is left out.
@@ -308,5 +368,29 @@ fn size_of_value(value: &AMQPValue) -> usize {
         }
         AMQPValue::ShortString(text) => 5 + text.as_str().len(),
         _ => 9,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn properties_that_are_kept_as_text_come_out_as_they_were() {
+        let mut table = FieldTable::default();
+        table.insert("bytes".into(), AMQPValue::ByteArray(vec![0, 255, 7].into()));
+        table.insert("text".into(), AMQPValue::LongString("grün \u{0}".into()));
+        table.insert("odd".into(), AMQPValue::LongString(vec![0xff, 0xfe].into()));
+        table.insert("number".into(), AMQPValue::ShortShortUInt(200));
+        table.insert("moment".into(), AMQPValue::Timestamp(1_790_000_000));
+        let inner = BasicProperties::default()
+            .with_content_type("application/cloudevents+json".into())
+            .with_message_id("event-1".into())
+            .with_timestamp(1_790_000_000)
+            .with_headers(table);
+        let properties = Properties(inner).again();
+        let back = Properties::of_text(&properties.to_text()).unwrap();
+        assert_eq!(back.0, properties.0);
+        assert!(Properties::of_text("{}").is_none());
     }
 }

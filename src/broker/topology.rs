@@ -90,6 +90,8 @@ pub enum Argument {
     Text(String),
     /// A number.
     Number(i64),
+    /// True.
+    True,
 }
 
 /// A binding.
@@ -161,9 +163,14 @@ impl Topology {
             topology.bindings.push(Binding { exchange: name.clone(), queue: name, key: String::new() });
         }
         for route in &config.deliver {
+            let mut arguments = quorum(Some(names.dead()));
+            if route.plan.order.is_some() {
+                // Of several bridges one has the queue at a time: two would overtake each other.
+                arguments.push(("x-single-active-consumer", Argument::True));
+            }
             topology.queues.push(Queue {
                 name: route.queue.clone(),
-                arguments: quorum(Some(names.dead())),
+                arguments,
                 about: format!("{} for {}", route.plan.event.event_type, route.id),
             });
             let key = format!("{}.{}", route.plan.event.event_type, config.council);
@@ -367,6 +374,7 @@ impl Topology {
                         let value = match argument {
                             Argument::Text(text) => Value::from(text.clone()),
                             Argument::Number(number) => Value::from(*number),
+                            Argument::True => Value::from(true),
                         };
                         ((*name).to_owned(), value)
                     })
@@ -442,6 +450,7 @@ fn table(arguments: &[(&'static str, Argument)]) -> FieldTable {
     for (key, argument) in arguments {
         let value = match argument {
             Argument::Text(value) => text(value),
+            Argument::True => AMQPValue::Boolean(true),
             Argument::Number(number) => {
                 i32::try_from(*number).map_or(AMQPValue::LongLongInt(*number), AMQPValue::LongInt)
             }

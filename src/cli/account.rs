@@ -72,7 +72,7 @@ impl Account {
                 println!(
                     "{}",
                     json!({ "schema": "packhorse.account/v1", "route": line.route, "taken": line.taken,
-                            "delivered": line.delivered, "waiting": line.waiting, "batched": line.batched, "next_due": line.next_due.map(moment),
+                            "delivered": line.delivered, "waiting": line.waiting, "batched": line.batched, "parked": line.parked, "next_due": line.next_due.map(moment),
                             "dead": line.dead, "duplicate": line.duplicate, "discarded": line.discarded,
                             "nothing": line.nothing, "files": files(line), "open_items": line.open_items, "difference": line.difference() })
                 );
@@ -183,6 +183,7 @@ fn sum(lines: &[&RouteAccount]) -> RouteAccount {
         delivered: add(|line| line.delivered),
         waiting: add(|line| line.waiting),
         batched: add(|line| line.batched),
+        parked: add(|line| line.parked),
         dead: add(|line| line.dead),
         duplicate: add(|line| line.duplicate),
         discarded: add(|line| line.discarded),

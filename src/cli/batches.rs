@@ -1,6 +1,6 @@
 //! `packhorse batches`.
 
-use super::exit;
+use super::{exit, moment};
 use crate::{
     code::Code,
     config::Config,
@@ -8,7 +8,6 @@ use crate::{
     store::{BatchFileState, BatchState, Opener, Store},
 };
 use clap::{Args, Subcommand};
-use jiff::Timestamp;
 use serde_json::json;
 use std::path::Path;
 
@@ -206,10 +205,4 @@ fn print(batch: &BatchState, files: &[BatchFileState]) {
         );
         line("file", format!("{} ({} bytes), {put}", file.name, file.size));
     }
-}
-
-fn moment(millis: i64) -> String {
-    Timestamp::from_millisecond(millis)
-        .map(|moment| moment.to_string().chars().take(19).collect::<String>() + "Z")
-        .unwrap_or_default()
 }

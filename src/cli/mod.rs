@@ -11,6 +11,7 @@ mod dead_letters;
 pub mod docs;
 mod doctor;
 mod files;
+mod held;
 mod mapping;
 mod new;
 mod render;
@@ -85,6 +86,9 @@ pub enum Command {
     /// Look at dead letters, replay them or discard them.
     #[command(subcommand)]
     DeadLetters(dead_letters::DeadLetters),
+    /// Look at what waits in its order behind a message that failed, and let it go on.
+    #[command(subcommand)]
+    Held(held::Held),
     /// Look at batches that are written to files, or seal one now.
     #[command(subcommand)]
     Batches(batches::Batches),
@@ -129,6 +133,7 @@ pub fn main() -> ExitCode {
         Command::Test(test) => test.run(&cli.config),
         Command::Topology(topology) => topology.run(&cli.config),
         Command::DeadLetters(command) => command.run(&cli.config),
+        Command::Held(command) => command.run(&cli.config),
         Command::Batches(command) => command.run(&cli.config),
         Command::Account(account) => account.run(&cli.config),
         Command::Files(files) => files.run(&cli.config),

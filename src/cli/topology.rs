@@ -131,6 +131,7 @@ fn value(argument: &Argument) -> serde_json::Value {
     match argument {
         Argument::Text(text) => text.clone().into(),
         Argument::Number(number) => (*number).into(),
+        Argument::True => true.into(),
     }
 }
 

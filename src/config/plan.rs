@@ -307,12 +307,25 @@ pub struct Deliver {
     pub probe: Option<Probe>,
     /// How attempts are repeated.
     pub retry: RetryPolicy,
+    /// Whether messages of one subject keep their order.
+    pub order: Option<Ordered>,
     /// How many messages are under way at once, unless the bridge says otherwise.
     pub concurrency: u32,
     /// How many messages a window holds.
     pub window: u32,
     /// Forms of events that are read beside the usual ones.
     pub accept: Accept,
+}
+
+/// How messages of one subject keep their order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ordered {
+    /// How many of one subject may be held.
+    pub most: u64,
+    /// How many bytes may be held in all.
+    pub most_bytes: u64,
+    /// Whether one that is given up holds the others.
+    pub holds: bool,
 }
 
 /// What a deliver route sends.

@@ -24,6 +24,8 @@ pub struct RouteAccount {
     pub waiting: i64,
     /// Of those, in a batch.
     pub batched: i64,
+    /// Of those waiting, behind another of their subject or for its next attempt, in the store.
+    pub parked: i64,
     /// Given up, in the dead-letter queue.
     pub dead: i64,
     /// Seen before.
@@ -116,6 +118,9 @@ impl Store {
                 }
                 line.next_due = tx
                     .prepare_cached("SELECT min(due_at) FROM journal WHERE route = ?1 AND state = 2")?
+                    .query_row(params![n], |row| row.get(0))?;
+                line.parked = tx
+                    .prepare_cached("SELECT parked FROM route WHERE n = ?1")?
                     .query_row(params![n], |row| row.get(0))?;
                 line.open_items = tx
                     .prepare_cached("SELECT count(*) FROM item WHERE route = ?1 AND settled_at IS NULL")?

@@ -1,7 +1,11 @@
 //! The journal: one row per message and route, and the claims that keep a message from being sent twice.
 
-use super::{Joining, RouteNumber, Store, StoreError, items::NewItem};
-use crate::{code::Code, event::Key};
+use super::{
+    Joining, Parking, RouteNumber, Store, StoreError,
+    items::NewItem,
+    parked::{hold, let_go},
+};
+use crate::{code::Code, event::Key, order::Subject};
 use rusqlite::{OptionalExtension as _, Transaction, params};
 
 /// How a message stands on a route.
@@ -151,12 +155,14 @@ pub enum Record {
     Waiting { attempt: u32, due_at: i64, failed_at: i64, doubt: bool },
     /// It was not begun and has been given back.
     GivenBack,
-    /// It was given up.
-    Dead { code: &'static str, doubt: bool, why: Option<Why> },
+    /// It was given up; on an ordered route it may hold the others of its subject.
+    Dead { code: &'static str, doubt: bool, why: Option<Why>, holds: Option<Subject> },
     /// It was discarded by a person.
     Discarded,
     /// It joins a batch.
     Batched(Box<Joining>),
+    /// It waits in the parking lot of its route.
+    Parked(Box<Parking>),
 }
 
 impl Store {
@@ -539,6 +545,7 @@ fn write(
             if let Some(item) = opens {
                 item.open(tx, now)?;
             }
+            out_of_the_way(tx, route, part, &key, now)?;
         }
         Record::Waiting { attempt, due_at, failed_at, doubt } => {
             tx.prepare_cached(
@@ -551,12 +558,24 @@ fn write(
             tx.prepare_cached("UPDATE journal SET state = 2, due_at = ?4 WHERE route = ?1 AND key = ?2 AND part = ?3 AND state = 1")?
                 .execute(params![route.0, key, part, now])?;
         }
-        Record::Dead { code, doubt, why } => {
+        Record::Parked(parking) => {
+            tx.prepare_cached(
+                "UPDATE journal SET state = 2, attempt = ?4, due_at = ?5, failed_at = coalesce(failed_at, ?6), doubt = coalesce(?7, doubt), mapping = ?8
+                 WHERE route = ?1 AND key = ?2 AND part = ?3",
+            )?
+            .execute(params![route.0, key, part, parking.attempt, parking.due_at, parking.failed_at, parking.doubt, mapping])?;
+            parking.write(tx, route, now, &key)?;
+        }
+        Record::Dead { code, doubt, why, holds } => {
             tx.prepare_cached(
                 "UPDATE journal SET state = 5, code = ?4, doubt = ?5, done_at = ?6, due_at = NULL, mapping = ?7, why = ?8
                  WHERE route = ?1 AND key = ?2 AND part = ?3",
             )?
             .execute(params![route.0, key, part, code, doubt, now, mapping, why.as_ref().map(Why::to_column)])?;
+            match holds {
+                Some(subject) => hold(tx, route, &key, subject, code, now)?,
+                None => out_of_the_way(tx, route, part, &key, now)?,
+            }
         }
         Record::Batched(joining) => {
             tx.prepare_cached(
@@ -564,12 +583,31 @@ fn write(
             )?
             .execute(params![route.0, key, part, mapping])?;
             joining.join(tx, now, route, &key)?;
+            out_of_the_way(tx, route, part, &key, now)?;
         }
         Record::Discarded => {
             // Only what is given up: the letter may be left from a replay that was cut, and its message done meanwhile.
-            tx.prepare_cached("UPDATE journal SET state = 6, done_at = ?4, answer = NULL WHERE route = ?1 AND key = ?2 AND part = ?3 AND state = 5")?
+            let discarded = tx
+                .prepare_cached("UPDATE journal SET state = 6, done_at = ?4, answer = NULL WHERE route = ?1 AND key = ?2 AND part = ?3 AND state = 5")?
                 .execute(params![route.0, key, part, now])?;
+            if discarded > 0 {
+                out_of_the_way(tx, route, part, &key, now)?;
+            }
         }
     }
     Ok(())
+}
+
+/// A message has come to an end: on an ordered route those behind it go on.
+fn out_of_the_way(
+    tx: &Transaction<'_>,
+    route: RouteNumber,
+    part: u32,
+    key: &[u8; 32],
+    now: i64,
+) -> rusqlite::Result<()> {
+    match part {
+        0 => let_go(tx, route, key, now),
+        _ => Ok(()),
+    }
 }

@@ -9,6 +9,7 @@ mod extracts;
 mod files;
 mod items;
 mod journal;
+mod parked;
 mod spool;
 mod writer;
 
@@ -18,6 +19,7 @@ pub use extracts::{Compared, Said};
 pub use files::{BASELINE, Decision, FileEnd, FileState, NewFile, Progress, SameAs, TakenFile, Took};
 pub use items::{BEFORE_A_PERSON, Item, NewItem, Open, Settled};
 pub use journal::{Answer, Claim, GivenUp, Place, Record, State, Went, Why};
+pub use parked::{Due, HeldSubject, Kept, Parking, Stands};
 pub use spool::{Finish, Intake, Taken, Waiting};
 
 use crate::code::Code;
@@ -258,6 +260,7 @@ fn prepare(connection: &mut Connection, opener: Opener) -> Result<(i64, u64), Pr
     if version < 5 {
         // Extracts were compared within the store.
         tx.execute_batch("DROP TABLE IF EXISTS extract_new")?;
+        tx.execute_batch(include_str!("parked.sql"))?;
     }
     if version < VERSION {
         tx.pragma_update(None, "user_version", VERSION)?;

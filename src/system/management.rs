@@ -39,6 +39,7 @@ async fn compare(config: &Config, base: &str, wanted: &Topology) -> Result<Vec<F
             let wanted = match argument {
                 Argument::Text(text) => text.clone(),
                 Argument::Number(number) => number.to_string(),
+                Argument::True => "true".to_owned(),
             };
             let key = name.trim_start_matches("x-");
             let policy = ["effective_policy_definition", "operator_policy_definition"]

@@ -21,6 +21,7 @@ mod judges;
 mod lettings;
 mod new;
 mod nightly;
+mod ordered;
 mod payments;
 mod records;
 mod refusals;

@@ -427,10 +427,23 @@ async fn a_store_of_the_version_before_is_taken_over_with_all_it_knows() {
     ledger.one_row("event-1").await;
     assert!(bridge.stop().await);
     let store = rusqlite::Connection::open(ledger.store()).unwrap();
-    // As version 1 had it: without why parts were given up, without files and batches.
-    for table in ["batch_file", "batch_item", "batch_row", "batch_serial", "batch", "extract_row", "file"] {
+    // As version 1 had it: without why parts were given up, without files, batches and a parking lot.
+    for table in [
+        "batch_file",
+        "batch_item",
+        "batch_row",
+        "batch_serial",
+        "batch",
+        "extract_row",
+        "file",
+        "parked",
+        "held",
+    ] {
         store.execute_batch(&format!("DROP TABLE {table}")).unwrap();
     }
+    store
+        .execute_batch("ALTER TABLE route DROP COLUMN parked; ALTER TABLE route DROP COLUMN parked_bytes;")
+        .unwrap();
     store.execute_batch("ALTER TABLE journal DROP COLUMN why; PRAGMA user_version = 1;").unwrap();
     drop(store);
     let bridge = ledger.site.start().await;

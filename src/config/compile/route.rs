@@ -185,9 +185,13 @@ impl Compiler<'_> {
                 self.problem(Problem::under(Code::ExclusiveKeys, &at, key, what).on_key());
             }
         }
+        let order = self.order(keys, event.as_deref(), &at);
+        // A wave of an ordered route takes one message of each subject: it must see some.
+        let many = amqp || keys.batch.is_some() || order.is_some();
         Some(Deliver {
             name: name.to_owned(),
             about: keys.about.clone(),
+            order,
             event: event?,
             select: select.unwrap_or_default(),
             each,
@@ -203,12 +207,45 @@ impl Compiler<'_> {
             probe,
             retry,
             concurrency: keys.concurrency.unwrap_or(if amqp { 4 } else { 1 }).max(1),
-            window: keys.window.unwrap_or(if amqp || keys.batch.is_some() { 256 } else { 1 }).clamp(1, 4096),
+            window: keys.window.unwrap_or(if many { 256 } else { 1 }).clamp(1, 4096),
             accept: Accept {
                 bare_headers: keys.accept.contains(&AcceptForm::BareHeaders),
                 untyped_json: keys.accept.contains(&AcceptForm::UntypedJson),
             },
         })
+    }
+    /// How messages keep their order, which their events must give a subject.
+    fn order(&mut self, keys: &DeliverKeys, event: Option<&EventSchema>, at: At<'_>) -> Option<Ordered> {
+        let held = keys.held.clone().unwrap_or_default();
+        let Some(Order::Subject) = keys.order else {
+            if keys.held.is_some() {
+                let what = "nothing is held on a route that keeps no order: say `order = \"subject\"` too";
+                self.problem(Problem::under(Code::MissingKey, at, "held", what).on_key());
+            }
+            return None;
+        };
+        if let Some(schema) = event.filter(|schema| schema.subject.is_empty()) {
+            let what = format!(
+                "the messages of one subject are to keep their order, and {} has none",
+                schema.event_type
+            );
+            self.problem(
+                Problem::under(Code::NoSubject, at, "order", what)
+                    .help("name the field that says what an event is about in its schema: `\"x-subject\": [\"case_id\"]`"),
+            );
+        }
+        let most_bytes = match held.most_bytes.as_deref().map(|text| (text, crate::config::units::size(text)))
+        {
+            None => 256 << 20,
+            Some((_, Some(bytes))) => bytes,
+            Some((text, None)) => {
+                let what = format!("`{text}` is not a size: `256 MiB`");
+                self.problem(Problem::under(Code::BadDuration, &under(at, &["held"]), "most_bytes", what));
+                return None;
+            }
+        };
+        let most = u64::from(held.most.unwrap_or(10_000));
+        Some(Ordered { most, most_bytes, holds: held.when_dead == WhenDead::Wait })
     }
     pub(super) fn route_name(&mut self, name: &str, at: At<'_>) {
         if !is_name(name) {

@@ -327,6 +327,11 @@ pub struct DeliverKeys {
     /// How attempts are repeated.
     #[serde(default)]
     pub retry: RetryKeys,
+    /// Keep messages of one subject in their order, through failures, dead letters, replays and restarts; those of other subjects
+    /// go on. The subject is the field that the event's schema names by `x-subject`.
+    pub order: Option<Order>,
+    /// What is held behind a message that waits or was given up, on a route with `order`.
+    pub held: Option<HeldKeys>,
     /// How many messages may be under way at once. Default: 1 over HTTP, since most systems want to be spared; over AMQP
     /// 4 windows.
     pub concurrency: Option<u32>,
@@ -335,6 +340,38 @@ pub struct DeliverKeys {
     /// Forms of events that are read beside the usual ones.
     #[serde(default)]
     pub accept: Vec<AcceptForm>,
+}
+
+/// What messages are kept in order by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Order {
+    /// By what they are about.
+    Subject,
+}
+
+/// What is held behind a message that waits or was given up.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HeldKeys {
+    /// How many messages of one subject may be held. Beyond that the route takes no more from its queue. Default: 10,000.
+    pub most: Option<u32>,
+    /// How many bytes may be held in all. Default: `256 MiB`.
+    pub most_bytes: Option<String>,
+    /// What the others of its subject do when a message is given up. Default: `wait`.
+    #[serde(default)]
+    pub when_dead: WhenDead,
+}
+
+/// What the others of its subject do when a message is given up.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum WhenDead {
+    /// They wait until it has been replayed or discarded, or a person releases them.
+    #[default]
+    Wait,
+    /// They go on without it.
+    GoOn,
 }
 
 /// Forms of events that are accepted only where a route says so.

@@ -1,0 +1,398 @@
+//! An ordered route: messages of one subject are sent one after the other, whatever becomes of each; those of other
+//! subjects go on beside them.
+//!
+//! A window is carried in waves of which each holds at most one message of a subject, and each wave is closed (published,
+//! recorded) before the next begins. What cannot be sent yet is parked: committed to the store, then acknowledged. A
+//! message that can be brought to no end is left with the broker together with all that came after it of its subject: the
+//! lane is left, and everything comes again in the order of the queue.
+
+use super::{Deliverer, Letter, Outcome, claims::claim, millis, now};
+use crate::{
+    broker::{Delivery, Lane, Properties, Settle},
+    code::Code,
+    config::plan::{Action, Ordered},
+    event::{Event, Key},
+    letter,
+    order::{Admit, Ended, Sequence, Subject},
+    retry::Delays,
+    store::{Claim, Kept, Parking, Record, StoreError},
+};
+use jiff::Timestamp;
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+use tracing::{error, warn};
+
+/// Messages of the lot that are tried in one go.
+const DUE: u32 = 256;
+/// How long the lot is left alone at most: a person may have released something.
+const LOOK: Duration = Duration::from_secs(1);
+/// How long something waits that could be brought to no end.
+const PUT_OFF: Duration = Duration::from_secs(5);
+
+impl Deliverer {
+    /// Serves the route's queue and its parking lot until it is stopped.
+    pub(super) async fn lane_in_order(self: Arc<Self>, ordered: Ordered) {
+        let tag = format!("{}#0", self.route.id);
+        let mut delays = Delays::new(Duration::from_millis(200), Duration::from_secs(15));
+        while !self.stop.is_cancelled() {
+            let window = self.route.plan.window as usize;
+            match Lane::open(&self.link, &self.route.queue, window, &tag, &self.stop).await {
+                Ok(None) => return,
+                Ok(Some(lane)) => {
+                    if self.work_in_order(lane, ordered).await {
+                        delays.reset();
+                    }
+                }
+                Err(error) => {
+                    self.if_missing(error.code);
+                    warn!(route = self.route.id, code = %error.code, "cannot consume: {}", error.what)
+                }
+            }
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                () = tokio::time::sleep(delays.delay()) => {}
+            }
+        }
+    }
+
+    /// Whether anything was brought to its end.
+    async fn work_in_order(&self, mut lane: Lane, ordered: Ordered) -> bool {
+        let mut progress = false;
+        loop {
+            let more = self.due_in_order().await;
+            progress |= more;
+            let idle = if more { Duration::ZERO } else { self.until_due().await };
+            let taken = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => {
+                    lane.leave().await;
+                    return progress;
+                }
+                taken = lane.take() => taken,
+                () = tokio::time::sleep(idle) => continue,
+            };
+            let settled = match taken {
+                Ok(deliveries) => self.carry_in_order(ordered, deliveries).await,
+                Err(error) => {
+                    if !self.stop.is_cancelled() {
+                        warn!(route = self.route.id, code = %error.code, "the lane is lost: {}", error.what);
+                    }
+                    return progress;
+                }
+            };
+            progress |= settled.iter().any(|(_, settle)| *settle == Settle::Ack);
+            let all = settled.iter().all(|(_, settle)| *settle == Settle::Ack);
+            if let Err(error) = lane.settle_in_order(settled).await {
+                warn!(route = self.route.id, code = %error.code, "the lane is lost: {}", error.what);
+                return progress;
+            }
+            if !all {
+                lane.leave().await;
+                return progress;
+            }
+        }
+    }
+
+    /// How long the lot may be left alone.
+    async fn until_due(&self) -> Duration {
+        match self.store.next_parked(self.number).await {
+            Ok(Some(due)) => Duration::from_millis(u64::try_from(due - now()).unwrap_or(0)).min(LOOK),
+            Ok(None) | Err(_) => LOOK,
+        }
+    }
+
+    /// How many messages are claimed at once: where a repeat does harm, no more than are sent at once.
+    fn wave(&self) -> usize {
+        match self.route.plan.action {
+            Action::Publish(_) | Action::Batch(_) => usize::MAX,
+            Action::Request(_) | Action::Statement(_) | Action::Write(_) => self.at_once(),
+        }
+    }
+
+    fn at_once(&self) -> usize {
+        self.route.concurrency.max(1) as usize
+    }
+
+    /// Tries what is due in the lot: of each subject its first. Whether there was anything.
+    async fn due_in_order(&self) -> bool {
+        let due = match self.store.parked_due(self.number, now(), DUE).await {
+            Ok(due) => due,
+            Err(error) => {
+                error!(route = self.route.id, code = %error.code, "the parking lot cannot be read: {}", error.what);
+                return false;
+            }
+        };
+        let any = !due.is_empty();
+        let letters: Vec<Letter> = due
+            .into_iter()
+            .map(|due| {
+                let Kept { exchange, routing_key, properties, body } = due.kept;
+                let properties = Properties::of_text(&properties).unwrap_or_default();
+                let letter = self.read(Delivery::kept(properties, body, exchange, routing_key));
+                Letter { key: due.key, ..letter }
+            })
+            .collect();
+        let all: Vec<usize> = (0..letters.len()).collect();
+        for wave in all.chunks(self.wave().min(all.len().max(1))) {
+            if self.stop.is_cancelled() {
+                return false;
+            }
+            let outcomes = self.bring(&letters, wave, self.at_once()).await;
+            let (mut put_off, mut past) = (Vec::new(), Vec::new());
+            for (outcome, settle) in self.close(&letters, outcomes).await {
+                let Some(letter) = letters.get(outcome.at) else { continue };
+                match (settle, &outcome.record) {
+                    (Settle::GiveBack | Settle::Reject, _) => put_off.push(letter.key),
+                    // Somebody else has brought it to its end.
+                    (Settle::Ack, None) => past.push(letter.key),
+                    (Settle::Ack, Some(_)) => {}
+                }
+            }
+            if let Err(error) = self.tidy_lot(put_off, past).await {
+                error!(route = self.route.id, code = %error.code, "the parking lot cannot be written: {}", error.what);
+                return false;
+            }
+        }
+        any
+    }
+
+    async fn tidy_lot(&self, put_off: Vec<Key>, past: Vec<Key>) -> Result<(), StoreError> {
+        if !put_off.is_empty() {
+            self.store.put_off(self.number, put_off, now() + millis(PUT_OFF)).await?;
+        }
+        if !past.is_empty() {
+            self.store.past(self.number, past, now()).await?;
+        }
+        Ok(())
+    }
+
+    /// Carries a window to its end, wave by wave. What is not acknowledged must come again in its order.
+    async fn carry_in_order(&self, ordered: Ordered, deliveries: Vec<Delivery>) -> Vec<(Delivery, Settle)> {
+        let letters: Vec<Letter> = deliveries.into_iter().map(|delivery| self.read(delivery)).collect();
+        let mut settles = vec![Settle::GiveBack; letters.len()];
+        match self.look_at_lot(&letters).await {
+            Ok(lot) => {
+                let mut window =
+                    Window { letters: &letters, ordered, lot, stuck: HashSet::new(), settles: &mut settles };
+                let mut left: Vec<usize> = (0..letters.len()).collect();
+                while !left.is_empty() {
+                    left = self.round(&mut window, left).await;
+                }
+            }
+            Err(error) => {
+                error!(route = self.route.id, code = %error.code, "the parking lot cannot be read, messages are left with the broker: {}", error.what);
+                tokio::time::sleep(LOOK).await;
+            }
+        }
+        letters.into_iter().zip(settles).map(|(letter, settle)| (letter.delivery, settle)).collect()
+    }
+
+    async fn look_at_lot(&self, letters: &[Letter]) -> Result<Lot, StoreError> {
+        let about: Vec<(&Subject, Key)> =
+            letters.iter().filter_map(|letter| Some((letter.subject.as_ref()?, letter.key))).collect();
+        let asked = about.iter().map(|(subject, key)| (subject.digest, *key)).collect();
+        let (stands, bytes) = self.store.stands(self.number, asked).await?;
+        let mut lot = Lot { sequences: HashMap::new(), parked: HashSet::new(), bytes };
+        for ((subject, key), stands) in about.into_iter().zip(stands) {
+            if stands.is_parked {
+                lot.parked.insert(key);
+            }
+            lot.sequences.insert(subject.digest, stands.sequence);
+        }
+        Ok(lot)
+    }
+
+    /// Sends at most one message of each subject, parks what must wait; what is left for the next round.
+    async fn round(&self, window: &mut Window<'_>, left: Vec<usize>) -> Vec<usize> {
+        let (mut wave, mut parks, mut known, mut later) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let mut seen: HashSet<[u8; 32]> = HashSet::new();
+        for at in left {
+            let Some(letter) = window.letters.get(at) else { continue };
+            let Some(subject) = letter.subject.as_ref().filter(|_| self.is_mine(letter)) else {
+                wave.push(at);
+                continue;
+            };
+            if window.stuck.contains(&subject.digest) {
+                continue;
+            }
+            if seen.contains(&subject.digest) || wave.len() >= self.wave() {
+                seen.insert(subject.digest);
+                later.push(at);
+                continue;
+            }
+            let sequence = window.lot.sequences.entry(subject.digest).or_default();
+            match sequence.admit(letter.key, window.lot.parked.contains(&letter.key)) {
+                Admit::Known => known.push(at),
+                Admit::Send | Admit::SendFirst => {
+                    seen.insert(subject.digest);
+                    wave.push(at);
+                }
+                Admit::Park => {
+                    let bytes = window.lot.bytes + letter.delivery.body.len() as u64;
+                    if sequence.parked >= window.ordered.most || bytes > window.ordered.most_bytes {
+                        error!(route = self.route.id, subject = subject.short(), code = %Code::HeldFull,
+                               "the route takes no more from its queue: {} messages of this subject and {} bytes in all are held",
+                               sequence.parked, window.lot.bytes);
+                        window.stuck.insert(subject.digest);
+                        continue;
+                    }
+                    window.lot.bytes = bytes;
+                    sequence.park();
+                    parks.push(at);
+                }
+            }
+        }
+        self.park(window, parks, known).await;
+        let outcomes = self.bring(window.letters, &wave, self.at_once()).await;
+        for (outcome, settle) in self.close(window.letters, outcomes).await {
+            window.ended(&outcome, settle);
+        }
+        later
+    }
+
+    /// Parks messages behind others of their subject, and notes copies of those that are parked.
+    async fn park(&self, window: &mut Window<'_>, parks: Vec<usize>, known: Vec<usize>) {
+        let records: Vec<(Claim, Record)> = parks
+            .iter()
+            .filter_map(|at| window.letters.get(*at))
+            .filter_map(|letter| {
+                let parking = Parking {
+                    subject: letter.subject.clone()?,
+                    first: false,
+                    attempt: letter.past.attempt,
+                    due_at: None,
+                    failed_at: None,
+                    doubt: None,
+                    kept: kept(letter, letter.delivery.properties.to_text()),
+                };
+                Some((claim(letter), Record::Parked(Box::new(parking))))
+            })
+            .collect();
+        // An attempt that no message has: the journal counts a copy, and nothing else.
+        let copies: Vec<Claim> = known
+            .iter()
+            .filter_map(|at| window.letters.get(*at))
+            .map(|letter| Claim { attempt: 0, ..claim(letter) })
+            .collect();
+        let result = async {
+            if !records.is_empty() {
+                self.store.claim_and_record(self.number, now(), None, records).await?;
+            }
+            if !copies.is_empty() {
+                self.store.claim(self.number, now(), copies).await?;
+            }
+            Ok::<(), StoreError>(())
+        };
+        match result.await {
+            Ok(()) => {
+                self.metrics.count(&self.route.id, "held", parks.len() as u64);
+                for at in parks.into_iter().chain(known) {
+                    if let Some(settle) = window.settles.get_mut(at) {
+                        *settle = Settle::Ack;
+                    }
+                }
+            }
+            Err(error) => {
+                error!(route = self.route.id, code = %error.code, "messages cannot be parked and are left with the broker: {}", error.what);
+                let stuck =
+                    parks.iter().filter_map(|at| Some(window.letters.get(*at)?.subject.as_ref()?.digest));
+                window.stuck.extend(stuck);
+            }
+        }
+    }
+
+    /// What an event is about.
+    pub(super) fn subject(&self, event: &Event) -> Option<Subject> {
+        let named = self.route.plan.event.subject_of(&event.data);
+        Subject::of(named.as_deref().or(event.subject.as_deref())?)
+    }
+
+    /// On an ordered route: the record of a message that waits for its next attempt in the lot.
+    pub(super) fn parked(
+        &self,
+        letter: &Letter,
+        attempt: u32,
+        wait: Duration,
+        first_failed: Timestamp,
+        doubt: bool,
+    ) -> Option<Record> {
+        let subject = self.route.plan.order.and(letter.subject.clone())?;
+        let properties =
+            letter::for_retry(&letter.delivery.properties, letter.origin(), attempt, first_failed);
+        Some(Record::Parked(Box::new(Parking {
+            subject,
+            first: true,
+            attempt,
+            due_at: Some(now() + millis(wait)),
+            failed_at: Some(first_failed.as_millisecond()),
+            doubt: Some(doubt),
+            kept: kept(letter, properties.to_text()),
+        })))
+    }
+
+    /// The subject whose messages wait when this one is given up.
+    pub(super) fn holds(&self, letter: &Letter) -> Option<Subject> {
+        self.route.plan.order.filter(|ordered| ordered.holds).and(letter.subject.clone())
+    }
+}
+
+fn kept(letter: &Letter, properties: String) -> Kept {
+    let (exchange, routing_key) = letter.origin();
+    Kept {
+        exchange: exchange.to_owned(),
+        routing_key: routing_key.to_owned(),
+        properties,
+        body: letter.delivery.body.clone(),
+    }
+}
+
+/// What of the lot concerns a window.
+struct Lot {
+    sequences: HashMap<[u8; 32], Sequence>,
+    /// Messages of the window that are parked already.
+    parked: HashSet<Key>,
+    /// Bytes in the lot.
+    bytes: u64,
+}
+
+/// A window that is being carried.
+struct Window<'w> {
+    letters: &'w [Letter],
+    ordered: Ordered,
+    lot: Lot,
+    /// Subjects of which nothing more is taken from this window.
+    stuck: HashSet<[u8; 32]>,
+    settles: &'w mut [Settle],
+}
+
+impl Window<'_> {
+    fn ended(&mut self, outcome: &Outcome, settle: Settle) {
+        if let Some(own) = self.settles.get_mut(outcome.at) {
+            *own = settle;
+        }
+        let Some(letter) = self.letters.get(outcome.at) else { return };
+        let Some(subject) = &letter.subject else { return };
+        if settle == Settle::GiveBack {
+            self.stuck.insert(subject.digest);
+            return;
+        }
+        let ended = match &outcome.record {
+            Some(Record::Parked(_)) => Ended::Parked,
+            Some(Record::Dead { holds: Some(_), .. }) => Ended::Holds,
+            Some(Record::Dead { holds: None, .. }) => Ended::GoesOn,
+            Some(
+                Record::Answered { .. }
+                | Record::Delivered { .. }
+                | Record::Waiting { .. }
+                | Record::GivenBack
+                | Record::Discarded
+                | Record::Batched(_),
+            )
+            | None => Ended::Done,
+        };
+        self.lot.sequences.entry(subject.digest).or_default().ended(letter.key, ended, false);
+    }
+}
