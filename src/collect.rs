@@ -10,6 +10,7 @@ mod ask;
 mod extract;
 mod pickup;
 mod query;
+mod sequence;
 mod source;
 mod split;
 mod view;

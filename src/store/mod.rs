@@ -36,7 +36,7 @@ use std::{
 use writer::Writer;
 
 /// The version of the tables that this program reads and writes.
-const VERSION: i64 = 4;
+const VERSION: i64 = 5;
 
 /// What went wrong with the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -251,6 +251,9 @@ fn prepare(connection: &mut Connection, opener: Opener) -> Result<(i64, u64), Pr
     }
     if version < 3 {
         tx.execute_batch(include_str!("files.sql"))?;
+    }
+    if matches!(version, 3 | 4) {
+        tx.execute_batch("ALTER TABLE file ADD COLUMN sequence TEXT")?;
     }
     if version < 4 {
         tx.execute_batch(include_str!("batches.sql"))?;
