@@ -322,6 +322,12 @@ pub fn missing(columns: &[Column], route: &crate::config::plan::Collect) -> Resu
     {
         return Err(no(&cursor.column, "its cursor looks at".to_owned()));
     }
+    for path in route.compare.iter().flat_map(|compare| &compare.key) {
+        let column = path.to_string();
+        if !has(&column) {
+            return Err(no(&column, "its rows are compared by".to_owned()));
+        }
+    }
     for emit in &route.events {
         let EmitAction::Event(mapping) = &emit.action else { continue };
         for field in mapping.document_fields(Direction::ToEvent) {

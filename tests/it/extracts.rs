@@ -3,7 +3,7 @@
 
 use crate::{
     nightly::Nightly,
-    support::{Running, Seen, until},
+    support::{Seen, until},
 };
 use std::{fmt::Write as _, os::unix::fs::PermissionsExt as _, path::PathBuf, time::Duration};
 
@@ -395,37 +395,4 @@ async fn the_files_of_any_adapter_may_lie_on_an_sftp_server_of_which_only_the_br
     nightly.site.vhost.until("platform", 5).await;
     until("it is archived there", async || files.join("done/rows-1.csv").exists().then_some(())).await;
     bridge.stop().await;
-}
-
-/// Kills the program again and again while it reads; every record arrives once, and the account closes.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_bridge_that_is_killed_while_it_reads_goes_on_at_the_record() {
-    const ROWS: usize = 20_000;
-    let nightly = Nightly::new().await;
-    let mut text = "CHILD,NAME,DOB\r\n".to_owned();
-    for n in 0..ROWS {
-        let _ = write!(text, "c{n},\"Name, {n}\",01/02/2015\r\n");
-    }
-    nightly.writes("rows-1.csv", &text);
-    let mut running: Running = nightly.site.run().await;
-    for share in 1..=3 {
-        let wanted = (ROWS * share / 5) as u64;
-        until("some of it has arrived", async || {
-            (nightly.site.vhost.depth("platform").await >= wanted).then_some(())
-        })
-        .await;
-        running.kill().await;
-        running = nightly.site.run().await;
-    }
-    nightly.file("rows-1.csv", "done").await;
-    until("all is delivered", async || {
-        let line = nightly.site.account("nightly.rows").await;
-        (line["delivered"] == ROWS && line["taken"] == ROWS).then_some(())
-    })
-    .await;
-    let mut ids = nightly.site.vhost.everything("platform").await;
-    ids.sort();
-    ids.dedup();
-    assert_eq!(ids.len(), ROWS);
-    assert_eq!(running.terminate().await, 0);
 }
