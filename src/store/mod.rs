@@ -14,7 +14,7 @@ mod writer;
 
 pub use account::{Account, FileAccount, RouteAccount};
 pub use batches::{After, BatchFileState, BatchState, GroupTotal, Joining, Known, Placed, Says, ToMark};
-pub use extracts::{Compared, Difference, ExtractRow, News};
+pub use extracts::{Compared, Said};
 pub use files::{BASELINE, Decision, FileEnd, FileState, NewFile, Progress, SameAs, TakenFile, Took};
 pub use items::{BEFORE_A_PERSON, Item, NewItem, Open, Settled};
 pub use journal::{Answer, Claim, GivenUp, Place, Record, State, Went, Why};
@@ -36,7 +36,7 @@ use std::{
 use writer::Writer;
 
 /// The version of the tables that this program reads and writes.
-const VERSION: i64 = 5;
+const VERSION: i64 = 6;
 
 /// What went wrong with the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -252,11 +252,15 @@ fn prepare(connection: &mut Connection, opener: Opener) -> Result<(i64, u64), Pr
     if version < 3 {
         tx.execute_batch(include_str!("files.sql"))?;
     }
-    if matches!(version, 3 | 4) {
-        tx.execute_batch("ALTER TABLE file ADD COLUMN sequence TEXT")?;
-    }
     if version < 4 {
         tx.execute_batch(include_str!("batches.sql"))?;
+    }
+    if version < 5 {
+        // Extracts were compared within the store.
+        tx.execute_batch("DROP TABLE IF EXISTS extract_new")?;
+    }
+    if matches!(version, 3..=5) {
+        tx.execute_batch("ALTER TABLE file ADD COLUMN sequence TEXT")?;
     }
     if version < VERSION {
         tx.pragma_update(None, "user_version", VERSION)?;

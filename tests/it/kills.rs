@@ -48,7 +48,10 @@ async fn a_bridge_that_is_killed_while_it_reads_and_while_it_writes_loses_no_row
         Ok(text) => text.parse().expect("PACKHORSE_ROWS is a number of rows"),
         Err(_) => 20_000,
     };
-    assert!(rows >= 100 && rows % 10 == 0, "PACKHORSE_ROWS is a multiple of ten, and a hundred at least");
+    assert!(
+        rows >= 100 && rows.is_multiple_of(10),
+        "PACKHORSE_ROWS is a multiple of ten, and a hundred at least"
+    );
     let patience = PATIENCE + Duration::from_millis(rows as u64 * 5);
     let nightly = Nightly::new().await;
     let adapter = nightly.site.folder.0.join("adapters/nightly.toml");
