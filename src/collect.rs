@@ -11,6 +11,7 @@ mod difference;
 mod extract;
 mod pickup;
 mod query;
+mod sequence;
 mod sort;
 mod source;
 mod split;

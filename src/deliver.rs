@@ -169,6 +169,10 @@ impl Deliverer {
         let tag = format!("{}#{number}", self.route.id);
         let mut delays = Delays::new(Duration::from_millis(200), Duration::from_secs(15));
         while !self.stop.is_cancelled() {
+            if let Some(failure) = self.stopped() {
+                error!(route = self.route.id, code = %failure.code, "nothing is delivered any more: {}", failure.what);
+                return;
+            }
             let window = self.route.plan.window as usize;
             match Lane::open(&self.link, &self.route.queue, window, &tag, &self.stop).await {
                 Ok(None) => return,
@@ -188,6 +192,17 @@ impl Deliverer {
         }
     }
 
+    /// Why no message is taken any more: what is not taken waits in the queue, and is not given up. What only joins a batch
+    /// is taken all the same.
+    fn stopped(&self) -> Option<Failure> {
+        match &self.route.plan.action {
+            Action::Batch(_) => None,
+            Action::Request(_) | Action::Publish(_) | Action::Statement(_) | Action::Write(_) => {
+                self.system.stopped()
+            }
+        }
+    }
+
     fn if_missing(&self, code: Code) {
         if code == Code::TopologyMissing {
             self.missing.notify_one();
@@ -196,6 +211,9 @@ impl Deliverer {
 
     async fn work(&self, mut lane: Lane) {
         loop {
+            if self.stopped().is_some() {
+                return lane.close().await;
+            }
             let taken = tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return lane.close().await,

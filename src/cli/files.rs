@@ -19,7 +19,7 @@ pub enum Files {
     List(List),
 }
 
-/// Look at extracts that wait for a person, and decide on them.
+/// Look at extracts and other files that wait for a person, and decide on them.
 #[derive(Debug, Subcommand)]
 pub enum Extracts {
     /// List those that wait, and why.

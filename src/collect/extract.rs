@@ -85,8 +85,10 @@ impl Collector {
         let point = match under_way {
             Some(point) => point,
             None => {
+                // Where something else says the order of files, their times need not.
+                let by_time = last.as_ref().filter(|last| last.sequence.is_none());
                 if !accepted {
-                    doubts(compare, &walk.difference, file, last.as_ref())?;
+                    doubts(compare, &walk.difference, file, by_time)?;
                 }
                 self.store
                     .supersede(self.number, file.n, now(), Code::ExtractSuperseded.as_str().to_owned())

@@ -122,7 +122,7 @@ impl Collector {
                     }
                     Err(Halt::Held { code, why }) => {
                         self.metrics.count(&self.route.id, "file held", 1);
-                        error!(route = self.route.id, file = file.name, extract = file.n, code = %code, "an extract waits for a person: {why}");
+                        error!(route = self.route.id, file = file.name, extract = file.n, code = %code, "a file waits for a person: {why}");
                         FileEnd::Held { code: code.as_str().to_owned(), why }
                     }
                 };

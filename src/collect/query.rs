@@ -165,6 +165,31 @@ impl Kept {
         }
     }
 
+    /// The columns are those that are kept, as far as there are any of the same statement and mappings.
+    fn columns(&mut self, of: &str, file: &str, columns: &[Column]) -> Result<(), Failure> {
+        if self.of == of {
+            for (name, kind) in &self.columns {
+                let what = match columns.iter().find(|column| column.name == *name) {
+                    Some(column) if column.kind.as_str() == kind => continue,
+                    Some(column) => format!(
+                        "the column `{name}` of `{file}` was {kind} and is {} now ({})",
+                        column.kind.as_str(),
+                        column.type_name
+                    ),
+                    None => format!("`{file}` no longer gives the column `{name}`"),
+                };
+                let what = format!(
+                    "{what}; nothing is taken until the table is as it was, or the statement or the mapping is changed to fit"
+                );
+                return Err(Failure { field: name.clone(), ..Failure::not_done(Code::ColumnsChanged, what) });
+            }
+        }
+        of.clone_into(&mut self.of);
+        self.columns =
+            columns.iter().map(|column| (column.name.clone(), column.kind.as_str().to_owned())).collect();
+        Ok(())
+    }
+
     fn write(&self) -> String {
         let text = |text: &str| Tree::text(text);
         let columns = self.columns.iter().map(|(name, kind)| (Name::plain(name.as_str()), text(kind)));
@@ -174,6 +199,35 @@ impl Kept {
             (Name::plain("of"), text(&self.of)),
         ])))
     }
+}
+
+/// What the columns of a query belong to: its statement and its mappings.
+fn made_of(query: &Query, events: &[Emit]) -> String {
+    let mut of = query.statement.digest.chars().take(16).collect::<String>();
+    for emit in events {
+        if let EmitAction::Event(mapping) = &emit.action {
+            of.push('-');
+            of.extend(mapping.digest.chars().take(16));
+        }
+    }
+    of
+}
+
+/// Whether the columns of a query that is looked at as a whole are those of the look before: what is to be kept of them, if
+/// it is not kept already.
+///
+/// # Errors
+/// A column is gone, or another type: every row would say something else.
+pub(super) fn same_columns(
+    query: &Query,
+    events: &[Emit],
+    stored: Option<&str>,
+    columns: &[Column],
+) -> Result<Option<String>, Failure> {
+    let mut kept = stored.map(Kept::read).unwrap_or_default();
+    kept.columns(&made_of(query, events), &query.statement.file, columns)?;
+    let text = kept.write();
+    Ok((stored != Some(text.as_str())).then_some(text))
 }
 
 /// How far one look reaches, and what it has seen.
@@ -209,13 +263,6 @@ impl<'q> Look<'q> {
         let began =
             query.cursor.as_ref().map(|cursor| kept.value.clone().unwrap_or_else(|| cursor.first.clone()));
         let horizon = now.checked_add(AHEAD).unwrap_or(now);
-        let mut of = query.statement.digest.chars().take(16).collect::<String>();
-        for emit in events {
-            if let EmitAction::Event(mapping) = &emit.action {
-                of.push('-');
-                of.extend(mapping.digest.chars().take(16));
-            }
-        }
         Ok(Look {
             cursor: query.cursor.as_ref(),
             file: &query.statement.file,
@@ -228,7 +275,7 @@ impl<'q> Look<'q> {
                 &horizon.to_zoned(jiff::tz::TimeZone::UTC),
             )
             .unwrap_or_default(),
-            of,
+            of: made_of(query, events),
         })
     }
 
@@ -251,28 +298,7 @@ impl<'q> Look<'q> {
 
     /// The columns are those of the look before, as far as there were any.
     fn columns(&mut self, columns: &[Column]) -> Result<(), Failure> {
-        if self.kept.of == self.of {
-            for (name, kind) in &self.kept.columns {
-                let what = match columns.iter().find(|column| column.name == *name) {
-                    Some(column) if column.kind.as_str() == kind => continue,
-                    Some(column) => format!(
-                        "the column `{name}` of `{}` was {kind} and is {} now ({})",
-                        self.file,
-                        column.kind.as_str(),
-                        column.type_name
-                    ),
-                    None => format!("`{}` no longer gives the column `{name}`", self.file),
-                };
-                let what = format!(
-                    "{what}; nothing is taken until the table is as it was, or the statement or the mapping is changed to fit"
-                );
-                return Err(Failure { field: name.clone(), ..Failure::not_done(Code::ColumnsChanged, what) });
-            }
-        }
-        self.kept.of.clone_from(&self.of);
-        self.kept.columns =
-            columns.iter().map(|column| (column.name.clone(), column.kind.as_str().to_owned())).collect();
-        Ok(())
+        self.kept.columns(&self.of, self.file, columns)
     }
 
     /// Notes a row; the cursor follows it.

@@ -10,7 +10,7 @@ use crate::{
         records::{Point, RecordLimits, Records, Summary},
     },
     origin::{Origin, shown},
-    store::{Compared, FileState, Intake, Progress, Taken, TakenFile},
+    store::{BASELINE, Compared, FileState, Intake, Progress, Taken, TakenFile},
     template::Scope,
     verdict::Failure,
 };
@@ -46,6 +46,7 @@ impl Collector {
     pub(super) async fn read_file(&self, file: &TakenFile) -> Result<Option<String>, Halt> {
         if file.point.is_none() || file.state == FileState::Taken {
             self.check_file(file).await?;
+            self.in_order(file).await?;
         }
         match &self.route.plan.compare {
             None => self.split(file).await,
@@ -65,8 +66,11 @@ impl Collector {
 
     async fn split(&self, file: &TakenFile) -> Result<Option<String>, Halt> {
         let point = match &file.point {
-            Some(text) if file.state == FileState::Reading => Some(read_point(text)?),
-            _ => None,
+            Some(text) if text == BASELINE => {
+                return Ok(Some("nothing of it is taken in: a person has said so".to_owned()));
+            }
+            Some(text) => Some(read_point(text)?),
+            None => None,
         };
         let mut records = self.open_copy(file, point).await?;
         self.store.begin_file(file.n, file.point.clone()).await?;

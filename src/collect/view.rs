@@ -4,6 +4,7 @@
 use super::{
     Collector, now,
     pickup::{LOOK, of_store},
+    query::same_columns,
 };
 use crate::{
     config::plan::{Query, Source},
@@ -71,6 +72,11 @@ impl Collector {
         let dumped = system.dump(&query.statement, &values, &arriving, limits).await?;
         self.metrics.request(&self.route.id, began.elapsed());
         sql::missing(&dumped.columns, &self.route.plan)?;
+        let stored = self.store.cursor(self.number).await.map_err(of_store)?;
+        let kept = same_columns(query, &self.route.plan.events, stored.as_deref(), &dumped.columns)?;
+        if kept.is_some() {
+            self.take_in(Vec::new(), kept).await?;
+        }
         *next_look = Instant::now() + every;
         let at = Timestamp::now();
         let new = NewFile {

@@ -260,6 +260,7 @@ impl Builder<'_> {
             secrets,
             source: format!("{prefix}:{name}"),
             reached,
+            folder: self.with.folder.to_owned(),
         });
         self.unencrypted(name, keys, &instance);
         self.sftp(name, &instance);

@@ -153,6 +153,8 @@ pub struct Instance {
     pub source: String,
     /// How its files are reached, if the bridge says so in place of the adapter.
     pub reached: Option<plan::Files>,
+    /// The folder of `packhorse.toml`: where relative paths begin.
+    pub folder: PathBuf,
 }
 
 /// A route to a system.
@@ -198,6 +200,19 @@ impl Instance {
     /// How its files are reached.
     pub fn files<'a>(&'a self, by_adapter: &'a plan::Files) -> &'a plan::Files {
         self.reached.as_ref().unwrap_or(by_adapter)
+    }
+
+    /// A path of this machine as it is written: a relative one begins at the folder of `packhorse.toml`.
+    pub fn path(&self, text: &str) -> PathBuf {
+        self.folder.join(text)
+    }
+
+    /// A reference to a secret as it is written, a relative path of which begins there as well.
+    pub fn reference(&self, text: &str) -> Option<SecretRef> {
+        match SecretRef::parse(text)? {
+            SecretRef::File(path) => Some(SecretRef::File(self.folder.join(path))),
+            other @ (SecretRef::Environment(_) | SecretRef::Credential(_)) => Some(other),
+        }
     }
 
     /// Whether a login is used: always, or if the setting is given on which it depends.

@@ -708,12 +708,23 @@ pub struct Pickup {
     pub every: Duration,
     /// When a file is complete.
     pub complete: Complete,
+    /// What says the order of files.
+    pub sequence: Option<Sequence>,
     /// What becomes of it in the system.
     pub then: PickupThen,
     /// The folder for refused ones.
     pub failed: Template,
     /// Bytes of a file.
     pub limit: u64,
+}
+
+/// What says the order of files.
+#[derive(Debug)]
+pub enum Sequence {
+    /// Their names.
+    Name,
+    /// A value in the document of a record: of what stands before it, as a rule.
+    At(Path),
 }
 
 /// When a file is complete.

@@ -141,6 +141,7 @@ impl Batcher {
             }
             Step::Number => self.number(state).await,
             Step::Render => self.render(state).await,
+            Step::Put if self.is_stopped(state) => return Ok(Went::Nowhere),
             Step::Put => self.put(state).await,
             Step::Mark => self.mark(state).await,
         };
@@ -243,6 +244,12 @@ impl Batcher {
             self.store.batch_file_put(state.n, Some(file.file.clone()), now()).await.map_err(of_store)?;
         }
         self.store.batch_file_put(state.n, None, now()).await.map_err(of_store)
+    }
+
+    /// Whether nothing is put until a person has looked and the bridge is started anew, and the batch says so already.
+    fn is_stopped(&self, state: &BatchState) -> bool {
+        let stopped = self.system.stopped();
+        stopped.is_some_and(|stopped| state.code.as_deref() == Some(stopped.code.as_str()))
     }
 
     /// Whether a second file with the same items would move money twice.

@@ -83,6 +83,8 @@ pub struct TakenFile {
     pub size: u64,
     /// When the system last changed it, in milliseconds since 1970, if it says.
     pub modified: Option<i64>,
+    /// What says its place among the files of its route, if anything does.
+    pub sequence: Option<String>,
     /// How it stands.
     pub state: FileState,
     /// Whether the source has been told: the file there is archived, kept apart or deleted.
@@ -144,7 +146,7 @@ pub enum SameAs {
 pub const BASELINE: &str = "baseline";
 
 const COLUMNS: &str = "f.n, f.route, r.name, f.name, f.digest, f.size, f.modified, f.state, f.told, f.taken_at, f.done_at, \
-     f.point, f.records, f.bad, f.duplicates, f.code, f.why, f.who, f.reason";
+     f.point, f.records, f.bad, f.duplicates, f.code, f.why, f.who, f.reason, f.sequence";
 
 fn file(row: &Row<'_>) -> rusqlite::Result<TakenFile> {
     let count = |at: usize| row.get::<_, i64>(at).map(|number| u64::try_from(number).unwrap_or(0));
@@ -171,6 +173,7 @@ fn file(row: &Row<'_>) -> rusqlite::Result<TakenFile> {
         why: row.get(16)?,
         who: row.get(17)?,
         reason: row.get(18)?,
+        sequence: row.get(19)?,
     })
 }
 
@@ -278,6 +281,18 @@ impl Store {
             ))?
             .query_map(params![route, state.map(FileState::number), most], file)?
             .collect()
+        })
+        .await
+    }
+
+    /// What says a file's place among the files of its route.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn place_file(&self, n: i64, sequence: String) -> Result<(), StoreError> {
+        self.write("placing a file", move |tx| {
+            tx.prepare_cached("UPDATE file SET sequence = ?2 WHERE n = ?1")?.execute(params![n, sequence])?;
+            Ok(())
         })
         .await
     }

@@ -8,6 +8,8 @@ CREATE TABLE file (
     digest     BLOB    NOT NULL,
     size       INTEGER NOT NULL,
     modified   INTEGER,
+    -- What says its place among the files of its route, if anything does.
+    sequence   TEXT,
     -- 1 taken, 2 reading, 3 done, 4 refused, 5 held for a person, 6 accepted by one
     state      INTEGER NOT NULL,
     -- Whether the file in the system has been put where it belongs.

@@ -38,7 +38,7 @@ use std::{
 use writer::Writer;
 
 /// The version of the tables that this program reads and writes.
-const VERSION: i64 = 5;
+const VERSION: i64 = 6;
 
 /// What went wrong with the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -261,6 +261,9 @@ fn prepare(connection: &mut Connection, opener: Opener) -> Result<(i64, u64), Pr
         // Extracts were compared within the store.
         tx.execute_batch("DROP TABLE IF EXISTS extract_new")?;
         tx.execute_batch(include_str!("parked.sql"))?;
+    }
+    if matches!(version, 3..=5) {
+        tx.execute_batch("ALTER TABLE file ADD COLUMN sequence TEXT")?;
     }
     if version < VERSION {
         tx.pragma_update(None, "user_version", VERSION)?;

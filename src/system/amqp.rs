@@ -7,7 +7,6 @@ use crate::{
     config::{
         Address, Broker, Config, Instance, Tls,
         plan::{Amqp, Publish},
-        secrets::SecretRef,
     },
     template::{Scope, Template},
     verdict::{Class, Failure},
@@ -147,14 +146,14 @@ pub fn broker(instance: &Instance, plan: &Amqp, config: &Config) -> Result<Optio
     }
     let path = |template: &Option<Template>| -> Result<Option<PathBuf>, Failure> {
         let path = template.as_ref().map(text).transpose()?;
-        Ok(path.filter(|path| !path.is_empty()).map(PathBuf::from))
+        Ok(path.filter(|path| !path.is_empty()).map(|path| instance.path(&path)))
     };
     let tls = match &plan.tls {
         None => Tls::default(),
         Some(tls) => {
             let key = tls.key.as_ref().map(text).transpose()?.filter(|key| !key.is_empty());
             let key = key.map(|key| {
-                SecretRef::parse(&key).ok_or_else(|| {
+                instance.reference(&key).ok_or_else(|| {
                     bad(Code::SecretInClear, "the certificate's key is a reference".to_owned())
                 })
             });

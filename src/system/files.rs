@@ -369,7 +369,9 @@ mod failure {
     /// A failure of our own disk, where a fetched file goes or one to be sent comes from.
     pub fn local(path: &Path, error: &std::io::Error) -> Failure {
         let code = match error.kind() {
-            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Code::StoreFull,
+            std::io::ErrorKind::StorageFull
+            | std::io::ErrorKind::QuotaExceeded
+            | std::io::ErrorKind::FileTooLarge => Code::StoreFull,
             _ => Code::StoreUnavailable,
         };
         Failure::not_done(code, format!("our own file {}: {error}", path.display()))

@@ -8,7 +8,6 @@ use crate::{
         Instance,
         plan::{Http, LoginKind, Request, Tls},
         raw::adapter::SecretIn,
-        secrets::SecretRef,
     },
     format::Format,
     template::{Scope, Template},
@@ -527,8 +526,9 @@ fn with_tls(
         let path = template.as_ref().map(|template| text(instance, template)).transpose()?;
         Ok(path.filter(|path| !path.is_empty()))
     };
-    let read =
-        |path: &str| std::fs::read(path).map_err(|error| bad(format!("{path} cannot be read: {error}")));
+    let read = |path: &str| {
+        std::fs::read(instance.path(path)).map_err(|error| bad(format!("{path} cannot be read: {error}")))
+    };
     if let Some(ca) = path(&tls.ca)? {
         let certificates =
             Certificate::from_pem_bundle(&read(&ca)?).map_err(|error| bad(format!("{ca}: {error}")))?;
@@ -539,7 +539,7 @@ fn with_tls(
         return Err(bad("a certificate and its key are given together, or neither".to_owned()));
     }
     if let (Some(certificate), Some(key)) = (certificate, key) {
-        let Some(key) = SecretRef::parse(&key) else {
+        let Some(key) = instance.reference(&key) else {
             return Err(bad("the certificate's key is a reference: `file:/path` or `cred:name`".to_owned()));
         };
         let key = key.resolve().map_err(|no| Failure::not_done(no.code, no.what))?;

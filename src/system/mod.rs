@@ -57,4 +57,12 @@ impl System {
             SystemPlan::Sql(plan) => System::Sql(SqlSystem::open(instance.clone(), plan)?),
         })
     }
+
+    /// Why nothing is tried any more until a person has looked, if that is so: see [`FileSystem::stopped`].
+    pub fn stopped(&self) -> Option<Failure> {
+        match self {
+            System::Files(files) => files.stopped(),
+            System::Http(_) | System::Amqp(_) | System::Sql(_) => None,
+        }
+    }
 }

@@ -258,7 +258,7 @@ impl SqlSystem {
     /// the adapter, prepared.
     pub async fn examine(&self) -> Vec<Finding> {
         let system = format!("system {}", self.instance.name);
-        let greeting = match self.way {
+        let greeting: Result<Vec<String>, Failure> = match self.way {
             #[cfg(feature = "postgres")]
             Way::Postgres(ref postgres) => postgres.greet().await,
             #[cfg(feature = "odbc")]
@@ -295,7 +295,7 @@ impl SqlSystem {
 
     async fn prepared(&self, route: &str, statement: &Statement) -> Finding {
         let subject = format!("statement {}.{route} ({})", self.instance.name, statement.file);
-        let prepared = match self.way {
+        let prepared: Result<(), Failure> = match self.way {
             #[cfg(feature = "postgres")]
             Way::Postgres(ref postgres) => postgres.prepare(statement).await,
             #[cfg(feature = "odbc")]
@@ -321,6 +321,12 @@ pub fn missing(columns: &[Column], route: &crate::config::plan::Collect) -> Resu
         && let Some(cursor) = query.cursor.as_ref().filter(|cursor| !has(&cursor.column))
     {
         return Err(no(&cursor.column, "its cursor looks at".to_owned()));
+    }
+    for path in route.compare.iter().flat_map(|compare| &compare.key) {
+        let column = path.to_string();
+        if !has(&column) {
+            return Err(no(&column, "its rows are compared by".to_owned()));
+        }
     }
     for emit in &route.events {
         let EmitAction::Event(mapping) = &emit.action else { continue };

@@ -8,19 +8,19 @@ use crate::{
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, path::PathBuf};
 
-const COLLECTIONS: &str = "direct-debit.collection.requested.v1";
+pub const COLLECTIONS: &str = "direct-debit.collection.requested.v1";
 const CREDITS: &str = "direct-credit.requested.v1";
-const INSTRUCTIONS: &str = "direct-debit.instruction.requested.v1";
-const ROUTE: &str = "bacs-standard-18.collections";
-const QUEUE: &str = "packhorse.bacs-standard-18.collections";
+pub const INSTRUCTIONS: &str = "direct-debit.instruction.requested.v1";
+pub const ROUTE: &str = "bacs-standard-18.collections";
+pub const QUEUE: &str = "packhorse.bacs-standard-18.collections";
 
 /// A council that sends to Bacs.
-struct Council {
-    site: Site,
+pub struct Council {
+    pub site: Site,
 }
 
 impl Council {
-    async fn new() -> Council {
+    pub async fn new() -> Council {
         let settings = "[store]\npath = \"var/packhorse.db\"\n\n[adapters.bacs-standard-18]\nsettings = { folder = \"$FOLDER/out\", service_user_number = \"123456\", \
             service_user_name = \"EXAMPLE COUNCIL\", sort_code = \"601613\", account = \"87654321\", account_name = \"EXAMPLE COUNCIL\" }\n";
         let site = Site::new(settings).await;
@@ -29,16 +29,16 @@ impl Council {
     }
 
     /// The bridge has no cut-off today: only a person, the count or the sum seals.
-    fn without_cut_off(&self) {
+    pub fn without_cut_off(&self) {
         self.site.edit("adapters/bacs-standard-18.toml", "cut_off = [\"16:00\"]", "cut_off = []");
     }
 
-    fn out(&self) -> PathBuf {
+    pub fn out(&self) -> PathBuf {
         self.site.folder.0.join("out")
     }
 
     /// The files in the system's folder, by name.
-    fn files(&self) -> BTreeMap<String, Vec<u8>> {
+    pub fn files(&self) -> BTreeMap<String, Vec<u8>> {
         let entries = std::fs::read_dir(self.out()).into_iter().flatten().flatten();
         let file = |entry: std::fs::DirEntry| {
             Some((entry.file_name().into_string().unwrap(), std::fs::read(entry.path()).ok()?))
@@ -46,34 +46,34 @@ impl Council {
         entries.filter_map(file).filter(|(name, _)| !name.starts_with('.')).collect()
     }
 
-    async fn batches(&self) -> Vec<Value> {
+    pub async fn batches(&self) -> Vec<Value> {
         let out = self.site.good(&["batches", "list", "--json"]).await;
         out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
     /// The only batch, when this holds of it.
-    async fn batch(&self, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
+    pub async fn batch(&self, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
         until(what, async || self.batches().await.into_iter().find(|batch| holds(batch))).await
     }
 
-    async fn at(&self, stage: &str) -> Value {
+    pub async fn at(&self, stage: &str) -> Value {
         self.batch(&format!("a batch is {stage}"), |batch| batch["stage"] == stage).await
     }
 
-    async fn holds(&self, items: i64) -> Value {
+    pub async fn holds(&self, items: i64) -> Value {
         self.batch(&format!("{items} items in an open batch"), |batch| {
             batch["stage"] == "open" && batch["items"] == items
         })
         .await
     }
 
-    async fn seal(&self) {
+    pub async fn seal(&self) {
         let batch = self.at("open").await;
         let number = batch["number"].to_string();
         self.site.good(&["batches", "seal", &number, "--by", "A Tester", "--reason", "a test"]).await;
     }
 
-    async fn collect(&self, from: u32, to: u32) {
+    pub async fn collect(&self, from: u32, to: u32) {
         let events: Vec<(String, Vec<u8>)> = (from..to)
             .map(|number| {
                 let data = collection(number, &format!("CT{number:010}"));
@@ -91,7 +91,7 @@ fn event(event_type: &str, number: u32, data: &Value) -> Vec<u8> {
     .into_bytes()
 }
 
-fn collection(number: u32, reference: &str) -> Value {
+pub fn collection(number: u32, reference: &str) -> Value {
     let mut data = example(COLLECTIONS);
     data["reference"] = json!(reference);
     data["amount"] = json!(100 + number);
@@ -605,7 +605,7 @@ mapping = "return/missing"
 batch = { into = "return", file = "missing", key = "{{ event.data.child }}" }
 "#;
 
-fn schema(name: &str, fields: &[&str]) -> String {
+pub fn schema(name: &str, fields: &[&str]) -> String {
     let properties: serde_json::Map<String, Value> = fields
         .iter()
         .map(|field| {

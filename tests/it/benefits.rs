@@ -241,16 +241,22 @@ INSERT INTO dbo.ctoccupation SELECT 12345670 + n, '10001234', '2026-04-06', '209
 
 /// A project that reads a database by an adapter of this repository, often.
 pub async fn reading(database: &Database, name: &str) -> Site {
-    let site = database.site(&format!("{HEAD}{READ}"), &[("changes.sql", CHANGES)]).await;
-    // That one holds the tests' own files only; here it is this repository's that are tried.
-    for folder in ["adapters", "mappings"] {
-        copy(&root().join(folder), &site.folder.0.join(folder));
-    }
+    let site = copied(database).await;
     everywhere(&site, &format!("adapters/{name}.toml"), "every = \"1h\"", "every = \"200ms\"");
     // The database is on this machine: there is no line to listen to.
     everywhere(&site, &format!("adapters/{name}.toml"), "tls = { ca = \"{{ settings.ca }}\" }\n", "");
     let settings = database.settings("reader").replace("[adapters.records]", &format!("[adapters.{name}]"));
     site.settings(&site.vhost.address(), &settings.replace("user =", "username ="));
+    site
+}
+
+/// A project with this repository's own adapters and mappings, which may look at a database.
+pub async fn copied(database: &Database) -> Site {
+    let site = database.site(&format!("{HEAD}{READ}"), &[("changes.sql", CHANGES)]).await;
+    // That one holds the tests' own files only; here it is this repository's that are tried.
+    for folder in ["adapters", "mappings"] {
+        copy(&root().join(folder), &site.folder.0.join(folder));
+    }
     site
 }
 
@@ -334,4 +340,15 @@ async fn a_table_that_is_suddenly_empty_waits_for_a_person_and_one_that_cannot_b
     assert_eq!(held["code"], "PH2304");
     assert_eq!(site.vhost.peek("platform").await.len(), 0);
     bridge.stop().await;
+}
+
+/// What has been tried in PostgreSQL is what SQL Server is given, word for word.
+#[test]
+fn academys_queries_are_the_same_for_both_databases() {
+    for name in ["claims", "accounts", "households", "members"] {
+        let text = |adapter: &str| {
+            std::fs::read_to_string(root().join(format!("adapters/{adapter}/{name}.sql"))).unwrap()
+        };
+        assert_eq!(text("academy"), text("academy-sql-server"), "{name}.sql");
+    }
 }

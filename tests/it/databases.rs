@@ -7,6 +7,8 @@ mod dump;
 #[cfg(feature = "odbc")]
 mod odbc;
 mod query;
+mod tls;
+mod view;
 
 use crate::support::{Folder, Site, root, until};
 use std::{

@@ -3,7 +3,7 @@
 
 use crate::{
     nightly::Nightly,
-    support::{Running, Seen, until},
+    support::{Seen, until},
 };
 use std::{fmt::Write as _, os::unix::fs::PermissionsExt as _, path::PathBuf, time::Duration};
 
@@ -111,6 +111,114 @@ async fn a_newer_extract_that_is_right_takes_the_place_of_one_that_waits() {
     nightly.file("children-3.csv", "done").await;
     assert_eq!(nightly.file("children-2.csv", "refused").await["code"], "PH2305");
     assert_eq!(said(&nightly.site.vhost.until("platform", 1).await), [three("c5", "removed", "")]);
+    bridge.stop().await;
+}
+
+/// A file of rows with a header that has a serial number.
+fn numbered(serial: &str, rows: &[(&str, &str, &str)]) -> String {
+    let mut text = format!("H,{serial}\r\n");
+    for (child, name, born) in rows {
+        let _ = write!(text, "D,{child},{name},{born}\r\n");
+    }
+    text
+}
+
+const NUMBERED: &str = r#"version = 1
+about = "For tests."
+[csv]
+header_rows = 0
+[[records]]
+name = "header"
+role = "header"
+when = { at = 1, is = ["H"] }
+fields = [{ name = "serial", column = 2 }]
+[[records]]
+name = "child"
+when = { at = 1, is = ["D"] }
+fields = [{ name = "CHILD", column = 2 }, { name = "NAME", column = 3 }, { name = "DOB", column = 4 }]
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_extracts_in_the_wrong_order_are_told_by_their_names_and_the_older_one_waits() {
+    let nightly = Nightly::new().await;
+    nightly.site.edit(
+        "adapters/nightly.toml",
+        "pattern = \"children*.csv\",",
+        "pattern = \"children*.csv\", sequence = \"name\",",
+    );
+    let bridge = nightly.site.start().await;
+    nightly.writes("children-9.csv", extract(&FIVE));
+    nightly.file("children-9.csv", "done").await;
+    let mut later = FIVE.to_vec();
+    later[0].1 = "Amalia";
+    nightly.writes("children-11.csv", extract(&later));
+    nightly.file("children-11.csv", "done").await;
+    nightly.site.vhost.until("platform", 1).await;
+    // The one between them comes last, and with the latest time.
+    let mut between = FIVE.to_vec();
+    between[0].1 = "Amal A.";
+    nightly.writes("children-10.csv", extract(&between));
+    let held = nightly.file("children-10.csv", "held").await;
+    assert_eq!(held["code"], "PH2302");
+    let why = held["why"].as_str().unwrap();
+    assert!(why.contains("`children-10.csv`") && why.contains("`children-11.csv`"), "{why}");
+    // The next one goes on, and takes its place.
+    later[1].1 = "Benjamin";
+    nightly.writes("children-12.csv", extract(&later));
+    nightly.file("children-12.csv", "done").await;
+    assert_eq!(nightly.file("children-10.csv", "refused").await["code"], "PH2305");
+    let events = nightly.site.vhost.until("platform", 2).await;
+    assert_eq!(said(&events), [three("c1", "changed", "Amalia"), three("c2", "changed", "Benjamin")]);
+    bridge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_files_in_the_wrong_order_are_told_by_the_serial_number_of_their_header_and_none_is_lost() {
+    let nightly = Nightly::new().await;
+    nightly.site.folder.write("mappings/layouts/test-children.toml", NUMBERED);
+    nightly.site.edit(
+        "adapters/nightly.toml",
+        "pattern = \"rows*.csv\",",
+        "pattern = \"rows*.csv\", sequence = \"header/serial\",",
+    );
+    let bridge = nightly.site.start().await;
+    nightly.writes("rows-a.csv", numbered("000009", &FIVE[..1]));
+    nightly.file("rows-a.csv", "done").await;
+    nightly.writes("rows-b.csv", numbered("000011", &FIVE[1..2]));
+    nightly.file("rows-b.csv", "done").await;
+    nightly.writes("rows-c.csv", numbered("000010", &FIVE[2..3]));
+    nightly.writes("rows-d.csv", numbered("11", &FIVE[4..]));
+    nightly.writes("rows-e.csv", numbered(" ", &FIVE[4..]));
+    for (name, why) in
+        [("rows-c.csv", "it is `000010`"), ("rows-d.csv", "`11`"), ("rows-e.csv", "header/serial")]
+    {
+        let held = nightly.file(name, "held").await;
+        assert_eq!(held["code"], "PH2302", "{held}");
+        assert!(held["why"].as_str().unwrap().contains(why), "{held}");
+    }
+    // What comes after them goes on.
+    nightly.writes("rows-f.csv", numbered("000012", &FIVE[3..4]));
+    nightly.file("rows-f.csv", "done").await;
+    nightly.site.vhost.until("platform", 3).await;
+    // A person takes the late one in, and the ones that say nothing new of it out.
+    let out = nightly.site.good(&["extracts", "list", "--json"]).await;
+    let held: Vec<serde_json::Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let number = |name: &str| held.iter().find(|file| file["name"] == name).unwrap()["number"].to_string();
+    let acting = ["--by", "Olu", "--reason", "looked at it"];
+    nightly.site.good(&[&["extracts", "accept", &number("rows-c.csv")], &acting[..]].concat()).await;
+    nightly.site.good(&[&["extracts", "reject", &number("rows-d.csv")], &acting[..]].concat()).await;
+    nightly
+        .site
+        .good(&[&["extracts", "accept", &number("rows-e.csv"), "--as-baseline"], &acting[..]].concat())
+        .await;
+    nightly.file("rows-c.csv", "done").await;
+    assert_eq!(nightly.file("rows-e.csv", "done").await["records"], 0);
+    let events = nightly.site.vhost.until("platform", 4).await;
+    let mut children: Vec<String> = said(&events).into_iter().map(|(child, _, _)| child).collect();
+    children.sort();
+    assert_eq!(children, ["c1", "c2", "c3", "c4"]);
+    let line = nightly.site.account("nightly.rows").await;
+    assert_eq!((line["taken"].as_i64(), line["delivered"].as_i64()), (Some(4), Some(4)));
     bridge.stop().await;
 }
 
@@ -287,37 +395,4 @@ async fn the_files_of_any_adapter_may_lie_on_an_sftp_server_of_which_only_the_br
     nightly.site.vhost.until("platform", 5).await;
     until("it is archived there", async || files.join("done/rows-1.csv").exists().then_some(())).await;
     bridge.stop().await;
-}
-
-/// Kills the program again and again while it reads; every record arrives once, and the account closes.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_bridge_that_is_killed_while_it_reads_goes_on_at_the_record() {
-    const ROWS: usize = 20_000;
-    let nightly = Nightly::new().await;
-    let mut text = "CHILD,NAME,DOB\r\n".to_owned();
-    for n in 0..ROWS {
-        let _ = write!(text, "c{n},\"Name, {n}\",01/02/2015\r\n");
-    }
-    nightly.writes("rows-1.csv", &text);
-    let mut running: Running = nightly.site.run().await;
-    for share in 1..=3 {
-        let wanted = (ROWS * share / 5) as u64;
-        until("some of it has arrived", async || {
-            (nightly.site.vhost.depth("platform").await >= wanted).then_some(())
-        })
-        .await;
-        running.kill().await;
-        running = nightly.site.run().await;
-    }
-    nightly.file("rows-1.csv", "done").await;
-    until("all is delivered", async || {
-        let line = nightly.site.account("nightly.rows").await;
-        (line["delivered"] == ROWS && line["taken"] == ROWS).then_some(())
-    })
-    .await;
-    let mut ids = nightly.site.vhost.everything("platform").await;
-    ids.sort();
-    ids.dedup();
-    assert_eq!(ids.len(), ROWS);
-    assert_eq!(running.terminate().await, 0);
 }

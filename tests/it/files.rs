@@ -1,7 +1,7 @@
 //! Files of a system: one suite for both ways of reaching them, a folder of this machine and the real OpenSSH server; and in
 //! its part `sftp` what only a server can do to us.
 
-mod sftp;
+pub mod sftp;
 
 use crate::support::{Folder, until};
 use packhorse::{

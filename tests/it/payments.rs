@@ -451,6 +451,11 @@ async fn a_store_of_the_version_before_is_taken_over_with_all_it_knows() {
     ledger.site.vhost.drained(QUEUE).await;
     assert!(bridge.stop().await);
     assert_eq!((ledger.sent(), &ledger.site.account(ROUTE).await["duplicate"]), (1, &json!(1)));
+    // As version 5 had it: files had no place among the others.
+    let store = rusqlite::Connection::open(ledger.store()).unwrap();
+    store.execute_batch("ALTER TABLE file DROP COLUMN sequence; PRAGMA user_version = 5;").unwrap();
+    drop(store);
+    ledger.site.good(&["files", "list"]).await;
 }
 
 #[tokio::test]

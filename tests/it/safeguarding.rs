@@ -2,7 +2,7 @@
 //! in a real PostgreSQL. Restricted people never leave; an end that is the last day comes out as the day after.
 
 use crate::{
-    benefits::{baselines, reading, told},
+    benefits::{baselines, copied, everywhere, reading, told},
     databases::Database,
 };
 
@@ -154,5 +154,84 @@ async fn an_end_in_mosaic_is_the_last_day_and_a_restricted_record_never_leaves()
         found.unwrap()[field].as_str().unwrap_or_default().to_owned()
     };
     assert_eq!((at("C2", "until"), at("E1", "from")), ("2026-11-20".to_owned(), "2026-11-20".to_owned()));
+    bridge.stop().await;
+}
+
+/// There is no SQL Server here: PostgreSQL takes the queries as they are, but for the name of the database before the schema, and
+/// with a function `LEN`. What this shows is that they are sound and fit their mappings, not that the tables are so.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_queries_of_liquidlogic_are_sound_and_a_restricted_person_never_leaves() {
+    let database = Database::new().await;
+    database
+        .sql(
+            "CREATE SCHEMA child_social;
+             CREATE FUNCTION len(varchar) RETURNS int LANGUAGE sql AS 'SELECT length($1)';
+             CREATE TABLE packhorse_restricted (person_id bigint);
+             CREATE TABLE child_social.dim_person (dim_person_id bigint, legacy_id varchar(16), birth_dttm timestamp, death_dttm timestamp, dob_estimated varchar(1),
+               gender_main_code varchar(20), ethnicity_main_code varchar(20), upn varchar(20));
+             CREATE TABLE child_social.fact_referrals (fact_referral_id bigint, dim_person_id bigint, refrl_start_dttm timestamp, refrl_end_dttm timestamp,
+               dim_lookup_category_of_need_code varchar(20), outcome_nfa_flag varchar(1), dim_lookup_refrl_endrsn_id_code varchar(20), dim_department_id bigint);
+             CREATE TABLE child_social.fact_cla_placement (fact_cla_placement_id bigint, dim_person_id bigint, fact_cla_id bigint, start_dttm timestamp, end_dttm timestamp,
+               dim_lookup_placement_type_code varchar(20), dim_lookup_placement_provider_code varchar(20), postcode varchar(10), dim_lookup_plac_chng_reas_code varchar(20));
+             CREATE TABLE child_social.fact_legal_status (fact_legal_status_id bigint, dim_person_id bigint, start_dttm timestamp, end_dttm timestamp,
+               dim_lookup_lgl_status_desc varchar(200));
+             CREATE TABLE child_social.fact_involvements (fact_involvements_id bigint, dim_person_id bigint, fact_referral_id bigint, start_dttm timestamp, end_dttm timestamp,
+               dim_lookup_involvement_type_code varchar(20), dim_lookup_cwreason_code varchar(20), dim_worker_id bigint);
+             INSERT INTO packhorse_restricted VALUES (3);
+             INSERT INTO child_social.dim_person SELECT n, NULL, '2014-03-12', NULL, 'N', 'F', 'WBRI', 'X330123456789' FROM generate_series(1, 10) n;
+             INSERT INTO child_social.dim_person VALUES (-1);
+             INSERT INTO child_social.fact_referrals SELECT 500 + n, n, '2026-03-02', NULL, 'N1', 'N', NULL, -1 FROM generate_series(1, 10) n;
+             INSERT INTO child_social.fact_cla_placement SELECT 700 + n, n, 800 + n, '2026-03-02', NULL, 'U6', 'PR1', 'ZZZ', NULL FROM generate_series(1, 10) n;
+             INSERT INTO child_social.fact_legal_status SELECT 900 + n, n, '2026-03-02', NULL, 'Interim care order' FROM generate_series(1, 10) n;
+             INSERT INTO child_social.fact_involvements SELECT 300 + n, n, 500 + n, '2026-03-02', NULL, 'ALLOC', NULL, 42 FROM generate_series(1, 10) n;",
+        )
+        .await;
+    let reader = database.role("reader");
+    database
+        .sql(&format!(
+            "GRANT USAGE ON SCHEMA child_social TO {reader}; GRANT SELECT ON ALL TABLES IN SCHEMA child_social, public TO {reader}"
+        ))
+        .await;
+    let site = copied(&database).await;
+    let adapter = "adapters/liquidlogic.toml";
+    everywhere(&site, adapter, "every = \"1h\"", "every = \"200ms\"");
+    everywhere(
+        &site,
+        adapter,
+        "database = \"odbc\"\nconnection = ",
+        "database = \"postgres\"\naddress = \"{{ settings.server }}\"\nname = \"{{ settings.database }}\"\nusername = \"{{ settings.username }}\"\n# ",
+    );
+    let statements = ["persons.sql", "referrals.sql", "placements.sql", "legal-statuses.sql", "workers.sql"];
+    for statement in statements {
+        everywhere(&site, &format!("adapters/liquidlogic/{statement}"), "HDM.Child_Social.", "Child_Social.");
+    }
+    let settings = database.settings("reader").replace("[adapters.records]", "[adapters.liquidlogic]");
+    site.settings(
+        &site.vhost.address(),
+        &settings.replace("user =", "username =").replace("address =", "server ="),
+    );
+    let bridge = site.start().await;
+    baselines(&site, &statements).await;
+    database
+        .sql("UPDATE child_social.fact_cla_placement SET end_dttm = '2026-11-19', dim_lookup_plac_chng_reas_code = 'PLAN' WHERE dim_person_id IN (2, 3)")
+        .await;
+    let events = site.vhost.until("platform", 1).await;
+    assert_eq!(told(&events, "person_id"), [pair("placement", "2")]);
+    let data = events[0].json()["data"].clone();
+    assert_eq!(
+        (data["until"].as_str(), data["placement"].as_str()),
+        (Some("2026-11-19"), Some("U6")),
+        "{data}"
+    );
+    // Who becomes restricted is told as removed, by number, and nothing more.
+    database.sql("INSERT INTO packhorse_restricted VALUES (4)").await;
+    let events = site.vhost.until("platform", 6).await;
+    let gone: Vec<_> = events
+        .iter()
+        .map(|event| event.json()["data"].clone())
+        .filter(|data| data["change"] == "removed")
+        .collect();
+    assert_eq!(gone.len(), 5);
+    assert!(gone.iter().all(|data| data["person_id"] == "4"), "{gone:?}");
     bridge.stop().await;
 }

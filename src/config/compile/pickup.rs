@@ -35,12 +35,17 @@ impl Compiler<'_> {
             }
         };
         let pattern = self.template(&keys.pattern, Escape::None, &under(&own, &["pattern"]));
+        let sequence = keys.sequence.as_deref().and_then(|text| match text {
+            "name" => Some(Sequence::Name),
+            path => self.path(path, &under(&own, &["sequence"])).map(Sequence::At),
+        });
         Some(Source::Pickup(Pickup {
             folder: base?,
             pattern: pattern?,
             ignore_case: keys.ignore_case,
             every: self.duration(&keys.every, "1m", &under(&own, &["every"])),
             complete,
+            sequence,
             then: then?,
             failed: failed?,
             limit: self.size(&keys.limit, 1 << 30, &under(&own, &["limit"])),

@@ -7,7 +7,7 @@ use serde::Deserialize;
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FolderKeys {
-    /// The folder; a template of `settings`. Routes name folders below it; nothing outside of it is touched.
+    /// The folder; a template of `settings`. A relative path begins at the folder of `packhorse.toml`. Routes name folders below it; nothing outside of it is touched.
     pub path: String,
     /// How long a single operation may take: a mounted folder may stop answering. Default: `30s`.
     pub timeout: Option<String>,

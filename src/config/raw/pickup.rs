@@ -20,6 +20,11 @@ pub struct PickupKeys {
     pub complete: Option<String>,
     /// A file is complete when a second file of this name is there: `{name}.done`. Not with `complete`.
     pub done: Option<String>,
+    /// What says the order of the files: `name`, or the place of a serial number or date in a record's document, such as one
+    /// of its header (`header/serial`). Runs of digits count as numbers, all else as letters. A file that is not above the
+    /// last one that counts waits for a person (`packhorse extracts`). Absent: files count as they come, and a compared one
+    /// that was written before the last one that counts waits.
+    pub sequence: Option<String>,
     /// What becomes of the file in the system when we have it. Default: `archive`.
     #[serde(default)]
     pub then: Then,

@@ -88,7 +88,7 @@ impl Folder {
             return Err(Failure::refused(Code::MissingSetting, "path", what));
         }
         let times = Times { answer: plan.timeout, transfer: plan.transfer_timeout };
-        Ok(Folder { root: root.into(), times, turns: Arc::new(Semaphore::new(AT_ONCE)) })
+        Ok(Folder { root: instance.path(&root), times, turns: Arc::new(Semaphore::new(AT_ONCE)) })
     }
 
     /// Does something on a thread that may block, and waits so long for it.
@@ -477,7 +477,7 @@ fn failed(what: &str, error: &io::Error) -> Failure {
         ErrorKind::ReadOnlyFilesystem => {
             Failure::not_done(Code::AccessDenied, format!("{what} is on a file system that is read-only"))
         }
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => failure::full(what),
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => failure::full(what),
         ErrorKind::CrossesDevices => Failure::refused(
             Code::AccessDenied,
             "",

@@ -14,7 +14,6 @@ use crate::{
     config::{
         Instance,
         plan::{self, Sql},
-        secrets::SecretRef,
         statement::Statement,
     },
     format,
@@ -464,12 +463,13 @@ fn client_tls(instance: &Instance, keys: Option<&plan::Tls>) -> Result<rustls::C
         (None, _) => None,
         (Some(_), None) => return Err(bad(Code::TlsFailed, "a certificate needs its `key`".to_owned())),
         (Some(certificate), Some(key)) => {
-            let reference = SecretRef::parse(&key)
+            let reference = instance
+                .reference(&key)
                 .ok_or_else(|| bad(Code::SecretInClear, "the certificate's key is a reference".to_owned()))?;
-            Some((certificate.into(), reference.resolve().map_err(|no| bad(no.code, no.what))?))
+            Some((instance.path(&certificate), reference.resolve().map_err(|no| bad(no.code, no.what))?))
         }
     };
-    let ca = ca.map(std::path::PathBuf::from);
+    let ca = ca.map(|ca| instance.path(&ca));
     crate::tls::client(ca.as_deref(), identity).map_err(|what| bad(Code::TlsFailed, what))
 }
 

@@ -15,7 +15,7 @@ pub const REACH: &str = "[sftp]\naddress = \"{{ settings.address }}\"\nusername 
     connect_timeout = \"2s\"\ntimeout = \"3s\"\n";
 
 /// A server, with what `scripts/sftp` has printed of it.
-struct Server {
+pub struct Server {
     folder: Folder,
     settings: BTreeMap<String, String>,
 }
@@ -28,21 +28,21 @@ fn script(arguments: &[&str]) -> String {
 
 impl Server {
     /// One of the test's own.
-    fn start() -> Server {
+    pub fn start() -> Server {
         let folder = Folder::new();
         let printed = script(&["start", folder.0.join("server").to_str().unwrap()]);
         Server { folder, settings: settings(&printed) }
     }
 
-    fn does(&self, command: &str) {
+    pub fn does(&self, command: &str) {
         script(&[command, self.folder.0.join("server").to_str().unwrap()]);
     }
 
-    fn says(&self, name: &str) -> &str {
+    pub fn says(&self, name: &str) -> &str {
         &self.settings[name]
     }
 
-    fn key(&self, name: &str) -> PathBuf {
+    pub fn key(&self, name: &str) -> PathBuf {
         Path::new(self.says("SFTP_DIR")).join(name)
     }
 
@@ -77,7 +77,7 @@ fn settings(printed: &str) -> BTreeMap<String, String> {
 }
 
 /// A folder of its own on the server that `scripts/test` has started for all.
-pub fn shared() -> Place {
+pub(super) fn shared() -> Place {
     static NUMBER: AtomicU32 = AtomicU32::new(1);
     let says =
         |name: &str| std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run scripts/test"));
@@ -102,10 +102,10 @@ pub fn shared() -> Place {
 }
 
 /// Stands between us and a server, passes on so many bytes either way, then nothing until it is let go on.
-struct Between {
-    address: String,
+pub struct Between {
+    pub address: String,
     /// Bytes that may pass.
-    may_pass: watch::Sender<u64>,
+    pub may_pass: watch::Sender<u64>,
     /// Whether the limit has been reached.
     held: watch::Receiver<bool>,
     /// Connections taken, and connections of ours that have ended.
@@ -114,7 +114,7 @@ struct Between {
 }
 
 impl Between {
-    async fn start(target: &str, may_pass: u64) -> Between {
+    pub async fn start(target: &str, may_pass: u64) -> Between {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let (may_pass, allowed) = watch::channel(may_pass);
@@ -143,7 +143,7 @@ impl Between {
         Between { address, may_pass, held, taken, ended }
     }
 
-    async fn is_held(&mut self) {
+    pub async fn is_held(&mut self) {
         tokio::time::timeout(Duration::from_secs(30), self.held.wait_for(|held| *held))
             .await
             .unwrap()
