@@ -15,12 +15,12 @@ const ROUTE: &str = "bacs-standard-18.collections";
 const QUEUE: &str = "packhorse.bacs-standard-18.collections";
 
 /// A council that sends to Bacs.
-struct Council {
-    site: Site,
+pub struct Council {
+    pub site: Site,
 }
 
 impl Council {
-    async fn new() -> Council {
+    pub async fn new() -> Council {
         let settings = "[store]\npath = \"var/packhorse.db\"\n\n[adapters.bacs-standard-18]\nsettings = { folder = \"$FOLDER/out\", service_user_number = \"123456\", \
             service_user_name = \"EXAMPLE COUNCIL\", sort_code = \"601613\", account = \"87654321\", account_name = \"EXAMPLE COUNCIL\" }\n";
         let site = Site::new(settings).await;
@@ -38,7 +38,7 @@ impl Council {
     }
 
     /// The files in the system's folder, by name.
-    fn files(&self) -> BTreeMap<String, Vec<u8>> {
+    pub fn files(&self) -> BTreeMap<String, Vec<u8>> {
         let entries = std::fs::read_dir(self.out()).into_iter().flatten().flatten();
         let file = |entry: std::fs::DirEntry| {
             Some((entry.file_name().into_string().unwrap(), std::fs::read(entry.path()).ok()?))
@@ -46,13 +46,13 @@ impl Council {
         entries.filter_map(file).filter(|(name, _)| !name.starts_with('.')).collect()
     }
 
-    async fn batches(&self) -> Vec<Value> {
+    pub async fn batches(&self) -> Vec<Value> {
         let out = self.site.good(&["batches", "list", "--json"]).await;
         out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
     /// The only batch, when this holds of it.
-    async fn batch(&self, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
+    pub async fn batch(&self, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
         until(what, async || self.batches().await.into_iter().find(|batch| holds(batch))).await
     }
 
@@ -73,7 +73,13 @@ impl Council {
         self.site.good(&["batches", "seal", &number, "--by", "A Tester", "--reason", "a test"]).await;
     }
 
-    async fn collect(&self, from: u32, to: u32) {
+    /// A person seals it when it holds so many.
+    pub async fn seal_when_it_holds(&self, items: i64) {
+        self.holds(items).await;
+        self.seal().await;
+    }
+
+    pub async fn collect(&self, from: u32, to: u32) {
         let events: Vec<(String, Vec<u8>)> = (from..to)
             .map(|number| {
                 let data = collection(number, &format!("CT{number:010}"));

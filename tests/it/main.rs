@@ -17,6 +17,8 @@ mod events;
 mod extracts;
 mod files;
 mod formats;
+#[cfg(feature = "kill-points")]
+mod gaps;
 mod judges;
 mod lettings;
 mod network;
