@@ -8,6 +8,8 @@ mod bacs;
 mod batches;
 mod benefits;
 mod broker;
+#[cfg(feature = "kill-points")]
+mod campaign;
 mod cards;
 mod care;
 mod connections;
