@@ -60,23 +60,17 @@ impl Council {
         self.batch(&format!("a batch is {stage}"), |batch| batch["stage"] == stage).await
     }
 
-    async fn holds(&self, items: i64) -> Value {
+    pub async fn holds(&self, items: i64) -> Value {
         self.batch(&format!("{items} items in an open batch"), |batch| {
             batch["stage"] == "open" && batch["items"] == items
         })
         .await
     }
 
-    async fn seal(&self) {
+    pub async fn seal(&self) {
         let batch = self.at("open").await;
         let number = batch["number"].to_string();
         self.site.good(&["batches", "seal", &number, "--by", "A Tester", "--reason", "a test"]).await;
-    }
-
-    /// A person seals it when it holds so many.
-    pub async fn seal_when_it_holds(&self, items: i64) {
-        self.holds(items).await;
-        self.seal().await;
     }
 
     pub async fn collect(&self, from: u32, to: u32) {

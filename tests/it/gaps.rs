@@ -220,7 +220,11 @@ async fn killed_at_any_gap_of_a_batch_every_collection_stands_in_exactly_one_sub
             // By its count it is sealed in one commit with the last that joins: only a person or a cut-off seals by itself.
             site.edit("adapters/bacs-standard-18.toml", "most = 3", "most = 4");
             council.collect(first, first + 3).await;
-            dies_after(site, point, async || council.seal_when_it_holds(3).await).await;
+            dies_after(site, point, async || {
+                council.holds(3).await;
+                council.seal().await;
+            })
+            .await;
             site.edit("adapters/bacs-standard-18.toml", "most = 4", "most = 3");
         } else {
             council.collect(first, first + 3).await;

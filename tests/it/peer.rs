@@ -49,7 +49,7 @@ pub enum Heard {
         channel: u16,
         consumer: String,
     },
-    Published(Sent),
+    Published(Box<Sent>),
     Acknowledged {
         channel: u16,
         tag: u64,
@@ -155,7 +155,7 @@ pub struct Peer {
     pub address: SocketAddr,
     heard: watch::Sender<Vec<Heard>>,
     script: Mutex<Script>,
-    connections: Mutex<Vec<mpsc::UnboundedSender<Wire>>>,
+    connections: Mutex<Vec<mpsc::Sender<Wire>>>,
 }
 
 impl Peer {
@@ -171,7 +171,7 @@ impl Peer {
         let this = peer.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let (sender, receiver) = mpsc::unbounded_channel();
+                let (sender, receiver) = mpsc::channel(64);
                 let number = {
                     let mut connections = this.connections.lock().unwrap();
                     connections.push(sender);
@@ -191,7 +191,7 @@ impl Peer {
     pub fn says(&self, connection: usize, what: impl FnOnce(&mut Wire)) {
         let mut wire = Wire::default();
         what(&mut wire);
-        let _ = self.connections.lock().unwrap()[connection - 1].send(wire);
+        let _ = self.connections.lock().unwrap()[connection - 1].try_send(wire);
     }
 
     pub fn heard(&self) -> Vec<Heard> {
@@ -200,7 +200,7 @@ impl Peer {
 
     pub fn published(&self) -> Vec<Sent> {
         let published = |heard| match heard {
-            Heard::Published(sent) => Some(sent),
+            Heard::Published(sent) => Some(*sent),
             _ => None,
         };
         self.heard().into_iter().filter_map(published).collect()
@@ -238,7 +238,7 @@ impl Connection {
         mut self,
         peer: &Peer,
         mut stream: TcpStream,
-        mut says: mpsc::UnboundedReceiver<Wire>,
+        mut says: mpsc::Receiver<Wire>,
     ) -> std::io::Result<()> {
         stream.set_nodelay(true)?;
         let (mut buffer, mut wire) = (Vec::new(), Wire::default());
@@ -307,7 +307,7 @@ impl Connection {
         if self.coming.get(&channel).is_some_and(|(_, left)| *left == 0)
             && let Some((sent, _)) = self.coming.remove(&channel)
         {
-            peer.hear(Heard::Published(sent), wire);
+            peer.hear(Heard::Published(Box::new(sent)), wire);
         }
     }
 

@@ -94,7 +94,7 @@ fn when(
     let mut said = false;
     move |heard, wire| match heard {
         Heard::Published(sent) if !said => {
-            window.push(sent.clone());
+            window.push((**sent).clone());
             if window.len() == count {
                 said = true;
                 says(&window, wire);
