@@ -200,6 +200,7 @@ impl Collector {
             finished.push((waiting.n, waiting.key, finish));
         }
         self.publish(&messages).await?;
+        crate::kill::point("collect.published");
         let delivered = finished
             .iter()
             .filter(|(_, _, finish)| matches!(finish, Finish::Through { state: State::Delivered, .. }))
@@ -208,6 +209,7 @@ impl Collector {
             error!(route = self.route.id, code = %error.code, "what was published cannot be recorded, it will be published again: {}", error.what);
             Stopped::Store
         })?;
+        crate::kill::point("collect.finished");
         if delivered > 0 {
             self.metrics.count(&self.route.id, "delivered", delivered as u64);
         }

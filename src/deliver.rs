@@ -232,6 +232,7 @@ impl Deliverer {
                 warn!(route = self.route.id, code = %error.code, "the lane is lost: {}", error.what);
                 return;
             }
+            crate::kill::point("deliver.acknowledged");
         }
     }
 
@@ -265,6 +266,7 @@ impl Deliverer {
                 return which.iter().copied().map(given_back).collect();
             }
         };
+        crate::kill::point("deliver.claimed");
         let mut places = places.into_iter();
         let mut outcomes: Vec<Outcome> = Vec::with_capacity(chosen.len());
         let (mut window, mut single) = (Vec::new(), Vec::new());
@@ -498,7 +500,9 @@ impl Deliverer {
     async fn part(&self, letter: &Letter, part: &Part, went: Went) -> Result<(), End> {
         let done = attempt::send(self, letter, &part.event, part.number, went).await?;
         self.delivered(letter, part.number, done).await?;
-        self.record(letter, part.number, Record::Delivered { opens: None }).await
+        self.record(letter, part.number, Record::Delivered { opens: None }).await?;
+        crate::kill::point("deliver.part");
+        Ok(())
     }
 
     async fn record(&self, letter: &Letter, part: u32, record: Record) -> Result<(), End> {
@@ -523,10 +527,11 @@ impl Deliverer {
             Err(end) => (None, Some(end)),
         };
         self.record(letter, part, Record::Answered { answer: done.answer, opens }).await?;
+        crate::kill::point("deliver.answered");
         if let Some(end) = wrong {
             return Err(end);
         }
-        self.reply(done.reply).await
+        self.reply(done.reply).await.inspect(|()| crate::kill::point("deliver.replied"))
     }
 
     /// Publishes a reply whose answer is on record, after a crash or a replay; what is open from there on.
@@ -616,6 +621,7 @@ impl Deliverer {
         }
         let System::Amqp(system) = &*self.system else { return outcomes };
         let results = system.send(&messages).await;
+        crate::kill::point("deliver.window");
         for ((at, went), result) in sent.into_iter().zip(results) {
             let Some(letter) = letters.get(at) else { continue };
             outcomes.push(match result {
@@ -727,6 +733,7 @@ impl Deliverer {
         if !to_publish.is_empty() {
             let messages: Vec<Message> = to_publish.iter().map(|(_, message)| message.clone()).collect();
             let results = self.publish(&messages).await;
+            crate::kill::point("deliver.moved");
             let stopping = results.is_none();
             let results = results.unwrap_or_default();
             let mut results = results.iter();
@@ -766,6 +773,7 @@ impl Deliverer {
             tokio::time::sleep(Duration::from_secs(1)).await;
             return outcomes.into_iter().map(|outcome| (outcome, Settle::GiveBack)).collect();
         }
+        crate::kill::point("deliver.recorded");
         if delivered > 0 {
             self.metrics.count(&self.route.id, "delivered", delivered as u64);
         }

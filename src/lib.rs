@@ -15,6 +15,7 @@ pub mod draft;
 pub mod emit;
 pub mod event;
 pub mod format;
+pub mod kill;
 pub mod letter;
 pub mod listen;
 pub mod mapping;

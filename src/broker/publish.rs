@@ -143,10 +143,7 @@ impl Publisher {
         }
         let Some(open) = slot.as_ref() else { return Vec::new() };
         if open.live.is_blocked() {
-            let error = BrokerError::new(
-                Code::BrokerBlocked,
-                "the broker is out of memory or disk and takes no messages",
-            );
+            let error = blocked();
             return messages.iter().map(|_| Published::Unknown(error.clone())).collect();
         }
         let sending = timeout(CONFIRMS, send(&open.channel, open.live.frame_max(), messages));
@@ -186,10 +183,18 @@ impl Publisher {
         let Some(live) = self.link.live().await else {
             return Err(BrokerError::new(Code::BrokerUnreachable, "we are stopping"));
         };
+        // Nothing is written to a blocked connection, so that opening a channel would hang, and end it.
+        if live.is_blocked() {
+            return Err(blocked());
+        }
         let channel = live.channel().await?;
         live.call("turning on confirms", channel.confirm_select(ConfirmSelectOptions::default())).await?;
         Ok(Slot { channel, live })
     }
+}
+
+fn blocked() -> BrokerError {
+    BrokerError::new(Code::BrokerBlocked, "the broker is out of memory or disk and takes no messages")
 }
 
 async fn send(channel: &Channel, frame_max: usize, messages: &[Message]) -> lapin::Result<Vec<Published>> {

@@ -159,6 +159,7 @@ impl Collector {
         let mut messages = Vec::new();
         let (state, published, opens) = self.news_of(emitted, &mut known, &mut messages).await?;
         self.publish(&messages).await?;
+        crate::kill::point("ask.published");
         let settled = crate::store::Settled {
             n: item.n,
             key: Key::of(&self.route.id, &item.key),
@@ -197,6 +198,7 @@ impl Collector {
         };
         let message = self.dead_letter(properties, body, failure, failure.code, &given);
         self.publish(&[message]).await?;
+        crate::kill::point("ask.published");
         let settled = crate::store::Settled {
             n: item.n,
             key,

@@ -93,6 +93,7 @@ impl Collector {
                 self.store
                     .supersede(self.number, file.n, now(), Code::ExtractSuperseded.as_str().to_owned())
                     .await?;
+                crate::kill::point("extract.compared");
                 Point { behind: 0, baseline, difference: walk.difference }
             }
         };
@@ -187,6 +188,7 @@ impl Collector {
                 }
             }
             self.store.say(self.number, Compared { said, gone: Vec::new() }).await?;
+            crate::kill::point("extract.said");
             if self.stop.is_cancelled() {
                 return Err(Halt::Later(Failure::not_done(Code::SystemBusy, "we are stopping")));
             }
@@ -228,6 +230,7 @@ impl Collector {
             }
             let compared = Compared { said, gone: Vec::new() };
             self.take_records(intakes, point.progress(file, bad, compared)).await?;
+            crate::kill::point("extract.news");
         }
     }
 
@@ -259,6 +262,7 @@ impl Collector {
             }
             let compared = Compared { said: Vec::new(), gone: keys };
             self.take_records(intakes, point.progress(file, 0, compared)).await?;
+            crate::kill::point("extract.news");
         }
     }
 

@@ -127,6 +127,7 @@ impl Collector {
                     }
                 };
                 self.store.end_file(file.n, now(), end).await.map_err(of_store)?;
+                crate::kill::point("files.ended");
                 let Some(after) = self.store.file(file.n).await.map_err(of_store)? else { continue };
                 if after.state == FileState::Done {
                     info!(
@@ -143,6 +144,7 @@ impl Collector {
                 if let Some((pickup, files)) = source {
                     self.tell_source(pickup, files, &file).await?;
                 }
+                crate::kill::point("files.told");
                 self.store.file_told(file.n).await.map_err(of_store)?;
             }
             if self.store.may_forget(file.digest).await.map_err(of_store)? {
@@ -231,6 +233,7 @@ impl Collector {
     ) -> Result<(), Failure> {
         let fetched_to = self.arriving().await?;
         let fetched = files.fetch(folder, &file.name, &fetched_to, pickup.limit).await?;
+        crate::kill::point("files.fetched");
         if fetched.size != file.size {
             let what = format!(
                 "{} had {} bytes when it was seen and {} when it was read",
@@ -275,9 +278,11 @@ impl Collector {
         tokio::fs::rename(arrived, self.copy_of(&new.digest))
             .await
             .map_err(|error| self.unwritable(&error))?;
+        crate::kill::point("files.renamed");
         let same = if self.route.plan.compare.is_some() { SameAs::Last } else { SameAs::Any };
         let (name, size) = (new.name.clone(), new.size);
         let took = self.store.take_file(self.number, now(), same, new).await.map_err(of_store)?;
+        crate::kill::point("files.taken");
         if let Took::New(n) = &took {
             info!(route = self.route.id, file = name, number = n, bytes = size, "a file is taken");
         }

@@ -60,6 +60,7 @@ impl Collector {
         match self.store.take_in(self.number, now(), intakes, cursor).await {
             Ok(Taken::Stored(new)) => {
                 self.count_taken(&new);
+                crate::kill::point("collect.spooled");
                 Ok(())
             }
             Ok(Taken::Full) => {
@@ -243,6 +244,7 @@ impl Collector {
                 warn!(route = self.route.id, code = %error.code, "the lane is lost: {}", error.what);
                 return;
             }
+            crate::kill::point("collect.acknowledged");
         }
     }
 }

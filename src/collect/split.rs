@@ -85,6 +85,7 @@ impl Collector {
             let intakes = found.into_iter().map(|found| self.record(file, found)).collect();
             let progress = Progress { file: file.n, point, bad, compared: Compared::default() };
             self.take_records(intakes, progress).await?;
+            crate::kill::point("files.records");
         }
     }
 

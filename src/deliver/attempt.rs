@@ -335,6 +335,7 @@ impl<'a> Attempt<'a> {
         }
         if let (System::Files(system), Action::Write(write)) = (&*self.deliverer.system, &plan.action) {
             self.write_file(system, write).await.map_err(Step::Failed)?;
+            crate::kill::point("deliver.sent");
             self.doubt = false;
             let answer = Answer { content_type: None, body: Vec::new() };
             return Ok(Done { answer, reply: Ok(Vec::new()), opens: Ok(None) });
@@ -350,6 +351,7 @@ impl<'a> Attempt<'a> {
         let once = matches!(plan.repeat, Repeat::Never | Repeat::Probe | Repeat::Guard);
         let mapping = request.mapping.as_ref().or(plan.mapping.as_ref());
         let (heard, scope_parts) = self.request(system, request, mapping, once).await?;
+        crate::kill::point("deliver.sent");
         let scope = scope_parts.scope(self);
         let said = classify(&heard, &plan.answers, plan.answer_format, system.error_code(), &scope)
             .map_err(Step::Failed)?;
@@ -385,6 +387,7 @@ impl<'a> Attempt<'a> {
             .keep(self.deliverer.number, self.letter.key, self.part, kept)
             .await
             .map_err(|error| Step::End(End::store(&error)))?;
+        crate::kill::point("deliver.kept");
         self.cause = cause(self.event, Some(Tree::Record(record)));
         Ok(())
     }
@@ -490,6 +493,7 @@ impl<'a> Attempt<'a> {
                     .sending(self.deliverer.number, self.letter.key, self.part, now())
                     .await
                     .map_err(|error| End::store(&error))?;
+                crate::kill::point("deliver.asked");
                 Ok(None)
             }
             Ok(said) => {

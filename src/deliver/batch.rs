@@ -133,7 +133,9 @@ impl Batcher {
                     by = by.as_str(),
                     "a batch is sealed"
                 );
-                return self.store.seal_batch(state.n, now(), by).await.map(|_| Went::On);
+                self.store.seal_batch(state.n, now(), by).await?;
+                crate::kill::point("batch.sealed");
+                return Ok(Went::On);
             }
             Step::Postpone => {
                 let next = self.batch.cut_offs.after(Timestamp::now()).map(Timestamp::as_millisecond);
@@ -176,7 +178,9 @@ impl Batcher {
             warn!(batch = state.feed, number = state.n, wanted = state.per, day = %day,
                   "the batch is sealed too late for its day and is processed on the next possible one");
         }
-        self.store.number_batch(state.n, self.batch.serial, day.to_string()).await.map_err(of_store)
+        self.store.number_batch(state.n, self.batch.serial, day.to_string()).await.map_err(of_store)?;
+        crate::kill::point("batch.numbered");
+        Ok(())
     }
 
     /// The folder of a batch's files on our disk.
@@ -195,7 +199,10 @@ impl Batcher {
             folder: &folder,
         };
         let files = rendering.files().await?;
-        self.store.batch_rendered(state.n, files).await.map_err(of_store)
+        crate::kill::point("batch.written");
+        self.store.batch_rendered(state.n, files).await.map_err(of_store)?;
+        crate::kill::point("batch.rendered");
+        Ok(())
     }
 
     async fn put(&self, state: &BatchState) -> Result<(), Failure> {
@@ -228,12 +235,14 @@ impl Batcher {
                 return Err(in_doubt(state, &file.name));
             }
             self.store.claim_batch_file(state.n, file.file.clone(), Some(now())).await.map_err(of_store)?;
+            crate::kill::point("batch.claimed");
             if let Err(failure) = system.put(&folder, &file.name, &path, file.digest).await {
                 if failure.class != Class::Unknown {
                     self.store.claim_batch_file(state.n, file.file.clone(), None).await.map_err(of_store)?;
                 }
                 return Err(failure);
             }
+            crate::kill::point("batch.put");
             info!(
                 batch = state.feed,
                 number = state.n,
@@ -243,7 +252,9 @@ impl Batcher {
             );
             self.store.batch_file_put(state.n, Some(file.file.clone()), now()).await.map_err(of_store)?;
         }
-        self.store.batch_file_put(state.n, None, now()).await.map_err(of_store)
+        self.store.batch_file_put(state.n, None, now()).await.map_err(of_store)?;
+        crate::kill::point("batch.noted");
+        Ok(())
     }
 
     /// Whether nothing is put until a person has looked and the bridge is started anew, and the batch says so already.
@@ -273,6 +284,7 @@ impl Batcher {
         }
         let last = marked.len() < PORTION as usize;
         self.store.mark_batch(state.n, now(), marked).await.map_err(of_store)?;
+        crate::kill::point("batch.marked");
         for (route, count) in counts {
             if let Some(route) = self.routes.get(&route) {
                 self.metrics.count(&route.id, "delivered", count);

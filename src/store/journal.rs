@@ -366,7 +366,10 @@ impl Row {
             Some(State::Claimed) if self.run == run && run != 0 => Place::Busy,
             // An earlier run was cut here: whether its request went out, nobody knows.
             Some(State::Claimed) => Place::Go(Went { doubt: true, ..self.went }),
-            Some(State::Waiting) if replayed || claim.attempt >= self.attempt => Place::Go(self.went),
+            // Whoever has the message has its parts: one that waits is never done, whichever copy of the message has come.
+            Some(State::Waiting) if replayed || claim.part > 0 || claim.attempt >= self.attempt => {
+                Place::Go(self.went)
+            }
             Some(State::Waiting) => Place::Stale,
             Some(State::Answered) => reply(self),
             Some(State::Dead) if replayed => match self.answer {

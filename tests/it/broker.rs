@@ -49,7 +49,7 @@ async fn webhook(pay: &Pay, bridge: &Bridge, message: &str) -> u16 {
     request.body(body).send().await.unwrap().status().as_u16()
 }
 
-fn paid(number: u32) -> Value {
+pub fn paid(number: u32) -> Value {
     let mut data = example("payment.succeeded.v1");
     data["payment_id"] = json!(format!("payment-{number}"));
     data["provider_reference"] = json!(format!("reference-{number}"));
@@ -237,7 +237,7 @@ async fn the_topology_that_the_commands_make_is_the_one_that_the_bridge_wants() 
 }
 
 /// The council's own broker is another vhost, with a queue for each way.
-async fn with_a_broker_of_the_council() -> (crate::support::Vhost, Site) {
+pub async fn with_a_broker_of_the_council() -> (crate::support::Vhost, Site) {
     let council = crate::support::Vhost::new(Broker::shared()).await;
     council.queue("payments.succeeded").await;
     council.queue("platform.outbox").await;

@@ -19,14 +19,14 @@ use std::sync::Arc;
 const LOOKING: [&str; 6] =
     ["unfinished", "sweep", "sweep-delayed", "refund-status", "refund-sweep", "settlements"];
 
-struct PaySite {
-    pay: Arc<Pay>,
-    server: Server,
-    site: Site,
+pub struct PaySite {
+    pub pay: Arc<Pay>,
+    pub server: Server,
+    pub site: Site,
 }
 
 /// A council with GOV.UK Pay; of the routes that look for themselves only these run, every second.
-async fn pay_site(looking: &[&str]) -> PaySite {
+pub async fn pay_site(looking: &[&str]) -> PaySite {
     let pay = Arc::new(Pay::default());
     let server = Server::start(pay.clone(), 0).await.unwrap();
     let mut settings = format!(
@@ -61,7 +61,7 @@ impl PaySite {
     }
 
     /// A payment that somebody made on a payment page of the council's own.
-    fn made_elsewhere(&self) -> String {
+    pub fn made_elsewhere(&self) -> String {
         let asked = json!({ "amount": 6250, "reference": "GW-2026-004417", "description": "Garden waste subscription 2026/27",
                             "return_url": "https://forms.example.gov.uk/paid/1", "email": "resident@example.org",
                             "metadata": { "fund_code": "21", "account": "H4410-R2010" } });

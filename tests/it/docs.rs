@@ -85,6 +85,28 @@ fn the_adapters_and_mappings_of_the_tree_are_without_a_problem() {
     assert!(project.config.is_some());
 }
 
+/// The text of every file below a folder.
+fn texts(folder: PathBuf) -> String {
+    let entries = std::fs::read_dir(folder).unwrap().flatten().map(|entry| entry.path());
+    let text = |path: PathBuf| match path.is_dir() {
+        true => texts(path),
+        false => std::fs::read_to_string(path).unwrap_or_default(),
+    };
+    entries.map(text).collect()
+}
+
+#[test]
+fn every_test_that_the_promises_name_exists() {
+    let promises = std::fs::read_to_string(root().join("docs/promises.md")).unwrap();
+    let is_name =
+        |word: &&str| word.matches('_').count() > 3 && word.chars().all(|c| c == '_' || c.is_alphanumeric());
+    let names: BTreeSet<&str> = promises.split('`').skip(1).step_by(2).filter(is_name).collect();
+    assert!(names.len() > 15, "{names:?}");
+    let tests = texts(root().join("tests/it"));
+    let missing: Vec<&&str> = names.iter().filter(|name| !tests.contains(&format!("fn {name}("))).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
 #[test]
 fn every_command_that_a_document_shows_exists() {
     let command = Cli::command();
@@ -94,6 +116,7 @@ fn every_command_that_a_document_shows_exists() {
         "README.md",
         "ARCHITECTURE.md",
         "CONTRIBUTING.md",
+        "docs/promises.md",
         "docs/reference/codes.md",
         "docs/reference/topology.md",
     ] {

@@ -543,7 +543,22 @@ impl Site {
 
     /// The same with these variables in its environment.
     pub async fn run_with(&self, environment: &[(&str, &str)]) -> Running {
-        let mut child = tokio::process::Command::new(env!("CARGO_BIN_EXE_packhorse"))
+        let mut running = self.begin(environment);
+        let log = self.folder.0.join("log");
+        until("the program runs", async || {
+            let text = std::fs::read_to_string(&log).unwrap_or_default();
+            if let Ok(Some(status)) = running.child.try_wait() {
+                panic!("the program ended with {status}:\n{text}");
+            }
+            text.contains("the bridge runs").then_some(())
+        })
+        .await;
+        running
+    }
+
+    /// Starts the program without waiting for anything.
+    pub fn begin(&self, environment: &[(&str, &str)]) -> Running {
+        let child = tokio::process::Command::new(env!("CARGO_BIN_EXE_packhorse"))
             .current_dir(&self.folder.0)
             .args(["run", "--log", "text"])
             .envs(environment.iter().copied())
@@ -553,15 +568,6 @@ impl Site {
             .kill_on_drop(true)
             .spawn()
             .unwrap();
-        let log = self.folder.0.join("log");
-        until("the program runs", async || {
-            let text = std::fs::read_to_string(&log).unwrap_or_default();
-            if let Ok(Some(status)) = child.try_wait() {
-                panic!("the program ended with {status}:\n{text}");
-            }
-            text.contains("the bridge runs").then_some(())
-        })
-        .await;
         Running { child }
     }
 
@@ -614,6 +620,12 @@ impl Running {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id().unwrap())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
         line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
+    /// Whether it has ended by itself.
+    #[allow(dead_code)]
+    pub fn has_ended(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(Some(_)))
     }
 
     /// `kill -9`.

@@ -108,6 +108,10 @@ pub enum Fault {
     Hang,
     /// It does what is asked, and never answers.
     HangAfter,
+    /// It does what is asked, and answers so much later.
+    Late(Duration),
+    /// It does what is asked, and gives its answer twice.
+    Twice,
     /// It answers 200 with a page for people, as a gateway in maintenance does, and does nothing.
     HtmlPage,
     /// It sends the caller to another address of its own, and does nothing.
@@ -120,7 +124,7 @@ impl FromStr for Fault {
     type Err = String;
 
     /// `status-503`, `status-503-7` (with `Retry-After: 7`), `cut-before`, `cut-after`, `half-answer`, `hang`,
-    /// `hang-after`, `html-page`, `redirect`, `flood-1000000`.
+    /// `hang-after`, `late-2000` (milliseconds), `twice`, `html-page`, `redirect`, `flood-1000000`.
     fn from_str(text: &str) -> Result<Fault, String> {
         let number = |text: &str| text.parse::<u32>().map_err(|error| format!("{text}: {error}"));
         Ok(match text {
@@ -129,9 +133,11 @@ impl FromStr for Fault {
             "half-answer" => Fault::HalfAnswer,
             "hang" => Fault::Hang,
             "hang-after" => Fault::HangAfter,
+            "twice" => Fault::Twice,
             "html-page" => Fault::HtmlPage,
             "redirect" => Fault::Redirect,
             _ => match text.split_once('-') {
+                Some(("late", millis)) => Fault::Late(Duration::from_millis(u64::from(number(millis)?))),
                 Some(("flood", bytes)) => Fault::Flood(number(bytes)? as usize),
                 Some(("status", rest)) => match rest.split_once('-') {
                     None => Fault::Status(number(rest)? as u16, None),
@@ -202,6 +208,12 @@ impl Server {
     pub fn misbehave(&self, method: &str, path: &str, fault: Fault, times: u32) {
         let planned = Planned { method: method.to_owned(), path: path.to_owned(), fault, times };
         self.faults.lock().unwrap().push_back(planned);
+    }
+
+    /// From here on it behaves: what was planned and has not happened does not.
+    #[allow(dead_code)]
+    pub fn behave(&self) {
+        self.faults.lock().unwrap().clear();
     }
 
     /// Every request of this method whose path begins so, in order.
@@ -305,6 +317,16 @@ impl Server {
                     handler.answer(&request);
                     note();
                     return std::future::pending().await;
+                }
+                Some(Fault::Late(later)) => {
+                    let answer = handler.answer(&request);
+                    tokio::time::sleep(later).await;
+                    answer
+                }
+                Some(Fault::Twice) => {
+                    let answer = handler.answer(&request);
+                    write(&mut stream, &answer, usize::MAX).await?;
+                    answer
                 }
                 Some(Fault::HalfAnswer) => {
                     let answer = handler.answer(&request);

@@ -3,7 +3,10 @@
 
 use super::http::{Answer, Handle, Request};
 use serde_json::{Map, Value, json};
-use std::sync::Mutex;
+use std::{
+    sync::Mutex,
+    time::{Duration, Instant},
+};
 
 /// The fund codes of its demonstration data that it accepts.
 const FUNDS: [&str; 13] = ["5", "05", "11", "13", "19", "21", "23", "24", "25", "31", "32", "40", "SP"];
@@ -11,6 +14,10 @@ const FUNDS: [&str; 13] = ["5", "05", "11", "13", "19", "21", "23", "24", "25", 
 #[derive(Default)]
 pub struct Ims {
     rows: Mutex<Vec<Map<String, Value>>>,
+    /// When each was stored.
+    stored: Mutex<Vec<Instant>>,
+    /// A search does not find what is younger than this.
+    pub lag: Mutex<Duration>,
     /// The next rows are stored, and the answer is a 400 without a word.
     pub store_and_fail: Mutex<u32>,
     /// The next rows are stored, and the answer is a 400 with the sentence of an exception.
@@ -64,6 +71,7 @@ impl Ims {
         row.insert("InternalReference".to_owned(), json!(format!("I{reference}")));
         row.insert("EntryDate".to_owned(), json!("2026-11-23T10:15:02.117"));
         rows.push(row.clone());
+        self.stored.lock().unwrap().push(Instant::now());
         let mut fail = self.store_and_fail.lock().unwrap();
         if *fail > 0 {
             *fail -= 1;
@@ -81,9 +89,13 @@ impl Ims {
     }
 
     fn search(&self, request: &Request) -> Answer {
-        let rows = self.rows.lock().unwrap();
+        let (rows, lag) = (self.rows.lock().unwrap(), *self.lag.lock().unwrap());
+        let stored = self.stored.lock().unwrap();
         let found: Vec<Value> = rows
             .iter()
+            .zip(stored.iter())
+            .filter(|(_, stored)| stored.elapsed() >= lag)
+            .map(|(row, _)| row)
             .filter(|row| {
                 request.query.iter().all(|(name, value)| {
                     row.get(name).and_then(Value::as_str).is_some_and(|own| own == value)

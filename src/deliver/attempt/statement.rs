@@ -27,6 +27,7 @@ impl Attempt<'_> {
         let values = self.parameters()?;
         let began = std::time::Instant::now();
         let written = system.write(&write.statement, &values, write.expect_rows).await;
+        crate::kill::point("deliver.sent");
         self.deliverer.metrics.request(&self.deliverer.route.id, began.elapsed());
         let written = match written {
             Ok(written) => written,

@@ -1,0 +1,85 @@
+//! Kill points: the gaps between two durable effects, by name. In builds with the feature `kill-points`, which are for
+//! tests, the process aborts where `PACKHORSE_KILL` says, as if the machine had lost its power there; in every other
+//! build a point is nothing at all. It knows nothing of what is done around it.
+//!
+//! `PACKHORSE_KILL=deliver.sent` aborts at the first passing, `PACKHORSE_KILL=deliver.sent:3` at the third.
+
+/// A gap, and what is durable when it is reached.
+pub struct Point {
+    /// Its name: the way of a message, and what has just happened.
+    pub name: &'static str,
+    /// What a crash there leaves behind.
+    pub leaves: &'static str,
+}
+
+const fn at(name: &'static str, leaves: &'static str) -> Point {
+    Point { name, leaves }
+}
+
+/// Every gap there is, in the order in which a message passes them.
+pub const POINTS: [Point; 33] = [
+    at("deliver.claimed", "the claim is committed, nothing is sent"),
+    at("deliver.kept", "what all attempts need has been read and is committed, nothing is sent"),
+    at("deliver.sent", "the system has done it, nobody has written that down"),
+    at("deliver.asked", "the system has said that it has not done it, and that it is sent anew is committed"),
+    at("deliver.answered", "the answer is committed, its reply is not published"),
+    at("deliver.replied", "the reply is confirmed, the message is not recorded as delivered"),
+    at("deliver.part", "a part is recorded as delivered, the next has not begun"),
+    at("deliver.window", "a window is confirmed by the system's broker, nothing is recorded"),
+    at("deliver.moved", "retry or dead letter is confirmed, nothing is recorded"),
+    at("deliver.recorded", "the outcomes of a window are committed, nothing is acknowledged"),
+    at("deliver.acknowledged", "a window is acknowledged"),
+    at("batch.sealed", "the batch is sealed and has no number"),
+    at("batch.numbered", "the batch has its number and no file"),
+    at("batch.written", "the files are on our disk, their digests are not committed"),
+    at("batch.rendered", "the digests are committed, no file is in the system"),
+    at("batch.claimed", "that a file is put now is committed, and it has not begun"),
+    at("batch.put", "a file is in the system, nobody has written that down"),
+    at("batch.noted", "that the file is there is committed, its items are not delivered"),
+    at("batch.marked", "the items are delivered, our own copies are still there"),
+    at("collect.spooled", "what the source brought is committed, the source is not told"),
+    at("collect.acknowledged", "the source is told, nothing is published"),
+    at("collect.published", "the events are confirmed, the spool still holds the document"),
+    at("collect.finished", "the document is finished"),
+    at("ask.published", "the event of an item's end is confirmed, the item is still open"),
+    at("files.fetched", "a file is copied, nobody has written that down"),
+    at("files.renamed", "the copy has its name, nobody has written down that it is ours"),
+    at("files.taken", "the file is ours and committed, nothing of it is read"),
+    at("files.records", "some records are committed, with the point up to which it was read"),
+    at("files.ended", "the end of the file is committed, the source is not told"),
+    at("files.told", "the file is put away in the system, nobody has written that down"),
+    at("extract.said", "some rows of a baseline are committed as said, the rest is not"),
+    at(
+        "extract.compared",
+        "an extract counts, and those that waited before it do not; nothing of it is taken in",
+    ),
+    at("extract.news", "some news is committed with its new hashes, the rest is not"),
+];
+
+/// Passes a point.
+#[cfg(not(feature = "kill-points"))]
+#[inline(always)]
+pub fn point(_: &'static str) {}
+
+/// Passes a point; dies there if it is the one that `PACKHORSE_KILL` names.
+#[cfg(feature = "kill-points")]
+pub fn point(name: &'static str) {
+    use std::sync::{
+        OnceLock,
+        atomic::{AtomicU32, Ordering},
+    };
+    static WANTED: OnceLock<Option<(String, u32)>> = OnceLock::new();
+    static PASSED: AtomicU32 = AtomicU32::new(0);
+    let wanted = WANTED.get_or_init(|| {
+        let text = std::env::var("PACKHORSE_KILL").ok()?;
+        let (name, passing) = text.split_once(':').unwrap_or((&text, "1"));
+        Some((name.to_owned(), passing.parse().unwrap_or(1)))
+    });
+    if let Some((wanted, passing)) = wanted
+        && wanted == name
+        && PASSED.fetch_add(1, Ordering::SeqCst) + 1 == *passing
+    {
+        eprintln!("killed at {name}");
+        std::process::abort();
+    }
+}

@@ -1,0 +1,310 @@
+//! The program dies at every gap between two durable effects, by its name in `packhorse::kill::POINTS`, and is started
+//! again. What counts is seen at the far end: the identities that the system and the platform have, each once where money
+//! moves, and an account that closes. Only in builds with the feature `kill-points`; `scripts/test` makes one.
+
+use crate::{
+    bacs::read,
+    batches::Council,
+    broker::{paid, with_a_broker_of_the_council},
+    cards::pay_site,
+    nightly::Nightly,
+    payments::{PATH, QUEUE, ROUTE, ledger},
+    standins::http::Fault,
+    support::{Site, example, until},
+};
+use packhorse::kill::POINTS;
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+
+/// The points at which the bridge dies while it posts payments to a ledger that must be asked before a repeat.
+const POSTING: [&str; 9] = [
+    "deliver.claimed",
+    "deliver.sent",
+    "deliver.asked",
+    "deliver.answered",
+    "deliver.replied",
+    "deliver.part",
+    "deliver.moved",
+    "deliver.recorded",
+    "deliver.acknowledged",
+];
+/// While it refunds payments, guarded by what was read before, and asks what became of them.
+const REFUNDING: [&str; 5] =
+    ["ask.published", "deliver.claimed", "deliver.kept", "deliver.sent", "deliver.answered"];
+/// While it hands events to another broker.
+const CROSSING: [&str; 3] = ["deliver.window", "deliver.recorded", "deliver.acknowledged"];
+/// While it takes events from another broker.
+const COLLECTING: [&str; 4] =
+    ["collect.spooled", "collect.acknowledged", "collect.published", "collect.finished"];
+/// While it collects events into a batch and writes it.
+const BATCHING: [&str; 10] = [
+    "deliver.recorded",
+    "deliver.acknowledged",
+    "batch.sealed",
+    "batch.numbered",
+    "batch.written",
+    "batch.rendered",
+    "batch.claimed",
+    "batch.put",
+    "batch.noted",
+    "batch.marked",
+];
+/// While it splits files into records.
+const SPLITTING: [&str; 8] = [
+    "files.fetched",
+    "files.renamed",
+    "files.taken",
+    "files.records",
+    "files.ended",
+    "files.told",
+    "collect.published",
+    "collect.finished",
+];
+/// While it compares extracts.
+const COMPARING: [&str; 5] =
+    ["extract.said", "files.taken", "extract.compared", "extract.news", "files.ended"];
+
+#[test]
+fn every_kill_point_is_died_at_by_a_test() {
+    let all: [&[&str]; 7] = [&POSTING, &REFUNDING, &CROSSING, &COLLECTING, &BATCHING, &SPLITTING, &COMPARING];
+    let died: BTreeSet<&str> = all.concat().into_iter().collect();
+    let named: BTreeSet<&str> = POINTS.iter().map(|point| point.name).collect();
+    assert_eq!(died, named);
+    assert_eq!(named.len(), POINTS.len(), "a point is named twice");
+    assert!(POINTS.iter().all(|point| !point.leaves.is_empty()));
+}
+
+/// Runs the program until it dies at a point; fails if it never gets there.
+async fn dies(site: &Site, point: &str) {
+    dies_after(site, point, async || ()).await;
+}
+
+/// The same, with something that happens while it runs.
+async fn dies_after(site: &Site, point: &str, meanwhile: impl AsyncFnOnce()) {
+    let mut running = site.begin(&[("PACKHORSE_KILL", point)]);
+    meanwhile().await;
+    until(&format!("it dies at {point}"), async || running.has_ended().then_some(())).await;
+    let log = std::fs::read_to_string(site.folder.0.join("log")).unwrap();
+    assert!(log.contains(&format!("killed at {point}")), "{point}: {log}");
+}
+
+/// Runs it until the route has delivered so many, and stops it; nothing is left and every sum closes.
+async fn delivers(site: &Site, route: &str, count: usize) {
+    let running = site.run().await;
+    until(&format!("{count} delivered by {route}"), async || {
+        (site.account(route).await["delivered"] == count).then_some(())
+    })
+    .await;
+    assert_eq!(running.terminate().await, 0);
+    let account = site.account(route).await;
+    assert_eq!((&account["delivered"], &account["waiting"]), (&json!(count), &json!(0)), "{account}");
+}
+
+fn event(event_type: &str, id: &str, data: &Value) -> (String, Vec<u8>) {
+    let event = json!({ "specversion": "1.0", "id": id, "source": "urn:platform:payments", "type": event_type, "data": data });
+    (id.to_owned(), event.to_string().into_bytes())
+}
+
+/// The distinct ids of the events that the platform has.
+async fn told(site: &Site) -> BTreeSet<String> {
+    let events = site.vhost.peek("platform").await;
+    events.iter().map(|event| event.json()["id"].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_any_gap_of_a_posting_no_line_is_posted_twice_and_none_is_lost() {
+    let ledger = ledger().await;
+    let site = &ledger.site;
+    site.good(&["topology", "apply"]).await;
+    let lines = example("payment.succeeded.v1")["lines"].as_array().unwrap().len();
+    for (number, point) in POSTING.iter().enumerate() {
+        match *point {
+            "deliver.asked" => ledger.server.misbehave("POST", PATH, Fault::CutBefore, 1),
+            "deliver.moved" => ledger.server.misbehave("POST", PATH, Fault::Status(503, None), 3),
+            _ => {}
+        }
+        let mut data = example("payment.succeeded.v1");
+        data["payment_id"] = json!(format!("payment-{number}"));
+        data["provider_reference"] = json!(format!("reference-{number}"));
+        let said = event("payment.succeeded.v1", &format!("event-{number}"), &data);
+        site.vhost.publish_many(QUEUE, &[said]).await;
+        dies(site, point).await;
+        delivers(site, ROUTE, number + 1).await;
+        let rows = ledger.ims.rows();
+        let distinct: BTreeSet<String> =
+            rows.iter().map(|row| format!("{} {}", row["PspReference"], row["Narrative"])).collect();
+        let expected = lines * (number + 1);
+        assert_eq!((rows.len(), distinct.len()), (expected, expected), "{point}: each line is posted once");
+        assert_eq!(told(site).await.len(), expected, "{point}: each posting is told");
+    }
+    assert_eq!(site.vhost.depth(QUEUE).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_any_gap_of_a_refund_it_is_made_once() {
+    let world = pay_site(&["refund-status"]).await;
+    let site = &world.site;
+    site.good(&["topology", "apply"]).await;
+    for (number, point) in REFUNDING.iter().enumerate() {
+        let id = world.made_elsewhere();
+        world.pay.payer(&id, "success");
+        let mut data = example("refund.requested.v1");
+        data["provider_reference"] = json!(id);
+        data["refund_id"] = json!(format!("refund-{number}"));
+        data["amount"] = json!(2000);
+        let said = event("refund.requested.v1", &format!("event-{number}"), &data);
+        site.vhost.publish_many("packhorse.govuk-pay.refund", &[said]).await;
+        let refunds = || {
+            let payments = world.pay.payments();
+            payments.into_iter().find(|payment| payment.id == id).unwrap().refunds
+        };
+        dies_after(site, point, async || {
+            if *point == "ask.published" {
+                until("the refund", async || (!refunds().is_empty()).then_some(())).await;
+                world.pay.change(&id, |payment| "success".clone_into(&mut payment.refunds[0].status));
+            }
+        })
+        .await;
+        delivers(site, "govuk-pay.refund", number + 1).await;
+        assert_eq!(refunds().len(), 1, "{point}: refunded once");
+        if *point == "ask.published" {
+            delivers(site, "govuk-pay.refund-status", 1).await;
+            assert_eq!(told(site).await.len(), 1, "its end is told, under one id");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_any_gap_between_two_brokers_every_event_arrives_both_ways() {
+    let (council, site) = with_a_broker_of_the_council().await;
+    site.good(&["topology", "apply"]).await;
+    let kind = "payment.succeeded.v1";
+    for (number, point) in CROSSING.iter().enumerate() {
+        let first = number * 20;
+        let events: Vec<_> = (first..first + 20)
+            .map(|number| event(kind, &format!("event-{number}"), &paid(number as u32)))
+            .collect();
+        site.vhost.publish_many("packhorse.council-broker.payments", &events).await;
+        dies(&site, point).await;
+        delivers(&site, "council-broker.payments", first + 20).await;
+    }
+    let ids: BTreeSet<String> = council.everything("payments.succeeded").await.into_iter().collect();
+    let expected: BTreeSet<String> =
+        (0..CROSSING.len() * 20).map(|number| format!("event-{number}")).collect();
+    assert_eq!(ids, expected);
+    let posted = example("payment.posted.v1");
+    for (number, point) in COLLECTING.iter().enumerate() {
+        let first = number * 20;
+        let events: Vec<_> = (first..first + 20)
+            .map(|number| event("payment.posted.v1", &format!("posted-{number}"), &posted))
+            .collect();
+        council.publish_many("platform.outbox", &events).await;
+        dies(&site, point).await;
+        delivers(&site, "council-broker.updates", first + 20).await;
+    }
+    let told: BTreeSet<String> = site.vhost.everything("platform").await.into_iter().collect();
+    let expected: BTreeSet<String> =
+        (0..COLLECTING.len() * 20).map(|number| format!("posted-{number}")).collect();
+    assert_eq!(told, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_any_gap_of_a_batch_every_collection_stands_in_exactly_one_submission() {
+    let council = Council::new().await;
+    let site = &council.site;
+    site.edit("adapters/bacs-standard-18.toml", "cut_off = [\"16:00\"]", "cut_off = []\nmost = 3");
+    site.good(&["topology", "apply"]).await;
+    for (number, point) in BATCHING.iter().enumerate() {
+        let first = u32::try_from(number * 3).unwrap();
+        if *point == "batch.sealed" {
+            // By its count it is sealed in one commit with the last that joins: only a person or a cut-off seals by itself.
+            site.edit("adapters/bacs-standard-18.toml", "most = 3", "most = 4");
+            council.collect(first, first + 3).await;
+            dies_after(site, point, async || {
+                council.holds(3).await;
+                council.seal().await;
+            })
+            .await;
+            site.edit("adapters/bacs-standard-18.toml", "most = 4", "most = 3");
+        } else {
+            council.collect(first, first + 3).await;
+            dies(site, point).await;
+        }
+        let running = site.run().await;
+        if *point == "batch.claimed" {
+            // Whether the file was put, the folder cannot tell: it may have been taken away. A person looks.
+            let doubt = council.batch("it is in doubt", |batch| batch["code"] == "PH2006").await;
+            let number = doubt["number"].to_string();
+            let said = ["--not-received", "--by", "A Tester", "--reason", "seen at the bureau"];
+            site.good(&[&["batches", "settle", &number], &said[..]].concat()).await;
+        }
+        until(&format!("{} sent", number + 1), async || {
+            let batches = council.batches().await;
+            (batches.iter().filter(|batch| batch["stage"] == "sent").count() == number + 1).then_some(())
+        })
+        .await;
+        assert_eq!(running.terminate().await, 0);
+        let line = site.account("bacs-standard-18.collections").await;
+        assert_eq!((&line["delivered"], &line["waiting"]), (&json!(3 * (number + 1)), &json!(0)), "{point}");
+        let files = council.files();
+        assert_eq!(files.len(), number + 1, "{point}: no number is used twice or left out");
+        let mut references: Vec<String> = files.values().flat_map(|bytes| read(bytes).references).collect();
+        references.sort();
+        let expected: Vec<String> = (0..first + 3).map(|number| format!("CT{number:010}")).collect();
+        assert_eq!(references, expected, "{point}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_any_gap_of_a_file_every_record_arrives_and_the_file_is_put_away() {
+    let nightly = Nightly::new().await;
+    let site = &nightly.site;
+    for (number, point) in SPLITTING.iter().enumerate() {
+        let name = format!("rows-{number}.csv");
+        let rows: String = (0..20).map(|row| format!("c{number}-{row},Name,01/02/2015\r\n")).collect();
+        nightly.writes(&name, format!("CHILD,NAME,DOB\r\n{rows}"));
+        dies(site, point).await;
+        delivers(site, "nightly.rows", 20 * (number + 1)).await;
+        let running = site.run().await;
+        until("it is put away", async || nightly.path(&format!("done/{name}")).exists().then_some(())).await;
+        assert_eq!(running.terminate().await, 0);
+    }
+    let ids: BTreeSet<String> = site.vhost.everything("platform").await.into_iter().collect();
+    assert_eq!(ids.len(), 20 * SPLITTING.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_any_gap_of_an_extract_what_has_changed_is_told_and_nothing_else() {
+    let nightly = Nightly::new().await;
+    let site = &nightly.site;
+    let extract = |night: usize| {
+        // Every night one child has another name; one comes and one is gone.
+        let rows: String = (night..night + 10)
+            .map(|row| format!("c{row},Name {},01/02/2015\r\n", (row == 5) as usize * night))
+            .collect();
+        format!("CHILD,NAME,DOB\r\n{rows}")
+    };
+    let mut expected = 0;
+    for (night, point) in COMPARING.iter().enumerate() {
+        let name = format!("children-{night}.csv");
+        nightly.writes(&name, extract(night));
+        dies(site, point).await;
+        let running = site.run().await;
+        nightly.file(&name, "done").await;
+        assert_eq!(running.terminate().await, 0);
+        if night > 0 {
+            // One is new, one is gone, one has changed; the first is where the comparing starts from.
+            expected += 3;
+            delivers(site, "nightly.children", expected).await;
+        }
+    }
+    let events = site.vhost.peek("platform").await;
+    let said: BTreeSet<String> = events
+        .iter()
+        .map(|event| {
+            let data = event.json()["data"].clone();
+            format!("{} {} {}", data["child"], data["change"], data["name"])
+        })
+        .collect();
+    assert_eq!(said.len(), expected, "{said:?}");
+}
