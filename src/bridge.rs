@@ -15,6 +15,7 @@ use crate::{
     },
     console,
     deliver::{Batcher, Deliverer},
+    keeper::{self, Keeper},
     listen,
     store::{Opener, RouteNumber, Store},
     system::{System, receiver},
@@ -89,9 +90,12 @@ impl Bridge {
         let asking = numbers(&config, &store).await?;
         let names = Names::new(&config.prefix);
         let missing = Arc::new(Notify::new());
+        let keepers = keepers(&config, &store).await?;
+        let keeper = |route: &str| keepers.iter().find(|keeper| keeper.route == route).cloned();
         let mut called = Vec::new();
         for route in &config.collect {
             let Some(system) = systems.get(&route.instance.name) else { continue };
+            let Some(keeper) = keeper(&route.id) else { continue };
             let collector = Arc::new(Collector {
                 route: route.clone(),
                 number: number(&store, &route.id).await?,
@@ -103,6 +107,7 @@ impl Bridge {
                 schemas: config.schemas.clone(),
                 files: config.store.files(),
                 council: config.council.clone(),
+                keeper,
                 metrics: metrics.clone(),
                 stop: stop.clone(),
                 bell: Arc::new(Notify::new()),
@@ -119,6 +124,7 @@ impl Bridge {
         }
         for route in &config.deliver {
             let Some(system) = systems.get(&route.instance.name) else { continue };
+            let Some(keeper) = keeper(&route.id) else { continue };
             Arc::new(Deliverer {
                 route: route.clone(),
                 number: number(&store, &route.id).await?,
@@ -129,6 +135,7 @@ impl Bridge {
                 publisher: publisher.clone(),
                 names: names.clone(),
                 council: config.council.clone(),
+                keeper,
                 metrics: metrics.clone(),
                 stop: stop.clone(),
                 missing: missing.clone(),
@@ -164,6 +171,7 @@ impl Bridge {
             }
         };
         links.spawn(watch(view, end.clone()));
+        routes.spawn(keeper::watch(keepers, store.clone(), metrics.clone(), stop.clone()));
         routes.spawn(prune(store, config.store.keep, stop.clone()));
         info!(
             council = config.council,
@@ -191,6 +199,15 @@ impl Bridge {
         let _ = timeout(Duration::from_secs(5), self.links.wait()).await;
         drained
     }
+}
+
+/// The keepers of all routes' gates, which know what persons have stopped.
+async fn keepers(config: &Config, store: &Store) -> Result<Vec<Arc<Keeper>>, CannotStart> {
+    let deliver = config.deliver.iter().map(|route| Keeper::new(&route.id, &route.gate, route.tell_after));
+    let collect = config.collect.iter().map(|route| Keeper::new(&route.id, &route.gate, route.tell_after));
+    let keepers: Vec<Arc<Keeper>> = deliver.chain(collect).collect();
+    keeper::begin(&keepers, store).await.map_err(|error| cannot(error.code, error.what))?;
+    Ok(keepers)
 }
 
 /// Queues and exchanges are as they must be, or the bridge does not start. A broker that is away is waited for later.

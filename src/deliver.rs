@@ -10,6 +10,7 @@
 mod attempt;
 mod batch;
 mod claims;
+mod gate;
 mod join;
 mod render;
 
@@ -22,6 +23,7 @@ use crate::{
     emit::Outgoing,
     event::{self, Event, Key},
     format::Limits,
+    keeper::{Keeper, Ticket},
     letter::{self, Past, Reason, Stage},
     retry::Delays,
     store::{Answer, Claim, GivenUp, NewItem, Place, Record, RouteNumber, Store, Went, Why},
@@ -61,6 +63,8 @@ pub struct Deliverer {
     pub names: Names,
     /// The council's code.
     pub council: String,
+    /// The keeper of its gate.
+    pub keeper: Arc<Keeper>,
     /// Metrics.
     pub metrics: Metrics,
     /// Ends the route.
@@ -146,30 +150,40 @@ struct Outcome {
     settle: Settle,
 }
 
+/// Whether a lane was lost, or closed by us.
+enum Lost {
+    Yes,
+    No,
+}
+
 impl Deliverer {
     /// Runs the route's lanes until it is stopped.
     pub fn start(self: Arc<Self>, tasks: &TaskTracker) {
         for lane in 0..self.route.concurrency {
             tasks.spawn(self.clone().lane(lane));
         }
+        tasks.spawn(self.telling());
     }
 
     async fn lane(self: Arc<Self>, number: u32) {
         let tag = format!("{}#{number}", self.route.id);
         let mut delays = Delays::new(Duration::from_millis(200), Duration::from_secs(15));
-        while !self.stop.is_cancelled() {
-            let window = self.route.plan.window as usize;
+        while let Some(ticket) = self.keeper.pass(&self.stop).await {
+            let window = if ticket.is_for_one() { 1 } else { self.route.window as usize };
             match Lane::open(&self.link, &self.route.queue, window, &tag, &self.stop).await {
                 Ok(None) => return,
                 Ok(Some(lane)) => {
                     delays.reset();
-                    self.work(lane).await;
+                    if let Lost::No = self.work(lane, &ticket).await {
+                        continue;
+                    }
                 }
                 Err(error) => {
                     self.if_missing(error.code);
                     warn!(route = self.route.id, code = %error.code, "cannot consume: {}", error.what)
                 }
             }
+            drop(ticket);
             tokio::select! {
                 () = self.stop.cancelled() => return,
                 () = tokio::time::sleep(delays.delay()) => {}
@@ -183,11 +197,19 @@ impl Deliverer {
         }
     }
 
-    async fn work(&self, mut lane: Lane) {
+    /// Works until the lane is lost, or what was given with the ticket ends: then everything not begun is given back.
+    async fn work(&self, mut lane: Lane, ticket: &Ticket) -> Lost {
         loop {
             let taken = tokio::select! {
                 biased;
-                () = self.stop.cancelled() => return lane.close().await,
+                () = self.stop.cancelled() => {
+                    lane.close().await;
+                    return Lost::No;
+                }
+                () = ticket.over() => {
+                    lane.close().await;
+                    return Lost::No;
+                }
                 taken = lane.take() => taken,
             };
             let settled = match taken {
@@ -196,12 +218,12 @@ impl Deliverer {
                     if !self.stop.is_cancelled() {
                         warn!(route = self.route.id, code = %error.code, "the lane is lost: {}", error.what);
                     }
-                    return;
+                    return Lost::Yes;
                 }
             };
             if let Err(error) = lane.settle(settled).await {
                 warn!(route = self.route.id, code = %error.code, "the lane is lost: {}", error.what);
-                return;
+                return Lost::Yes;
             }
         }
     }
@@ -376,7 +398,7 @@ impl Deliverer {
     /// A message, whole or part by part. Parts that were done are never done again.
     async fn message(&self, letter: &Letter, event: &Event, went: Went) -> Result<(), End> {
         let Some(each) = &self.route.plan.each else {
-            let done = attempt::send(self, letter, event, 0, went).await?;
+            let done = self.send(letter, event, 0, went).await?;
             return self.delivered(letter, 0, done).await;
         };
         let mut given_up: Vec<LostPart> = Vec::new();
@@ -412,9 +434,9 @@ impl Deliverer {
                     given_up.push(lost);
                 }
                 Err(end) => {
-                    if let End::Later { failure: _, wait, doubt, first_failed } = &end {
+                    if let End::Later { failure: _, wait, doubt, first_failed, costs } = &end {
                         let later = Record::Waiting {
-                            attempt: letter.past.attempt + 1,
+                            attempt: letter.past.attempt + costs.attempts(),
                             due_at: now() + millis(*wait),
                             failed_at: first_failed.as_millisecond(),
                             doubt: *doubt,
@@ -429,7 +451,7 @@ impl Deliverer {
     }
 
     async fn part(&self, letter: &Letter, part: &Part, went: Went) -> Result<(), End> {
-        let done = attempt::send(self, letter, &part.event, part.number, went).await?;
+        let done = self.send(letter, &part.event, part.number, went).await?;
         self.delivered(letter, part.number, done).await?;
         self.record(letter, part.number, Record::Delivered { opens: None }).await
     }
@@ -530,6 +552,13 @@ impl Deliverer {
 
     /// Documents for a broker, published in one window.
     async fn window(&self, letters: &[Letter], window: Vec<(usize, Went)>) -> Vec<Outcome> {
+        if !self.keeper.may_send() {
+            let given_back = |(at, _)| {
+                let record = Some(Record::GivenBack);
+                Outcome { at, publish: None, record, settle: Settle::GiveBack }
+            };
+            return window.into_iter().map(given_back).collect();
+        }
         let mut outcomes = Vec::with_capacity(window.len());
         let mut messages = Vec::with_capacity(window.len());
         let mut sent = Vec::with_capacity(window.len());
@@ -552,13 +581,18 @@ impl Deliverer {
         for ((at, went), result) in sent.into_iter().zip(results) {
             let Some(letter) = letters.get(at) else { continue };
             outcomes.push(match result {
-                Ok(()) => Outcome {
-                    at,
-                    publish: None,
-                    record: Some(Record::Delivered { opens: None }),
-                    settle: Settle::Ack,
-                },
-                Err(failure) => self.ended(at, letter, attempt::end_of(self, letter, &went, failure)),
+                Ok(()) => {
+                    self.got_through(letter);
+                    Outcome {
+                        at,
+                        publish: None,
+                        record: Some(Record::Delivered { opens: None }),
+                        settle: Settle::Ack,
+                    }
+                }
+                Err(failure) => {
+                    self.ended(at, letter, self.weigh(letter, attempt::end_of(self, letter, &went, failure)))
+                }
             });
         }
         outcomes
@@ -570,11 +604,11 @@ impl Deliverer {
             End::GiveBack => {
                 Outcome { at, publish: None, record: Some(Record::GivenBack), settle: Settle::GiveBack }
             }
-            End::Later { failure, wait, doubt, first_failed } => {
+            End::Later { failure, wait, doubt, first_failed, costs } => {
                 self.metrics.count(&self.route.id, "later", 1);
                 warn!(route = self.route.id, message = %letter.key, attempt = letter.past.attempt, code = %failure.code,
                       wait = crate::config::units::in_words(wait), "not delivered, tried again later: {}", failure.what);
-                let attempt = letter.past.attempt + 1;
+                let attempt = letter.past.attempt + costs.attempts();
                 Outcome {
                     at,
                     publish: Some(self.tier(letter, wait, attempt, first_failed)),

@@ -3,6 +3,7 @@
 //! confirmed, what is stored is committed, and only then a letter leaves the queue.
 
 pub mod batches;
+pub mod routes;
 
 use crate::{
     broker::{

@@ -23,6 +23,7 @@ pub use load::Project;
 
 use crate::{
     event::schema::EventSchema,
+    gate,
     mapping::Condition,
     template::{Scope, Template, TemplateFailed, Texts},
 };
@@ -151,6 +152,8 @@ pub struct Instance {
     pub secrets: BTreeMap<String, SecretRef>,
     /// The `source` of its events.
     pub source: String,
+    /// What the system bears: what the bridge says, or else the adapter.
+    pub bears: plan::Bears,
     /// How its files are reached, if the bridge says so in place of the adapter.
     pub reached: Option<plan::Files>,
 }
@@ -170,6 +173,12 @@ pub struct DeliverRoute {
     pub select: Vec<Condition>,
     /// Messages under way at once.
     pub concurrency: u32,
+    /// How many messages a window holds.
+    pub window: u32,
+    /// What its gate is made of.
+    pub gate: gate::Settings,
+    /// When a person is told that a message waits.
+    pub tell_after: Duration,
 }
 
 /// A route from a system.
@@ -183,6 +192,10 @@ pub struct CollectRoute {
     pub plan: Arc<plan::Collect>,
     /// Documents under way at once.
     pub concurrency: u32,
+    /// What its gate is made of.
+    pub gate: gate::Settings,
+    /// When a person is told that a document waits.
+    pub tell_after: Duration,
     /// How long it waits between looks (a poll: always the same) or questions (the last is repeated); else empty.
     pub pace: Vec<Duration>,
 }

@@ -7,6 +7,7 @@ mod account;
 mod batches;
 mod extracts;
 mod files;
+mod gates;
 mod items;
 mod journal;
 mod spool;
@@ -16,6 +17,7 @@ pub use account::{Account, FileAccount, RouteAccount};
 pub use batches::{After, BatchFileState, BatchState, GroupTotal, Joining, Known, Placed, Says, ToMark};
 pub use extracts::{Compared, Difference, ExtractRow, News};
 pub use files::{BASELINE, Decision, FileEnd, FileState, NewFile, Progress, SameAs, TakenFile, Took};
+pub use gates::{Away, Gates};
 pub use items::{BEFORE_A_PERSON, Item, NewItem, Open, Settled};
 pub use journal::{Answer, Claim, GivenUp, Place, Record, State, Went, Why};
 pub use spool::{Finish, Intake, Taken, Waiting};
@@ -36,7 +38,7 @@ use std::{
 use writer::Writer;
 
 /// The version of the tables that this program reads and writes.
-const VERSION: i64 = 4;
+const VERSION: i64 = 5;
 
 /// What went wrong with the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -254,6 +256,9 @@ fn prepare(connection: &mut Connection, opener: Opener) -> Result<(i64, u64), Pr
     }
     if version < 4 {
         tx.execute_batch(include_str!("batches.sql"))?;
+    }
+    if version < 5 {
+        tx.execute_batch(include_str!("gates.sql"))?;
     }
     if version < VERSION {
         tx.pragma_update(None, "user_version", VERSION)?;

@@ -17,6 +17,7 @@ mod events;
 mod extracts;
 mod files;
 mod formats;
+mod gates;
 mod judges;
 mod lettings;
 mod new;
