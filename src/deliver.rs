@@ -12,20 +12,20 @@ mod batch;
 mod claims;
 mod gate;
 mod join;
+mod lane;
 mod render;
 
 pub use batch::Batcher;
 
 use crate::{
-    broker::{Delivery, Lane, Link, Message, Properties, Published, Publisher, Settle, topology::Names},
+    broker::{Delivery, Link, Message, Properties, Published, Publisher, Settle, topology::Names},
     code::Code,
     config::{DeliverRoute, plan::Action},
     emit::Outgoing,
     event::{self, Event, Key},
     format::Limits,
-    keeper::{Keeper, Ticket},
+    keeper::Keeper,
     letter::{self, Past, Reason, Stage},
-    retry::Delays,
     store::{Answer, Claim, GivenUp, NewItem, Place, Record, RouteNumber, Store, Went, Why},
     system::System,
     telemetry::{Metrics, Trace},
@@ -150,12 +150,6 @@ struct Outcome {
     settle: Settle,
 }
 
-/// Whether a lane was lost, or closed by us.
-enum Lost {
-    Yes,
-    No,
-}
-
 impl Deliverer {
     /// Runs the route's lanes until it is stopped.
     pub fn start(self: Arc<Self>, tasks: &TaskTracker) {
@@ -165,66 +159,9 @@ impl Deliverer {
         tasks.spawn(self.telling());
     }
 
-    async fn lane(self: Arc<Self>, number: u32) {
-        let tag = format!("{}#{number}", self.route.id);
-        let mut delays = Delays::new(Duration::from_millis(200), Duration::from_secs(15));
-        while let Some(ticket) = self.keeper.pass(&self.stop).await {
-            let window = if ticket.is_for_one() { 1 } else { self.route.window as usize };
-            match Lane::open(&self.link, &self.route.queue, window, &tag, &self.stop).await {
-                Ok(None) => return,
-                Ok(Some(lane)) => {
-                    delays.reset();
-                    if let Lost::No = self.work(lane, &ticket).await {
-                        continue;
-                    }
-                }
-                Err(error) => {
-                    self.if_missing(error.code);
-                    warn!(route = self.route.id, code = %error.code, "cannot consume: {}", error.what)
-                }
-            }
-            drop(ticket);
-            tokio::select! {
-                () = self.stop.cancelled() => return,
-                () = tokio::time::sleep(delays.delay()) => {}
-            }
-        }
-    }
-
     fn if_missing(&self, code: Code) {
         if code == Code::TopologyMissing {
             self.missing.notify_one();
-        }
-    }
-
-    /// Works until the lane is lost, or what was given with the ticket ends: then everything not begun is given back.
-    async fn work(&self, mut lane: Lane, ticket: &Ticket) -> Lost {
-        loop {
-            let taken = tokio::select! {
-                biased;
-                () = self.stop.cancelled() => {
-                    lane.close().await;
-                    return Lost::No;
-                }
-                () = ticket.over() => {
-                    lane.close().await;
-                    return Lost::No;
-                }
-                taken = lane.take() => taken,
-            };
-            let settled = match taken {
-                Ok(deliveries) => self.carry(deliveries).await,
-                Err(error) => {
-                    if !self.stop.is_cancelled() {
-                        warn!(route = self.route.id, code = %error.code, "the lane is lost: {}", error.what);
-                    }
-                    return Lost::Yes;
-                }
-            };
-            if let Err(error) = lane.settle(settled).await {
-                warn!(route = self.route.id, code = %error.code, "the lane is lost: {}", error.what);
-                return Lost::Yes;
-            }
         }
     }
 

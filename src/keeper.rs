@@ -3,6 +3,7 @@
 
 use crate::{
     code::Code,
+    config::{Gated, Way},
     event::Key,
     gate::{Gate, Pass, Pause, Said, Settings, State, Then, Trip},
     store::{Away, Store},
@@ -26,8 +27,10 @@ const TELL_AGAIN: Duration = Duration::from_secs(3_600);
 
 /// The keeper of one route's gate.
 pub struct Keeper {
-    /// The route.
+    /// The route, or the batch.
     pub route: String,
+    /// Which way it goes.
+    pub way: Way,
     gate: Mutex<Gate<Key>>,
     settings: Settings,
     tell_after: Duration,
@@ -45,13 +48,14 @@ pub struct Ticket {
 }
 
 impl Keeper {
-    /// The keeper of a route.
-    pub fn new(route: &str, settings: &Settings, tell_after: Duration) -> Arc<Keeper> {
+    /// The keeper of a route or batch.
+    pub fn new(gated: Gated) -> Arc<Keeper> {
         Arc::new(Keeper {
-            route: route.to_owned(),
-            gate: Mutex::new(Gate::new(settings.clone())),
-            settings: settings.clone(),
-            tell_after,
+            route: gated.id,
+            way: gated.way,
+            gate: Mutex::new(Gate::new(gated.settings.clone())),
+            settings: gated.settings,
+            tell_after: gated.tell_after,
             why: Mutex::default(),
             oldest: Mutex::default(),
             changed: watch::Sender::new(()),

@@ -3,7 +3,7 @@
 use super::{exit, moment};
 use crate::{
     code::Code,
-    config::Config,
+    config::{Config, Way},
     ops::{
         Actor, Refused,
         routes::{self, RouteState, Stands},
@@ -144,7 +144,11 @@ fn object(state: &RouteState) -> Value {
 }
 
 fn way(state: &RouteState) -> &'static str {
-    if state.delivers { "to the system" } else { "from the system" }
+    match state.way {
+        Way::Deliver => "to the system",
+        Way::Collect => "from the system",
+        Way::Batch => "batch to the system",
+    }
 }
 
 fn name(stands: &Stands) -> &'static str {

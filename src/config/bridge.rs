@@ -293,7 +293,14 @@ impl Builder<'_> {
             let at = ["adapters", name, "routes", &plan.name, "select"].map(str::to_owned);
             let (more, problems) = select(over.map_or(&[], |over| &over.select), &plan.event, &at);
             self.problems.extend(problems);
-            let (gate, tell_after) = self.gate((name, &plan.name), plan.hours.as_ref(), over, &bears);
+            let own = match &plan.action {
+                plan::Action::Batch(_) => bears::Own::Joins(plan.hours.as_ref()),
+                plan::Action::Request(_)
+                | plan::Action::Publish(_)
+                | plan::Action::Statement(_)
+                | plan::Action::Write(_) => bears::Own::Of(plan.hours.as_ref()),
+            };
+            let (gate, tell_after) = self.gate((name, &plan.name), own, over, &bears);
             let concurrency = over.and_then(|over| over.concurrency).unwrap_or(plan.concurrency).max(1);
             config.deliver.push(Arc::new(DeliverRoute {
                 id: format!("{name}.{}", plan.name),
@@ -333,7 +340,8 @@ impl Builder<'_> {
                     .push(Problem::error(Code::NotAuthenticated, &["adapters", name], what).on_key());
             }
             let pace = self.pace(name, plan, over);
-            let (gate, tell_after) = self.gate((name, &plan.name), plan.hours.as_ref(), over, &bears);
+            let (gate, tell_after) =
+                self.gate((name, &plan.name), bears::Own::Of(plan.hours.as_ref()), over, &bears);
             config.collect.push(Arc::new(CollectRoute {
                 pace,
                 id: format!("{name}.{}", plan.name),

@@ -69,6 +69,60 @@ pub struct Config {
     pub schemas: Arc<HashMap<String, Arc<EventSchema>>>,
 }
 
+/// Something with a gate: a route, or a batch on its way into its system.
+#[derive(Debug, Clone)]
+pub struct Gated {
+    /// `<instance>.<route>`, or `<instance>.<batch>`.
+    pub id: String,
+    /// The adapter in use.
+    pub instance: String,
+    /// Which way it goes.
+    pub way: Way,
+    /// What its gate is made of.
+    pub settings: gate::Settings,
+    /// When a person is told that something waits.
+    pub tell_after: Duration,
+}
+
+/// Which way something goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// A route to the system.
+    Deliver,
+    /// A route from the system.
+    Collect,
+    /// A batch.
+    Batch,
+}
+
+impl Config {
+    /// Everything that has a gate.
+    pub fn gated(&self) -> Vec<Gated> {
+        let gated = |id: &str, instance: &Instance, way, settings: &gate::Settings, tell_after| Gated {
+            id: id.to_owned(),
+            instance: instance.name.clone(),
+            way,
+            settings: settings.clone(),
+            tell_after,
+        };
+        let deliver = self
+            .deliver
+            .iter()
+            .map(|route| gated(&route.id, &route.instance, Way::Deliver, &route.gate, route.tell_after));
+        let collect = self
+            .collect
+            .iter()
+            .map(|route| gated(&route.id, &route.instance, Way::Collect, &route.gate, route.tell_after));
+        let batches = self.instances.iter().flat_map(|instance| {
+            instance.adapter.batches.iter().map(move |batch| {
+                let id = instance.feed(&batch.name);
+                gated(&id, instance, Way::Batch, &instance.bears.gate(), instance.bears.tell_after)
+            })
+        });
+        deliver.chain(collect).chain(batches).collect()
+    }
+}
+
 /// How a broker is reached.
 #[derive(Debug, Clone)]
 pub struct Broker {
@@ -211,6 +265,11 @@ impl Instance {
     /// How its files are reached.
     pub fn files<'a>(&'a self, by_adapter: &'a plan::Files) -> &'a plan::Files {
         self.reached.as_ref().unwrap_or(by_adapter)
+    }
+
+    /// The name of a batch among all batches.
+    pub fn feed(&self, batch: &str) -> String {
+        format!("{}.{batch}", self.name)
     }
 
     /// Whether a login is used: always, or if the setting is given on which it depends.

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     event::{Accept, schema::EventSchema},
     format::{Format, Layout, Namespaces},
-    gate::Hours,
+    gate::{Hours, Settings},
     mapping::{Condition, Mapping, path::Path},
     template::Template,
 };
@@ -71,6 +71,13 @@ pub struct Bears {
     pub longest_pause: Duration,
     /// When a person is told that something waits.
     pub tell_after: Duration,
+}
+
+impl Bears {
+    /// What the gate of something is made of that only the system's own hours shut.
+    pub fn gate(&self) -> Settings {
+        Settings { hours: self.hours.clone(), first: self.first_pause, most: self.longest_pause }
+    }
 }
 
 /// How a system is reached.

@@ -3,8 +3,8 @@
 use super::{Actor, Refused, refused};
 use crate::{
     code::Code,
-    config::Config,
-    gate::{Door, Pause, Settings},
+    config::{Config, Gated, Way},
+    gate::{Door, Pause},
     problem::closest,
     store::{Away, Store},
 };
@@ -15,8 +15,8 @@ use jiff::Timestamp;
 pub struct RouteState {
     /// `<instance>.<route>`
     pub route: String,
-    /// Whether it goes to its system.
-    pub delivers: bool,
+    /// Which way it goes.
+    pub way: Way,
     /// How it stands.
     pub stands: Stands,
     /// Since when what waits longest has waited.
@@ -42,21 +42,20 @@ pub enum Stands {
 /// The store failed.
 pub async fn list(config: &Config, store: &Store, now: Timestamp) -> Result<Vec<RouteState>, Refused> {
     let gates = store.gates().await?;
-    let state = |route: &str, delivers: bool, settings: &Settings| {
-        let pause = gates.pauses.iter().find(|(paused, _)| paused == route);
-        let away = gates.away.iter().find(|away| away.route == route);
-        let stands = match (pause, settings.hours.as_ref().map(|hours| hours.at(now)), away) {
+    let state = |gated: Gated| {
+        let pause = gates.pauses.iter().find(|(paused, _)| *paused == gated.id);
+        let is_it = |away: &&Away| gated.way == Way::Deliver && away.route == gated.id;
+        let away = gates.away.iter().find(is_it);
+        let stands = match (pause, gated.settings.hours.as_ref().map(|hours| hours.at(now)), away) {
             (Some((_, pause)), _, _) => Stands::Paused(pause.clone()),
             (None, Some(Door::Closed(until)), _) => Stands::Closed(until),
             (None, Some(Door::Open(_)) | None, Some(away)) => Stands::Away(away.clone()),
             (None, Some(Door::Open(_)) | None, None) => Stands::Open,
         };
-        let oldest = gates.oldest.iter().find(|(old, _)| old == route).map(|(_, since)| *since);
-        RouteState { route: route.to_owned(), delivers, stands, oldest }
+        let oldest = gates.oldest.iter().find(|(old, _)| *old == gated.id).map(|(_, since)| *since);
+        RouteState { route: gated.id, way: gated.way, stands, oldest }
     };
-    let deliver = config.deliver.iter().map(|route| state(&route.id, true, &route.gate));
-    let collect = config.collect.iter().map(|route| state(&route.id, false, &route.gate));
-    let mut all: Vec<RouteState> = deliver.chain(collect).collect();
+    let mut all: Vec<RouteState> = config.gated().into_iter().map(state).collect();
     all.sort_by(|a, b| a.route.cmp(&b.route));
     Ok(all)
 }
@@ -120,19 +119,18 @@ pub async fn resume(
 
 /// The routes that a name means: one, or all of an adapter in use.
 fn named(config: &Config, name: &str) -> Result<Vec<String>, Refused> {
-    let deliver = config.deliver.iter().map(|route| (&route.id, &route.instance.name));
-    let collect = config.collect.iter().map(|route| (&route.id, &route.instance.name));
-    let all: Vec<(&String, &String)> = deliver.chain(collect).collect();
-    let found: Vec<String> = all
+    let all = config.gated();
+    let mut found: Vec<String> = all
         .iter()
-        .filter(|(route, instance)| *route == name || *instance == name)
-        .map(|(route, _)| (*route).clone())
+        .filter(|gated| gated.id == name || gated.instance == name)
+        .map(|gated| gated.id.clone())
         .collect();
+    found.dedup();
     if !found.is_empty() {
         return Ok(found);
     }
     let mut what = format!("there is no route or adapter `{name}` in these settings");
-    if let Some(close) = closest(name, all.iter().map(|(route, _)| route.as_str())) {
+    if let Some(close) = closest(name, all.iter().map(|gated| gated.id.as_str())) {
         what = format!("{what}; did you mean `{close}`?");
     }
     refused(Code::NoSuchRoute, what)

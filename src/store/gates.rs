@@ -155,12 +155,12 @@ impl Store {
             for row in &away {
                 let state = if row.probing { "probing" } else { "tripped" };
                 tx.prepare_cached(
-                    "INSERT INTO gate (route, state, since, until, times, code, why) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                    "INSERT OR REPLACE INTO gate (route, state, since, until, times, code, why) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
                 )?
                 .execute(params![row.route, state, row.since, row.until, row.times, row.code, row.why])?;
             }
             for (route, since) in &oldest {
-                tx.prepare_cached("INSERT INTO oldest (route, since) VALUES (?1, ?2)")?
+                tx.prepare_cached("INSERT OR REPLACE INTO oldest (route, since) VALUES (?1, ?2)")?
                     .execute(params![route, since])?;
             }
             Ok(())

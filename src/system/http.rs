@@ -1,11 +1,7 @@
 //! A system over HTTP: requests out, answers in, within limits of time and size. Redirects are not followed, nothing is
 //! retried here, and a request that may have been received is told apart from one that was not.
 
-use super::{
-    answer::Heard,
-    pace::{Limiter, Pace},
-    sign,
-};
+use super::{answer::Heard, pace::Pace, sign};
 use crate::{
     code::Code,
     config::{
@@ -26,7 +22,7 @@ use reqwest::{
     tls::{Certificate, Identity},
 };
 use secrecy::{ExposeSecret as _, SecretString};
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 use tokio::{sync::Mutex, time::Instant};
 
 /// What is sent as a body.
@@ -50,8 +46,7 @@ pub struct HttpSystem {
     /// The proxy's host, for people.
     proxy: Option<String>,
     answer_limit: u64,
-    rates: HashMap<String, Limiter>,
-    pace: Pace,
+    pace: Box<Pace>,
     token: Mutex<Option<Token>>,
 }
 
@@ -109,12 +104,6 @@ impl HttpSystem {
                 Failure::away(Code::TlsFailed, format!("{}: {what}: {}", instance.name, innermost(&error)))
             })
         };
-        let rates = instance
-            .adapter
-            .rates
-            .iter()
-            .map(|(name, (count, per))| (name.clone(), Limiter::new(*count, *per)))
-            .collect();
         Ok(HttpSystem {
             pooled: build(32)?,
             fresh: build(0)?,
@@ -124,8 +113,7 @@ impl HttpSystem {
                 Ok(url) => url.host_str().unwrap_or_default().to_owned(),
                 Err(_) => "that is set".to_owned(),
             }),
-            rates,
-            pace: Pace::new(&instance.bears),
+            pace: Box::new(Pace::new(&instance.bears, &instance.adapter.rates)),
             token: Mutex::default(),
             instance,
         })
@@ -205,11 +193,7 @@ impl HttpSystem {
         let headers = self.headers(request, scope, body.as_ref(), trace).await?;
         let login = headers.get(reqwest::header::AUTHORIZATION).cloned();
         // Held until the answer is there: whenever within that time the request arrived, the rate is kept.
-        let _turn = match request.rate.as_ref().and_then(|rate| self.rates.get(rate)) {
-            Some(limiter) => limiter.turn().await,
-            None => None,
-        };
-        let _call = self.pace.call().await;
+        let _call = self.pace.call(request.rate.as_deref()).await;
         let client = if once { &self.fresh } else { &self.pooled };
         let mut builder = client.request(method, url).headers(headers);
         if let Some(body) = body {

@@ -2,7 +2,10 @@
 //! which they are asked for.
 
 use crate::config::plan::Bears;
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    time::Duration,
+};
 use tokio::{
     sync::{Semaphore, SemaphorePermit},
     time::Instant,
@@ -11,38 +14,43 @@ use tokio::{
 /// More calls at once than any system is given.
 const MOST_AT_ONCE: u32 = 65_536;
 
-/// What a whole system bears, all routes together.
+/// What a system bears: all routes together, and single kinds of requests.
 pub struct Pace {
     at_once: Option<Semaphore>,
     per_minute: Option<Limiter>,
+    rates: HashMap<String, Limiter>,
 }
 
 /// The right to make one call, until it is answered.
 pub struct Call<'a> {
     _permit: Option<SemaphorePermit<'a>>,
-    _turn: Option<Turn<'a>>,
+    _turns: [Option<Turn<'a>>; 2],
 }
 
 impl Pace {
     /// The pace of a system that bears this.
-    pub fn new(bears: &Bears) -> Pace {
+    pub fn new(bears: &Bears, rates: &BTreeMap<String, (u32, Duration)>) -> Pace {
         let at_once = bears.most_at_once.map(|most| Semaphore::new(most.min(MOST_AT_ONCE) as usize));
         let per_minute = bears.per_minute.map(|count| Limiter::new(count, Duration::from_secs(60)));
-        Pace { at_once, per_minute }
+        let rates = rates.iter().map(|(name, (count, per))| (name.clone(), Limiter::new(*count, *per)));
+        Pace { at_once, per_minute, rates: rates.collect() }
     }
 
-    /// Waits until a call may be made.
-    pub async fn call(&self) -> Call<'_> {
+    /// Waits until a call may be made, which counts under this rate as well.
+    pub async fn call(&self, rate: Option<&str>) -> Call<'_> {
         // First the turn: who waits for a minute keeps no place from others.
-        let turn = match &self.per_minute {
-            Some(limiter) => limiter.turn().await,
-            None => None,
-        };
+        let mut turns = [None, None];
+        let limiters = [rate.and_then(|rate| self.rates.get(rate)), self.per_minute.as_ref()];
+        for (turn, limiter) in turns.iter_mut().zip(limiters) {
+            if let Some(limiter) = limiter {
+                *turn = limiter.turn().await;
+            }
+        }
         let permit = match &self.at_once {
             Some(room) => room.acquire().await.ok(),
             None => None,
         };
-        Call { _permit: permit, _turn: turn }
+        Call { _permit: permit, _turns: turns }
     }
 }
 
@@ -116,15 +124,15 @@ mod tests {
             longest_pause: Duration::ZERO,
             tell_after: Duration::ZERO,
         };
-        let pace = Pace::new(&bears);
-        let (one, _two) = (pace.call().await, pace.call().await);
+        let pace = Pace::new(&bears, &BTreeMap::new());
+        let (one, _two) = (pace.call(None).await, pace.call(None).await);
         let soon = Duration::from_secs(5);
-        assert!(tokio::time::timeout(soon, pace.call()).await.is_err());
+        assert!(tokio::time::timeout(soon, pace.call(None)).await.is_err());
         drop(one);
-        drop(tokio::time::timeout(soon, pace.call()).await.unwrap());
+        drop(tokio::time::timeout(soon, pace.call(None)).await.unwrap());
         let began = Instant::now();
         for _ in 0..2 {
-            drop(pace.call().await);
+            drop(pace.call(None).await);
         }
         assert!(began.elapsed() >= Duration::from_secs(50), "{:?}", began.elapsed());
     }

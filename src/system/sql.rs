@@ -35,7 +35,7 @@ pub type Values = Vec<(String, Tree)>;
 pub struct SqlSystem {
     instance: Arc<Instance>,
     way: Way,
-    pace: Pace,
+    pace: Box<Pace>,
 }
 
 /// The ways to speak to a database that were built in.
@@ -111,7 +111,7 @@ impl SqlSystem {
             #[cfg(not(feature = "odbc"))]
             Database::Odbc { .. } => return Err(not_built_in(&instance, "ODBC", "odbc")),
         };
-        let pace = Pace::new(&instance.bears);
+        let pace = Box::new(Pace::new(&instance.bears, &instance.adapter.rates));
         Ok(SqlSystem { instance, way, pace })
     }
 
@@ -139,7 +139,7 @@ impl SqlSystem {
         values: &Values,
         to: mpsc::Sender<Batch>,
     ) -> Result<(), Failure> {
-        let _call = self.pace.call().await;
+        let _call = self.pace.call(None).await;
         match self.way {
             #[cfg(feature = "postgres")]
             Way::Postgres(ref postgres) => postgres.read(statement, values, to).await,
@@ -158,7 +158,7 @@ impl SqlSystem {
         values: &Values,
         expect_rows: Option<u64>,
     ) -> Result<Written, Failure> {
-        let _call = self.pace.call().await;
+        let _call = self.pace.call(None).await;
         match self.way {
             #[cfg(feature = "postgres")]
             Way::Postgres(ref postgres) => postgres.write(statement, values, expect_rows).await,

@@ -15,6 +15,14 @@ use crate::{
 };
 use std::time::Duration;
 
+/// The hours that a route itself says.
+pub(super) enum Own<'a> {
+    /// Of one that calls its system: if it says none, the system's count.
+    Of(Option<&'a Hours>),
+    /// Of one whose events join a batch: that calls nobody, and the batch waits for the system's hours.
+    Joins(Option<&'a Hours>),
+}
+
 impl Builder<'_> {
     /// What an adapter in use bears.
     pub(super) fn bears(&mut self, name: &str, keys: &AdapterUse, adapter: &plan::Adapter) -> plan::Bears {
@@ -56,14 +64,17 @@ impl Builder<'_> {
     pub(super) fn gate(
         &mut self,
         at: (&str, &str),
-        own: Option<&Hours>,
+        own: Own<'_>,
         over: Option<&RouteUse>,
         bears: &plan::Bears,
     ) -> (Settings, Duration) {
         let (name, route) = at;
         let said = over.and_then(|over| over.hours.as_ref());
         let said = self.hours(said, &["adapters", name, "routes", route]);
-        let hours = said.or_else(|| own.cloned()).or_else(|| bears.hours.clone());
+        let hours = match own {
+            Own::Of(own) => said.or_else(|| own.cloned()).or_else(|| bears.hours.clone()),
+            Own::Joins(own) => said.or_else(|| own.cloned()),
+        };
         let settings = Settings { hours, first: bears.first_pause, most: bears.longest_pause };
         let tell_after = match over.and_then(|over| over.tell_after.as_ref()) {
             None => bears.tell_after,
