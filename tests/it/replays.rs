@@ -88,7 +88,7 @@ async fn a_doubt_that_asking_does_not_settle_goes_before_a_person_in_time_and_it
     let probe = "[deliver.post.probe]\n";
     ledger.site.edit("adapters/localgov-ims.toml", probe, &format!("{probe}patience = \"1s\"\n"));
     ledger.server.misbehave("POST", PATH, Fault::CutAfter, 1);
-    ledger.server.misbehave("GET", PATH, Fault::Status(503, None), 2);
+    ledger.server.misbehave("GET", PATH, Fault::Status(500, None), 2);
     let bridge = ledger.site.start().await;
     let letter = ledger.one_dead("PH2011").await;
     assert_eq!(
