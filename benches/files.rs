@@ -21,6 +21,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// As in the program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const LAYOUT: &str = r#"
 version = 1
 about = "Ten columns as a nightly extract has them."

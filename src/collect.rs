@@ -7,10 +7,12 @@
 
 mod about;
 mod ask;
+mod difference;
 mod extract;
 mod gate;
 mod pickup;
 mod query;
+mod sort;
 mod source;
 mod split;
 mod view;
@@ -26,7 +28,7 @@ use crate::{
     letter::{self, Reason, Stage},
     origin::Origin,
     retry::Delays,
-    store::{Finish, NewItem, RouteNumber, State, Store, Waiting},
+    store::{Finish, NewItem, RouteNumber, State, Store, StoreError, Waiting},
     system::{System, answer::charset_of, classify, sign},
     telemetry::{Metrics, RouteLabel},
     template::{Scope, Texts},
@@ -36,7 +38,12 @@ use crate::{
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use jiff::Timestamp;
-use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, warn};
@@ -86,6 +93,15 @@ enum Through {
     Later { failure: Failure, wait: Duration, failed_at: i64 },
     /// It is given up.
     Dead { failure: Failure, code: Code },
+}
+
+impl Through {
+    fn events(&self) -> Option<&Emitted> {
+        match self {
+            Through::Events { emitted } => Some(emitted),
+            Through::Later { .. } | Through::Dead { .. } => None,
+        }
+    }
 }
 
 impl Collector {
@@ -167,11 +183,13 @@ impl Collector {
             .buffered(at_once)
             .collect()
             .await;
+        // Looked up for all at once: each look waits for whatever the store is writing.
+        let mut known = self.published_of(came.iter().filter_map(|(_, through)| through.events())).await?;
         let mut messages: Vec<Message> = Vec::new();
         let mut finished: Vec<(i64, Key, Finish)> = Vec::new();
         for (waiting, through) in came {
             let finish = match through {
-                Through::Events { emitted } => self.events(emitted, &mut messages).await?,
+                Through::Events { emitted } => self.events(emitted, &mut known, &mut messages).await?,
                 Through::Later { failure, wait, failed_at } => {
                     self.metrics.count(&self.route.id, "later", 1);
                     warn!(route = self.route.id, message = %waiting.key, attempt = waiting.attempt, code = %failure.code,
@@ -202,57 +220,78 @@ impl Collector {
     }
 
     /// Events that have not been published before go out; a document that brings only known ones is a duplicate.
-    async fn events(&self, emitted: Emitted, messages: &mut Vec<Message>) -> Result<Finish, Stopped> {
-        self.drift(&emitted);
-        let opens = self.items(emitted.opens);
-        let (new, published, known) = self.unpublished(emitted.events).await?;
-        let state = match (new.is_empty(), known) {
-            (true, 0) => State::Nothing,
-            (true, _) => State::Duplicate,
-            (false, _) => State::Delivered,
-        };
+    async fn events(
+        &self,
+        emitted: Emitted,
+        known: &mut HashSet<Key>,
+        messages: &mut Vec<Message>,
+    ) -> Result<Finish, Stopped> {
+        let (state, published, opens) = self.news_of(emitted, known, messages).await?;
         match state {
             State::Nothing => self.metrics.count(&self.route.id, "nothing", 1),
             State::Duplicate => self.metrics.count(&self.route.id, "duplicate", 1),
             _ => {}
         }
-        messages.extend(new.into_iter().map(|event| event.message));
         Ok(Finish::Through { state, published, opens })
     }
 
-    /// Those of the events that were not published before, the keys of all new ones, and how many are known.
-    async fn unpublished(&self, events: Vec<Outgoing>) -> Result<(Vec<Outgoing>, Vec<Key>, usize), Stopped> {
-        let mut here = Vec::with_capacity(events.len());
-        for event in events {
-            let open = match event
-                .unless_open
-                .as_ref()
-                .and_then(|(route, key)| Some((self.asking.get(route)?, key)))
-            {
-                None => false,
-                Some(((route, _), key)) => {
-                    self.store.is_open(*route, key.clone()).await.map_err(|error| {
-                        error!(route = self.route.id, code = %error.code, "the store failed: {}", error.what);
-                        Stopped::Store
-                    })?
+    /// The events that are not known yet, to be published; what that makes of their document, their keys, what they open.
+    async fn news_of(
+        &self,
+        emitted: Emitted,
+        known: &mut HashSet<Key>,
+        messages: &mut Vec<Message>,
+    ) -> Result<(State, Vec<Key>, Vec<NewItem>), Stopped> {
+        self.drift(&emitted);
+        let opens = self.items(emitted.opens);
+        let (mut published, mut before) = (Vec::new(), 0);
+        for event in emitted.events {
+            if self.is_open(&event).await? {
+                continue;
+            }
+            match known.insert(event.key) {
+                true => {
+                    published.push(event.key);
+                    messages.push(event.message);
                 }
-            };
-            if !open {
-                here.push(event);
+                false => before += 1,
             }
         }
-        let events = here;
-        let keys: Vec<Key> = events.iter().map(|event| event.key).collect();
-        let before = self.store.published_before(keys).await.map_err(|error| {
-            error!(route = self.route.id, code = %error.code, "the store failed: {}", error.what);
-            Stopped::Store
-        })?;
-        let total = events.len();
-        let new: Vec<Outgoing> =
-            events.into_iter().zip(before).filter(|(_, before)| !before).map(|(event, _)| event).collect();
-        let keys = new.iter().map(|event| event.key).collect();
-        let known = total - new.len();
-        Ok((new, keys, known))
+        let state = match (published.is_empty(), before) {
+            (true, 0) => State::Nothing,
+            (true, _) => State::Duplicate,
+            (false, _) => State::Delivered,
+        };
+        Ok((state, published, opens))
+    }
+
+    /// Whether something is still open in the system whose end will tell what this event says.
+    async fn is_open(&self, event: &Outgoing) -> Result<bool, Stopped> {
+        let asked = event.unless_open.as_ref();
+        let asked = asked.and_then(|(route, key)| Some((self.asking.get(route)?.0, key.clone())));
+        match asked {
+            None => Ok(false),
+            Some((route, key)) => {
+                self.store.is_open(route, key).await.map_err(|error| self.stopped_by(&error))
+            }
+        }
+    }
+
+    /// Those of these events that were published before.
+    async fn published_of(&self, emitted: impl Iterator<Item = &Emitted>) -> Result<HashSet<Key>, Stopped> {
+        let keys: Vec<Key> = emitted.flat_map(|emitted| &emitted.events).map(|event| event.key).collect();
+        let before = match keys.is_empty() {
+            true => Vec::new(),
+            false => {
+                self.store.published_before(keys.clone()).await.map_err(|error| self.stopped_by(&error))?
+            }
+        };
+        Ok(keys.into_iter().zip(before).filter(|(_, before)| *before).map(|(key, _)| key).collect())
+    }
+
+    fn stopped_by(&self, error: &StoreError) -> Stopped {
+        error!(route = self.route.id, code = %error.code, "the store failed: {}", error.what);
+        Stopped::Store
     }
 
     fn drift(&self, emitted: &Emitted) {

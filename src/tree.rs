@@ -35,10 +35,11 @@ pub enum Tree {
 /// The name of an entry: a local name and, in XML, the namespace it is in.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Name {
+    /// The local name; `@name` for an attribute, `#text` for an element's text. First, since names are compared in this
+    /// order, and most differ here.
+    pub local: CompactString,
     /// The namespace URI. `None`: in no namespace.
     pub space: Option<Arc<str>>,
-    /// The local name; `@name` for an attribute, `#text` for an element's text.
-    pub local: CompactString,
 }
 
 /// Named entries in order; a name may occur more than once.
@@ -154,6 +155,11 @@ impl Tree {
         Tree::Text(text.into())
     }
 
+    /// Text as something is shown.
+    pub fn shown(what: impl fmt::Display) -> Tree {
+        Tree::Text(what.to_compact_string())
+    }
+
     /// A number by its digits.
     pub fn number(digits: impl Into<CompactString>) -> Tree {
         Tree::Number(digits.into())
@@ -184,10 +190,16 @@ impl Tree {
     /// The value as the text a person would write for it: text, digits, `true`. Nothing for null, lists and records
     /// without text.
     pub fn to_plain_text(&self) -> Option<String> {
+        self.plain_text().map(str::to_owned)
+    }
+
+    /// The same, where it stands.
+    pub fn plain_text(&self) -> Option<&str> {
         match self {
-            Tree::Text(text) | Tree::Number(text) => Some(text.to_string()),
-            Tree::Bool(b) => Some(b.to_string()),
-            Tree::Record(_) => self.as_text().map(str::to_owned),
+            Tree::Text(text) | Tree::Number(text) => Some(text),
+            Tree::Bool(true) => Some("true"),
+            Tree::Bool(false) => Some("false"),
+            Tree::Record(_) => self.as_text(),
             Tree::Null | Tree::List(_) => None,
         }
     }

@@ -154,16 +154,10 @@ impl Collector {
 
     /// The item has come to its end: the events are published and confirmed, then it is closed.
     async fn settle(&self, item: &Item, emitted: Emitted) -> Result<(), Stopped> {
-        self.drift(&emitted);
         let outcome = emitted.events.last().map(|event| event.event_type.clone()).unwrap_or_default();
-        let opens = self.items(emitted.opens);
-        let (new, published, known) = self.unpublished(emitted.events).await?;
-        let state = match (new.is_empty(), known) {
-            (true, 0) => State::Nothing,
-            (true, _) => State::Duplicate,
-            (false, _) => State::Delivered,
-        };
-        let messages: Vec<_> = new.into_iter().map(|event| event.message).collect();
+        let mut known = self.published_of(std::iter::once(&emitted)).await?;
+        let mut messages = Vec::new();
+        let (state, published, opens) = self.news_of(emitted, &mut known, &mut messages).await?;
         self.publish(&messages).await?;
         let settled = crate::store::Settled {
             n: item.n,

@@ -2,33 +2,60 @@
 //! taken in; a first extract is where the comparing starts from; one that lost or changed too much waits for a person,
 //! since it is more often a broken export than a thousand closed cases.
 //!
-//! In three steps, each of which goes on where it was after a crash: every row's key and hash are written down; how they
-//! differ is judged; the news is taken in, in one commit with the key's new hash.
+//! In three steps: every row's key and hash are sorted; how they differ from the last extract's is judged; the news is
+//! taken in, in one commit with the key's new hash. After a crash the first two are done again: they write nothing down.
 
 use super::{
-    Collector, now,
+    Collector,
+    difference::{Difference, Is, Order, Row, SIZE, Walk},
+    now,
     pickup::Halt,
-    split::{Found, lost, panicked, refused},
+    sort::{Sorted, Sorter},
+    split::{Open, lost, panicked, refused},
 };
 use crate::{
     code::Code,
     config::{plan::Compare, raw::pickup::Change},
     event::{Key, hex},
-    format::records::{Frame, only},
+    format::{
+        Limits,
+        records::{Frame, Piece, only},
+    },
     mapping::path::Path,
     origin::{Origin, shown},
-    store::{BASELINE, Compared, Difference, ExtractRow, FileState, Intake, News, Progress, TakenFile},
+    store::{BASELINE, Compared, FileState, Intake, Progress, Said, TakenFile},
     tree::Tree,
     verdict::Failure,
 };
-use ring::digest::{SHA256, digest};
-use std::{
-    fs::File,
-    io::{Read as _, Seek as _, SeekFrom},
-};
+use ring::digest::{Context, SHA256};
+use serde::{Deserialize, Serialize};
+use std::{fs::File, os::unix::fs::FileExt as _, path::PathBuf};
 
 /// News of one commit.
-const CHUNK: u32 = 256;
+const CHUNK: usize = 256;
+/// Rows of one commit that are no news.
+const BASELINE_CHUNK: usize = 4_096;
+/// Keys of the last extract that are looked at in one go.
+const LOOK: usize = 8_192;
+/// After how many rows it is seen whether we are stopping.
+const ROWS: usize = 4_096;
+
+/// How far the news of an extract has been taken in.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+struct Point {
+    /// News up to this row's number.
+    behind: u64,
+    /// Whether it is where comparing starts from.
+    baseline: bool,
+    /// As it was found before any of it was taken in.
+    difference: Difference,
+}
+
+impl Point {
+    fn progress(&self, file: &TakenFile, bad: u64, compared: Compared) -> Progress {
+        Progress { file: file.n, point: serde_json::to_string(self).unwrap_or_default(), bad, compared }
+    }
+}
 
 impl Collector {
     /// Compares an extract with the last one, and takes its news in. What a person should know of it.
@@ -36,193 +63,216 @@ impl Collector {
         let accepted = file.state == FileState::Accepted;
         let as_baseline = accepted && file.point.as_deref() == Some(BASELINE);
         let last = self.store.last_done(self.number).await?;
-        let applying = file.point.as_deref().and_then(|point| point.strip_prefix("news:"));
-        let difference = match applying {
-            Some(_) => self.store.difference(self.number).await?,
+        let under_way: Option<Point> =
+            file.point.as_deref().and_then(|point| serde_json::from_str(point).ok());
+        if under_way.is_none() {
+            self.store.begin_file(file.n, file.point.clone().filter(|point| point == BASELINE)).await?;
+        }
+        let baseline = match &under_way {
+            Some(point) => point.baseline,
+            None => as_baseline || (last.is_none() && !compare.first_is_news),
+        };
+        let rows = self.rows(file).await?;
+        let order = if baseline { Order::Key } else { Order::File };
+        let walk = self.walk(rows, order).await?;
+        if let Some((first, second)) = walk.twice {
+            let why = format!(
+                "rows {first} and {second} have the same key ({}): which of them counts cannot be known",
+                key_in_words(compare)
+            );
+            return Err(Halt::Refused { code: Code::KeyTwice, why });
+        }
+        let point = match under_way {
+            Some(point) => point,
             None => {
-                self.stage_rows(compare, file).await?;
-                let difference = self.store.difference(self.number).await?;
-                let doubts =
-                    if accepted { Ok(()) } else { doubts(compare, &difference, file, last.as_ref()) };
-                if let Err(halt) = doubts {
-                    self.unstage().await?;
-                    return Err(halt);
+                if !accepted {
+                    doubts(compare, &walk.difference, file, last.as_ref())?;
                 }
                 self.store
                     .supersede(self.number, file.n, now(), Code::ExtractSuperseded.as_str().to_owned())
                     .await?;
-                difference
+                Point { behind: 0, baseline, difference: walk.difference }
             }
         };
-        let is_baseline = as_baseline || (last.is_none() && !compare.first_is_news);
-        if is_baseline {
-            self.baseline(&difference).await?;
+        let news = in_order(walk.news, &self.files)?;
+        let gone = in_order(walk.gone, &self.files)?;
+        match baseline {
+            true => self.take_baseline(file, point, news, gone).await?,
+            false => {
+                self.take_news(file, point, news).await?;
+                if point.difference.wrong == 0 {
+                    self.take_gone(compare, file, point, gone).await?;
+                }
+            }
         }
-        // Behind a baseline only what is no record of the layout is left to be told.
-        self.take_news(file, applying.and_then(|at| at.parse().ok()).unwrap_or(0), is_baseline).await?;
-        if difference.wrong == 0 && !is_baseline {
-            self.take_gone(compare, file).await?;
-        }
-        self.unstage().await?;
-        Ok(told(&difference, is_baseline))
+        Ok(told(&point.difference, baseline))
     }
 
-    /// Writes down the key and hash of every row.
-    async fn stage_rows(&self, compare: &Compare, file: &TakenFile) -> Result<(), Halt> {
-        self.unstage().await?;
+    /// The key and hash of every row, by key. One that cannot be read, or has no key, is kept apart under its number.
+    async fn rows(&self, file: &TakenFile) -> Result<Sorted<SIZE>, Halt> {
         let mut records = self.open_copy(file, None).await?;
-        self.store.begin_file(file.n, file.point.clone().filter(|point| point == BASELINE)).await?;
+        let (route, folder, stop) = (self.route.clone(), self.files.clone(), self.stop.clone());
+        blocking(move || {
+            let mut sorter = Sorter::new();
+            let Some(compare) = &route.plan.compare else { return in_order(sorter, &folder) };
+            let mut read = 0;
+            while let Some(piece) = records.next().map_err(|error| refused(&error))? {
+                let row = row(compare, route.plan.format.typed(), &mut records, &piece);
+                sorter.push(row.entry(0), &folder).map_err(|error| unsorted(&folder, &error))?;
+                read += 1;
+                if read % ROWS == 0 && stop.is_cancelled() {
+                    return Err(Halt::Later(Failure::not_done(Code::SystemBusy, "we are stopping")));
+                }
+            }
+            in_order(sorter, &folder)
+        })
+        .await
+    }
+
+    /// Walks along the rows and what the last extract said.
+    async fn walk(&self, rows: Sorted<SIZE>, order: Order) -> Result<Walk, Halt> {
+        let mut walk = Walk::new(rows, order);
+        let mut behind = None;
         loop {
-            let (rest, found) = self.chunk(records).await?;
-            records = rest;
+            let said = self.store.said(self.number, behind, LOOK).await?;
+            let is_end = said.len() < LOOK;
+            behind = said.last().map(|(key, _)| *key);
+            let folder = self.files.clone();
+            walk = blocking(move || {
+                walk.past(&said, is_end, &folder).map_err(|error| unsorted(&folder, &error))?;
+                Ok(walk)
+            })
+            .await?;
+            if is_end {
+                return Ok(walk);
+            }
+        }
+    }
+
+    /// Takes what the extract says as said, without news of it, and forgets what an earlier baseline said and this one
+    /// does not. What is no record of the layout is told all the same.
+    async fn take_baseline(
+        &self,
+        file: &TakenFile,
+        point: Point,
+        mut news: Sorted<SIZE>,
+        mut gone: Sorted<16>,
+    ) -> Result<(), Halt> {
+        let folder = &self.files;
+        loop {
+            let keys = next_of(&mut gone, CHUNK, folder)?;
+            if keys.is_empty() {
+                break;
+            }
+            self.store.say(self.number, Compared { said: Vec::new(), gone: keys }).await?;
+        }
+        let mut copy = self.copy(file).await?;
+        let mut wrong = Sorter::new();
+        loop {
+            let rows = next_of(&mut news, BASELINE_CHUNK, folder)?.iter().map(Row::of).collect();
+            let (back, found) = self.said_at(copy, rows).await?;
+            copy = back;
             if found.is_empty() {
-                return Ok(());
+                break;
             }
-            let rows: Vec<ExtractRow> = found.iter().map(|found| self.row(compare, found)).collect();
-            if let Some((first, second)) = self.store.stage(self.number, rows).await? {
-                self.unstage().await?;
-                let why = format!(
-                    "rows {first} and {second} have the same key ({}): which of them counts cannot be known",
-                    key_in_words(compare)
-                );
-                return Err(Halt::Refused { code: Code::KeyTwice, why });
+            let mut said = Vec::with_capacity(found.len());
+            for At { row, name, .. } in found {
+                match row.is {
+                    Is::New | Is::Changed => said.push(Said { key: row.key, hash: row.hash, name }),
+                    Is::Wrong => {
+                        wrong.push(row.entry(row.number), folder).map_err(|error| unsorted(folder, &error))?
+                    }
+                }
             }
+            self.store.say(self.number, Compared { said, gone: Vec::new() }).await?;
             if self.stop.is_cancelled() {
                 return Err(Halt::Later(Failure::not_done(Code::SystemBusy, "we are stopping")));
             }
         }
-    }
-
-    /// The key and hash of a row. One that cannot be read, or has no key, is kept apart under its number.
-    fn row(&self, compare: &Compare, found: &Found) -> ExtractRow {
-        let at = |key: [u8; 16], hash: [u8; 16], name: String, wrong: bool| ExtractRow {
-            key,
-            name,
-            hash,
-            number: found.number,
-            offset: found.offset,
-            length: found.length,
-            wrong,
-        };
-        let wrong = || at(short(format!("row {}", found.number).as_bytes()), [0; 16], String::new(), true);
-        if found.wrong {
-            return wrong();
-        }
-        let Ok(document) = self.read(&found.document, None) else { return wrong() };
-        let values: Option<Vec<String>> = compare
-            .key
-            .iter()
-            .map(|path| path.find(&document)?.to_plain_text().filter(|text| !text.trim().is_empty()))
-            .collect();
-        let Some(values) = values else { return wrong() };
-        let name = serde_json::to_string(&values).unwrap_or_default();
-        at(short(name.as_bytes()), self.hash(compare, found, document), name, false)
-    }
-
-    /// What a row says, as a hash: of its bytes, or of its values where some of them are no news.
-    fn hash(&self, compare: &Compare, found: &Found, mut document: Tree) -> [u8; 16] {
-        if compare.ignore.is_empty() {
-            return short(&found.document);
-        }
-        for path in &compare.ignore {
-            if path.find(&document).is_some() {
-                *path.place(&mut document, self.route.plan.format.typed()) = Tree::Null;
-            }
-        }
-        short(crate::format::write_json(&document).as_bytes())
-    }
-
-    /// Takes what the extract says as said, without news of it.
-    async fn baseline(&self, difference: &Difference) -> Result<(), Halt> {
-        // What an earlier baseline said and this one does not is forgotten without a word.
-        let mut left = difference.removed > 0;
-        while left {
-            let gone = self.store.gone(self.number, CHUNK).await?;
-            left = !gone.is_empty();
-            let keys = gone.into_iter().filter_map(|news| match news {
-                News::Gone { key, .. } => Some(key),
-                News::Row { .. } => None,
-            });
-            self.store.forget(self.number, keys.collect()).await?;
-        }
-        let mut behind = 0;
-        while let Some(last) = self.store.take_as_baseline(self.number, behind).await? {
-            behind = last;
-        }
-        Ok(())
+        self.take_news(file, point, in_order(wrong, folder)?).await
     }
 
     /// Takes in what is new or changed, and what is no record, in the order of the file.
-    async fn take_news(&self, file: &TakenFile, mut behind: i64, only_wrong: bool) -> Result<(), Halt> {
-        let frame = self.frame(file).await?;
+    async fn take_news(
+        &self,
+        file: &TakenFile,
+        mut point: Point,
+        mut news: Sorted<SIZE>,
+    ) -> Result<(), Halt> {
+        let mut copy = self.copy(file).await?;
         loop {
-            let news = self.store.news(self.number, behind, CHUNK).await?;
-            let Some(last) = news.iter().rev().find_map(place) else { return Ok(()) };
-            behind = last;
-            let rows: Vec<(ExtractRow, bool)> = news
-                .into_iter()
-                .filter_map(|news| match news {
-                    News::Row { row, is_new, .. } if row.wrong || !only_wrong => Some((row, is_new)),
-                    News::Row { .. } | News::Gone { .. } => None,
-                })
-                .collect();
-            let documents = self.documents(file, &rows, &frame).await?;
-            let intakes = rows
-                .iter()
-                .zip(documents)
-                .map(|((row, is_new), document)| {
-                    let change = match (row.wrong, is_new) {
-                        (true, _) => None,
-                        (false, true) => Some(Change::Created),
-                        (false, false) => Some(Change::Changed),
-                    };
-                    self.news(file, Said { row: row.number, change, key: None }, document)
-                })
-                .collect();
-            let bad = rows.iter().filter(|(row, _)| row.wrong).count() as u64;
-            let said = rows.into_iter().map(|(row, _)| row).filter(|row| !row.wrong).collect();
+            let rows: Vec<Row> = next_of(&mut news, CHUNK, &self.files)?.iter().map(Row::of).collect();
+            let Some(last) = rows.last() else { return Ok(()) };
+            let (behind, last) = (point.behind, last.number);
+            let rows: Vec<Row> = rows.into_iter().filter(|row| row.number > behind).collect();
+            if rows.is_empty() {
+                continue;
+            }
+            point.behind = last;
+            let (back, found) = self.said_at(copy, rows).await?;
+            copy = back;
+            let bad = found.iter().filter(|at| at.row.is == Is::Wrong).count() as u64;
+            let (mut intakes, mut said) = (Vec::with_capacity(found.len()), Vec::with_capacity(found.len()));
+            for At { row, name, document } in found {
+                let change = match row.is {
+                    Is::Wrong => None,
+                    Is::New => Some(Change::Created),
+                    Is::Changed => Some(Change::Changed),
+                };
+                if change.is_some() {
+                    said.push(Said { key: row.key, hash: row.hash, name });
+                }
+                intakes.push(self.news(file, row.number, change, None, document));
+            }
             let compared = Compared { said, gone: Vec::new() };
-            self.take_records(
-                intakes,
-                Progress { file: file.n, point: format!("news:{behind}"), bad, compared },
-            )
-            .await?;
+            self.take_records(intakes, point.progress(file, bad, compared)).await?;
         }
     }
 
     /// Takes in what is gone.
-    async fn take_gone(&self, compare: &Compare, file: &TakenFile) -> Result<(), Halt> {
-        let frame = self.frame(file).await?;
+    async fn take_gone(
+        &self,
+        compare: &Compare,
+        file: &TakenFile,
+        mut point: Point,
+        mut gone: Sorted<16>,
+    ) -> Result<(), Halt> {
+        point.behind = u64::MAX;
+        let plan = &self.route.plan;
+        let frame = self.copy(file).await?.records.frame().clone();
         loop {
-            let news = self.store.gone(self.number, CHUNK).await?;
-            if news.is_empty() {
+            let keys = next_of(&mut gone, CHUNK, &self.files)?;
+            if keys.is_empty() {
                 return Ok(());
             }
-            let (mut intakes, mut gone) = (Vec::new(), Vec::new());
-            for news in news {
-                let News::Gone { key, name } = news else { continue };
+            let names = self.store.said_names(self.number, keys.clone()).await?;
+            let mut intakes = Vec::with_capacity(keys.len());
+            for (key, name) in keys.iter().zip(names) {
                 let values: Vec<String> = serde_json::from_str(&name).unwrap_or_default();
                 let fields: Vec<(String, String)> =
                     compare.key.iter().map(Path::to_string).zip(values).collect();
-                let plan = &self.route.plan;
                 let document = only(plan.format, plan.layout.as_deref(), &frame, &fields)
                     .map_err(|error| refused(&error))?;
-                let said = Said { row: 0, change: Some(Change::Removed), key: Some(key) };
-                intakes.push(self.news(file, said, document));
-                gone.push(key);
+                intakes.push(self.news(file, 0, Some(Change::Removed), Some(key), document));
             }
-            let compared = Compared { said: Vec::new(), gone };
-            let point = format!("news:{}", i64::MAX);
-            self.take_records(intakes, Progress { file: file.n, point, bad: 0, compared }).await?;
+            let compared = Compared { said: Vec::new(), gone: keys };
+            self.take_records(intakes, point.progress(file, 0, compared)).await?;
         }
     }
 
-    fn news(&self, file: &TakenFile, said: Said, document: Vec<u8>) -> Intake {
+    fn news(
+        &self,
+        file: &TakenFile,
+        row: u64,
+        change: Option<Change>,
+        gone: Option<&[u8; 16]>,
+        document: Vec<u8>,
+    ) -> Intake {
         let digest = hex(file.digest.get(..6).unwrap_or_default());
-        let origin = Origin { file: file.name.clone(), digest, row: said.row, change: said.change };
-        let which = match said.key {
-            None => said.row.to_string(),
-            Some(key) => format!("gone-{}", hex(&key)),
+        let origin = Origin { file: file.name.clone(), digest, row, change };
+        let which = match gone {
+            None => row.to_string(),
+            Some(key) => format!("gone-{}", hex(key)),
         };
         let id = format!("{}#{which}@x{}", shown(&file.name), file.n);
         Intake {
@@ -234,53 +284,137 @@ impl Collector {
         }
     }
 
-    /// What stands before and after each record of an extract.
-    async fn frame(&self, file: &TakenFile) -> Result<Frame, Halt> {
+    /// Our copy of an extract, to look at single rows.
+    async fn copy(&self, file: &TakenFile) -> Result<Copy, Halt> {
         let mut records = self.open_copy(file, None).await?;
-        let read = tokio::task::spawn_blocking(move || {
-            records.next()?;
-            Ok(records.frame().clone())
-        });
-        read.await.map_err(panicked)?.map_err(|error: crate::format::FormatError| refused(&error))
+        let path = self.copy_of(&file.digest);
+        blocking(move || {
+            // Behind its first record it is known what stands around records.
+            records.next().map_err(|error| refused(&error))?;
+            let file = File::open(&path).map_err(|error| lost(&path, &error))?;
+            Ok(Copy { path, file, records })
+        })
+        .await
     }
 
-    /// The documents of rows, read where they stand in our copy.
-    async fn documents(
-        &self,
-        file: &TakenFile,
-        rows: &[(ExtractRow, bool)],
-        frame: &Frame,
-    ) -> Result<Vec<Vec<u8>>, Halt> {
-        let places: Vec<(u64, u64)> = rows.iter().map(|(row, _)| (row.offset, row.length)).collect();
-        let (path, frame) = (self.copy_of(&file.digest), frame.clone());
-        let read = move || {
-            let read = || -> std::io::Result<Vec<Vec<u8>>> {
-                let mut copy = File::open(&path)?;
-                let mut documents = Vec::with_capacity(places.len());
-                for (offset, length) in places {
-                    let mut record = vec![0; usize::try_from(length).unwrap_or(0)];
-                    copy.seek(SeekFrom::Start(offset))?;
-                    copy.read_exact(&mut record)?;
-                    documents.push(frame.wrap(&record));
-                }
-                Ok(documents)
-            };
-            read().map_err(|error| lost(&path, &error))
-        };
-        tokio::task::spawn_blocking(read).await.map_err(panicked)?
-    }
-
-    async fn unstage(&self) -> Result<(), Halt> {
-        while self.store.unstage(self.number).await? {}
-        Ok(())
+    /// What stands in these rows.
+    async fn said_at(&self, mut copy: Copy, rows: Vec<Row>) -> Result<(Copy, Vec<At>), Halt> {
+        let route = self.route.clone();
+        blocking(move || {
+            let Some(compare) = &route.plan.compare else { return Ok((copy, Vec::new())) };
+            let found = rows.into_iter().map(|row| copy.at(compare, row)).collect::<Result<_, Halt>>()?;
+            Ok((copy, found))
+        })
+        .await
     }
 }
 
-/// What an extract says of one record.
-struct Said {
-    row: u64,
-    change: Option<Change>,
-    key: Option<[u8; 16]>,
+/// Our copy of an extract, of which single rows are read.
+struct Copy {
+    path: PathBuf,
+    file: File,
+    records: Open,
+}
+
+/// A row with what stands in it.
+struct At {
+    row: Row,
+    /// Its key's values, as a JSON list.
+    name: String,
+    document: Vec<u8>,
+}
+
+impl Copy {
+    fn at(&mut self, compare: &Compare, row: Row) -> Result<At, Halt> {
+        let mut bytes = vec![0; row.length as usize];
+        self.file.read_exact_at(&mut bytes, row.offset).map_err(|error| lost(&self.path, &error))?;
+        let piece = Piece { number: row.number, line: 1, offset: row.offset, bytes, wrong: None };
+        let name = match row.is {
+            Is::Wrong => String::new(),
+            Is::New | Is::Changed => {
+                let document =
+                    self.records.read(&piece, &Limits::default()).map_err(|error| refused(&error))?;
+                name_of(compare, &document).unwrap_or_default()
+            }
+        };
+        Ok(At { row, name, document: self.records.frame().wrap(&piece.bytes) })
+    }
+}
+
+/// The values of a row's key, as a JSON list; nothing if one is missing.
+fn name_of(compare: &Compare, document: &Tree) -> Option<String> {
+    let values: Option<Vec<String>> = compare
+        .key
+        .iter()
+        .map(|path| path.find(document)?.to_plain_text().filter(|text| !text.trim().is_empty()))
+        .collect();
+    serde_json::to_string(&values?).ok()
+}
+
+fn row(compare: &Compare, typed: bool, records: &mut Open, piece: &Piece) -> Row {
+    let row = Row {
+        number: piece.number,
+        offset: piece.offset,
+        length: u32::try_from(piece.bytes.len()).unwrap_or(u32::MAX),
+        ..Row::default()
+    };
+    let document = match &piece.wrong {
+        None => records.read(piece, &Limits::default()).ok(),
+        Some(_) => None,
+    };
+    let named = document.and_then(|document| Some((name_of(compare, &document)?, document)));
+    match named {
+        Some((name, document)) => Row {
+            key: short(&[name.as_bytes()]),
+            hash: hash(compare, typed, records.frame(), piece, document),
+            ..row
+        },
+        None => Row { key: short(&[format!("row {}", row.number).as_bytes()]), is: Is::Wrong, ..row },
+    }
+}
+
+/// What a row says, as a hash: of its bytes with what stands around them, or of its values where some of them are no news.
+fn hash(compare: &Compare, typed: bool, frame: &Frame, piece: &Piece, mut document: Tree) -> [u8; 16] {
+    if compare.ignore.is_empty() {
+        return short(&[&frame.before, &piece.bytes, &frame.after]);
+    }
+    for path in &compare.ignore {
+        if path.find(&document).is_some() {
+            *path.place(&mut document, typed) = Tree::Null;
+        }
+    }
+    short(&[crate::format::write_json(&document).as_bytes()])
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Halt> + Send + 'static,
+) -> Result<T, Halt> {
+    tokio::task::spawn_blocking(work).await.map_err(panicked)?
+}
+
+fn in_order<const N: usize>(sorter: Sorter<N>, folder: &std::path::Path) -> Result<Sorted<N>, Halt> {
+    sorter.sorted().map_err(|error| unsorted(folder, &error))
+}
+
+/// The next entries.
+fn next_of<const N: usize>(
+    sorted: &mut Sorted<N>,
+    most: usize,
+    folder: &std::path::Path,
+) -> Result<Vec<[u8; N]>, Halt> {
+    let mut entries = Vec::with_capacity(most);
+    while entries.len() < most {
+        match sorted.next().map_err(|error| unsorted(folder, &error))? {
+            Some(entry) => entries.push(entry),
+            None => break,
+        }
+    }
+    Ok(entries)
+}
+
+fn unsorted(folder: &std::path::Path, error: &std::io::Error) -> Halt {
+    let what = format!("the rows of an extract cannot be sorted in {}: {error}", folder.display());
+    Halt::Later(Failure::not_done(Code::StoreUnavailable, what))
 }
 
 /// Whether an extract is one that a person should see first.
@@ -357,22 +491,16 @@ fn told(difference: &Difference, is_baseline: bool) -> Option<String> {
     Some(text)
 }
 
-fn place(news: &News) -> Option<i64> {
-    match news {
-        News::Row { at, .. } => Some(*at),
-        News::Gone { .. } => None,
-    }
-}
-
 fn key_in_words(compare: &Compare) -> String {
     let paths: Vec<String> = compare.key.iter().map(Path::to_string).collect();
     paths.join(", ")
 }
 
 /// The first half of a SHA-256: enough to tell rows apart, half as large.
-fn short(bytes: &[u8]) -> [u8; 16] {
-    let whole = digest(&SHA256, bytes);
+fn short(parts: &[&[u8]]) -> [u8; 16] {
+    let mut context = Context::new(&SHA256);
+    parts.iter().for_each(|part| context.update(part));
     let mut half = [0; 16];
-    half.iter_mut().zip(whole.as_ref()).for_each(|(to, from)| *to = *from);
+    half.iter_mut().zip(context.finish().as_ref()).for_each(|(to, from)| *to = *from);
     half
 }

@@ -37,6 +37,16 @@ enum Next {
 }
 
 impl Collector {
+    /// The values of a query's parameters, by the settings.
+    pub(super) fn parameters(&self, query: &Query) -> Result<Values, Failure> {
+        let value = |(name, template): &(String, _)| {
+            let text = self.route.instance.render(template);
+            let text = text.map_err(|failed| Failure::not_done(Code::TemplateFailed, failed.0))?;
+            Ok((name.clone(), Tree::text(text)))
+        };
+        query.parameters.iter().map(value).collect()
+    }
+
     /// Asks from time to time what is new.
     pub(super) async fn querying(self: Arc<Self>) {
         let (Source::Query(query), System::Sql(system)) = (&self.route.plan.source, &*self.system) else {
@@ -72,12 +82,7 @@ impl Collector {
             .await
             .map_err(|error| Failure::not_done(error.code, error.what))?;
         let mut look = Look::begin(query, &self.route.plan.events, stored.as_deref(), Timestamp::now())?;
-        let mut values: Values = Vec::new();
-        for (name, template) in &query.parameters {
-            let text = self.route.instance.render(template);
-            let text = text.map_err(|failed| Failure::not_done(Code::TemplateFailed, failed.0))?;
-            values.push((name.clone(), Tree::text(text)));
-        }
+        let mut values = self.parameters(query)?;
         if let Some(from) = look.from() {
             values.push(("cursor".to_owned(), Tree::text(from?)));
         }

@@ -35,10 +35,6 @@ pub(super) type Open = Records<BufReader<File>>;
 pub(super) struct Found {
     /// Its number in the file.
     pub number: u64,
-    /// Where it begins.
-    pub offset: u64,
-    /// Its own bytes there.
-    pub length: u64,
     /// The document: the record with what stands before and after it.
     pub document: Vec<u8>,
     /// Whether it is no record of the layout.
@@ -139,13 +135,7 @@ impl Collector {
                 let Some(piece) = records.next()? else { break };
                 let document = records.frame().wrap(&piece.bytes);
                 bytes += document.len();
-                found.push(Found {
-                    number: piece.number,
-                    offset: piece.offset,
-                    length: piece.bytes.len() as u64,
-                    document,
-                    wrong: piece.wrong.is_some(),
-                });
+                found.push(Found { number: piece.number, document, wrong: piece.wrong.is_some() });
             }
             Ok((records, found))
         };

@@ -6,15 +6,13 @@ use super::{
     pickup::{LOOK, of_store},
 };
 use crate::{
-    code::Code,
     config::plan::{Query, Source},
     retry::Delays,
     store::{NewFile, Took},
     system::{
         System,
-        sql::{self, DumpLimits, SqlSystem, Values},
+        sql::{self, DumpLimits, SqlSystem},
     },
-    tree::Tree,
     verdict::Failure,
 };
 use jiff::Timestamp;
@@ -66,12 +64,7 @@ impl Collector {
         if Instant::now() < *next_look {
             return Ok(());
         }
-        let mut values: Values = Vec::new();
-        for (name, template) in &query.parameters {
-            let text = self.route.instance.render(template);
-            let text = text.map_err(|failed| Failure::not_done(Code::TemplateFailed, failed.0))?;
-            values.push((name.clone(), Tree::text(text)));
-        }
+        let values = self.parameters(query)?;
         let arriving = self.arriving().await?;
         let began = Instant::now();
         let limits = DumpLimits { rows: query.limit, bytes: MOST_BYTES };

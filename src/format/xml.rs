@@ -12,6 +12,8 @@ use crate::{
     code::Code,
     tree::{Name, Record, TEXT, Tree},
 };
+use compact_str::{CompactString, format_compact};
+use memchr::memchr;
 use quick_xml::{
     NsReader,
     escape::resolve_predefined_entity,
@@ -35,7 +37,7 @@ pub fn parse_by(text: &str, layout: Option<&Xml>, limits: &Limits) -> Result<Tre
     reader.resolver_mut().set_max_namespace_bindings(limits.namespaces);
     let mut builder =
         Builder { text, limits, layout, open: Vec::new(), root: None, values: 0, spaces: Vec::new() };
-    if let Some((at, c)) = text.char_indices().find(|(_, c)| !is_char(*c)) {
+    if let Some((at, c)) = not_allowed(text) {
         return Err(builder.error(at, format!("the character U+{:04X} is not allowed in XML", c as u32)));
     }
     loop {
@@ -53,12 +55,10 @@ pub fn parse_by(text: &str, layout: Option<&Xml>, limits: &Limits) -> Result<Tre
                 builder.open(&reader, &start, at)?;
                 builder.close();
             }
-            Event::End(end) => {
-                check_name(end.name().0, true).map_err(|what| builder.error(at, what))?;
-                builder.close();
-            }
+            // Its name is that of the start: the reader has compared them.
+            Event::End(_) => builder.close(),
             Event::Text(content) => {
-                if content.contains("]]>") {
+                if memchr(b']', content.as_bytes()).is_some() && content.contains("]]>") {
                     return Err(builder.error(at, "`]]>` stands in text"));
                 }
                 builder.append(&content.xml10_content(), at, false)?;
@@ -125,7 +125,7 @@ pub fn parse_by(text: &str, layout: Option<&Xml>, limits: &Limits) -> Result<Tre
 struct Open {
     name: Name,
     record: Record,
-    text: String,
+    text: CompactString,
     /// Whether there is text that counts even if it is only white space (from CDATA or a reference).
     solid: bool,
     nil: bool,
@@ -151,7 +151,7 @@ impl Builder<'_> {
         FormatError::at(Code::DocumentTooLarge, what, self.text.as_bytes(), at)
     }
 
-    fn name(&mut self, space: ResolveResult<'_>, local: String) -> Result<Name, String> {
+    fn name(&mut self, space: ResolveResult<'_>, local: impl Into<CompactString>) -> Result<Name, String> {
         match space {
             ResolveResult::Unbound => Ok(Name::plain(local)),
             ResolveResult::Unknown(prefix) => Err(format!("the prefix `{prefix}` is not declared")),
@@ -199,8 +199,9 @@ impl Builder<'_> {
         self.count(at)?;
         check_name(start.name().0, true).map_err(|what| self.error(at, what))?;
         let (space, local) = reader.resolver().resolve_element(start.name());
-        let name = self.name(space, local.as_ref().to_owned()).map_err(|what| self.error(at, what))?;
-        let mut open = Open { name, record: Record::new(), text: String::new(), solid: false, nil: false };
+        let name = self.name(space, local.as_ref()).map_err(|what| self.error(at, what))?;
+        let mut open =
+            Open { name, record: Record::new(), text: CompactString::default(), solid: false, nil: false };
         check_attribute_spacing(start.attributes_raw()).map_err(|what| self.error(at, what))?;
         for (index, attribute) in start.attributes().enumerate() {
             let attribute = attribute.map_err(|error| self.error(at, error.to_string()))?;
@@ -237,8 +238,9 @@ impl Builder<'_> {
             }
             self.count(at)?;
             let (space, local) = reader.resolver().resolve_attribute(attribute.key);
-            let name =
-                self.name(space, format!("@{}", local.as_ref())).map_err(|what| self.error(at, what))?;
+            let name = self
+                .name(space, format_compact!("@{}", local.as_ref()))
+                .map_err(|what| self.error(at, what))?;
             if name.space.as_deref() == Some(SCHEMA_INSTANCE) && name.local == "@nil" {
                 open.nil = matches!(value.trim(), "true" | "1");
                 continue;
@@ -273,7 +275,7 @@ impl Builder<'_> {
 
     fn close(&mut self) {
         let Some(mut open) = self.open.pop() else { return };
-        let blank = !open.solid && open.text.chars().all(|c| c.is_ascii_whitespace());
+        let blank = !open.solid && open.text.bytes().all(|b| b.is_ascii_whitespace());
         let tree = if open.nil && open.record.is_empty() {
             Tree::Null
         } else if open.record.is_empty() {
@@ -313,6 +315,17 @@ fn is_char(c: char) -> bool {
     matches!(c, '\t' | '\n' | '\r' | ' '..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..)
 }
 
+/// The first character that XML does not allow, and where. Nearly all documents have no byte that could begin one.
+fn not_allowed(text: &str) -> Option<(usize, char)> {
+    let suspicious = |b: u8| (b < b' ' && !matches!(b, b'\t' | b'\n' | b'\r')) || b == 0xef;
+    // Without a branch in the middle of a stretch, so that it is looked at many bytes at once.
+    let any = |stretch: &[u8]| stretch.iter().fold(false, |found, b| found | suspicious(*b));
+    match text.as_bytes().chunks(1024).any(any) {
+        false => None,
+        true => text.char_indices().find(|(_, c)| !is_char(*c)),
+    }
+}
+
 /// `NameStartChar` of XML 1.0 (fifth edition) s.2.3, without the colon.
 fn is_name_start(c: char) -> bool {
     matches!(c, 'A'..='Z' | '_' | 'a'..='z' | '\u{c0}'..='\u{d6}' | '\u{d8}'..='\u{f6}' | '\u{f8}'..='\u{2ff}'
@@ -329,6 +342,10 @@ fn is_name_char(c: char) -> bool {
 
 /// Whether this is a name in XML with namespaces: `local` or, if allowed, `prefix:local`.
 pub fn check_name(name: &str, may_have_prefix: bool) -> Result<(), String> {
+    let mut bytes = name.bytes();
+    if bytes.next().is_some_and(|b| b.is_ascii_alphabetic()) && bytes.all(|b| b.is_ascii_alphanumeric()) {
+        return Ok(());
+    }
     let mut parts = name.split(':');
     let well_formed = |part: &str| {
         let mut chars = part.chars();

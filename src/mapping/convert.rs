@@ -9,7 +9,7 @@ use super::{
 use crate::{code::Code, event::schema::Kind, tree::Tree};
 use jiff::{Timestamp, civil, tz::TimeZone};
 use rust_decimal::Decimal;
-use std::{collections::HashMap, sync::Arc};
+use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
 /// How a value goes over.
 #[derive(Debug, Clone)]
@@ -211,14 +211,12 @@ impl Conversion {
             return Ok(Some(value.clone()));
         }
         if let Conversion::Text(keys) = self {
-            return text_in(&plain(value)?, keys);
+            return text_in(plain(value)?, keys);
         }
-        let text = plain(value)?;
-        let text = text.trim();
+        let text = plain(value)?.trim();
         if text.is_empty() {
             return Ok(None);
         }
-        let value = &Tree::text(text.to_owned());
         Ok(Some(match self {
             Conversion::AsIs | Conversion::Text(_) => return Ok(None),
             Conversion::Integer { min, max } => Tree::integer(within(whole(value)?, *min, *max)?),
@@ -228,8 +226,8 @@ impl Conversion {
             }
             Conversion::Money(Money::Pence) => Tree::integer(whole(value)?),
             Conversion::Money(Money::Pounds) => Tree::integer(pence(decimal(value)?)?),
-            Conversion::Date(form) => Tree::text(form.to_event(text)?.to_string()),
-            Conversion::Time { form, zone } => Tree::text(form.to_event(text, zone)?.to_string()),
+            Conversion::Date(form) => Tree::shown(form.to_event(text)?),
+            Conversion::Time { form, zone } => Tree::shown(form.to_event(text, zone)?),
             Conversion::Boolean { yes, no } => match text {
                 text if text == yes => Tree::Bool(true),
                 text if text == no => Tree::Bool(false),
@@ -252,8 +250,7 @@ impl Conversion {
         if none.is_empty() {
             return false;
         }
-        let Some(text) = value.to_plain_text() else { return false };
-        let text = text.trim();
+        let Some(text) = value.plain_text().map(str::trim) else { return false };
         none.iter().any(|word| {
             word.trim() == text
                 || match self {
@@ -352,8 +349,8 @@ fn text_of(value: &Tree) -> Result<&str, Refusal> {
 }
 
 /// A value as text, however the document writes it.
-fn plain(value: &Tree) -> Result<String, Refusal> {
-    match value.to_plain_text() {
+fn plain(value: &Tree) -> Result<&str, Refusal> {
+    match value.plain_text() {
         Some(text) => Ok(text),
         None if matches!(value, Tree::Record(_)) => {
             refuse("a group of fields stands where a plain value is expected")
@@ -363,8 +360,7 @@ fn plain(value: &Tree) -> Result<String, Refusal> {
 }
 
 fn decimal(value: &Tree) -> Result<Decimal, Refusal> {
-    let text = plain(value)?;
-    let text = text.trim();
+    let text = plain(value)?.trim();
     let parsed = Decimal::from_str_exact(text).or_else(|error| match text.contains(['e', 'E']) {
         true => Decimal::from_scientific(text),
         false => Err(error),
@@ -460,7 +456,7 @@ fn text_out(text: String, keys: &TextKeys) -> Result<Option<String>, Refusal> {
     {
         return refuse(format!("the system refuses the character `{refused}`"));
     }
-    text = bounded(text, keys)?;
+    text = bounded(&text, keys)?.into_owned();
     if let Some(pad) = &keys.pad {
         let missing: String =
             std::iter::repeat_n(pad.with, pad.width.saturating_sub(text.chars().count())).collect();
@@ -473,15 +469,17 @@ fn text_out(text: String, keys: &TextKeys) -> Result<Option<String>, Refusal> {
 }
 
 /// A text of the right length, cut to it where that is allowed.
-fn bounded(text: String, keys: &TextKeys) -> Result<String, Refusal> {
+fn bounded<'t>(text: &'t str, keys: &TextKeys) -> Result<Cow<'t, str>, Refusal> {
     let length = text.chars().count();
     let what = |wanted: String| format!("the text has {length} characters; {wanted}");
     if let Some(min) = keys.min.filter(|min| length < *min) {
         return refuse(what(format!("at least {min} are wanted")));
     }
     match keys.max.filter(|max| length > *max) {
-        None => Ok(text),
-        Some(max) if keys.cut => Ok(text.chars().take(max).collect::<String>().trim_end().to_owned()),
+        None => Ok(Cow::Borrowed(text)),
+        Some(max) if keys.cut => {
+            Ok(Cow::Owned(text.chars().take(max).collect::<String>().trim_end().to_owned()))
+        }
         Some(max) => Err(Refusal { code: Code::TextTooLong, what: what(format!("at most {max} fit")) }),
     }
 }
@@ -499,6 +497,6 @@ fn text_in(text: &str, keys: &TextKeys) -> Result<Option<Tree>, Refusal> {
     }
     Ok(Some(match &keys.join {
         Some(separator) => Tree::List(text.split(separator.as_str()).map(Tree::text).collect()),
-        None => Tree::text(bounded(text.to_owned(), keys)?),
+        None => Tree::text(bounded(text, keys)?),
     }))
 }

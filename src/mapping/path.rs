@@ -142,19 +142,31 @@ impl Path {
         }
     }
 
-    /// The name that occurs several times on the way to the value, where the path means one: which of them counts nobody
-    /// has said. In JSON it cannot be; in XML an element may be repeated.
-    pub fn repeated(&self, tree: &Tree) -> Option<&Name> {
+    /// The value at this path as [`Path::find`] finds it, where each step that means one finds no second.
+    ///
+    /// # Errors
+    /// The name that occurs several times: which of them counts nobody has said. In JSON it cannot be; in XML an element
+    /// may be repeated.
+    pub fn find_one<'t>(&self, tree: &'t Tree) -> Result<Option<&'t Tree>, &Name> {
         let mut tree = tree;
         for step in &self.steps {
-            if let (Which::One, Tree::Record(record)) = (step.which, tree)
-                && record.entries().iter().filter(|(name, _)| *name == step.name).nth(1).is_some()
-            {
-                return Some(&step.name);
+            let found = match (step.which, tree) {
+                (Which::One, Tree::Record(record)) if !step.name.local.is_empty() => {
+                    let mut found = record.entries().iter().filter(|(name, _)| *name == step.name);
+                    let first = found.next().map(|(_, tree)| tree);
+                    if first.is_some() && found.next().is_some() {
+                        return Err(&step.name);
+                    }
+                    first
+                }
+                (Which::One | Which::Each | Which::Nth(_) | Which::Numbered, _) => step.first(tree),
+            };
+            match found {
+                Some(found) => tree = found,
+                None => return Ok(None),
             }
-            tree = step.first(tree)?;
         }
-        None
+        Ok(Some(tree).filter(|found| !matches!(found, Tree::Null)))
     }
 
     /// All the values at this path, in order: the path may mean several at any step.

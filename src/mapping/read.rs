@@ -171,15 +171,16 @@ impl<'a> Reader<'a> {
     fn value(&mut self, row: &Row, item: &Tree, out: &mut Tree, scope: &Scope<'_>) {
         let Body::Value { conversion, kind, fund } = &row.body else { return };
         let Some(place) = &row.event else { return };
-        if let (Input::Other, Some(name)) =
-            (&row.input, row.document.as_ref().and_then(|path| path.repeated(item)))
-        {
-            let what = format!("`{}` occurs several times, and the row is for one", name.local);
-            self.failures.push(row.failure(Code::WrongShape, what, None));
-            return;
-        }
         let given = match &row.input {
-            Input::Other => row.document.as_ref().and_then(|path| path.find(item)).cloned(),
+            Input::Other => match row.document.as_ref().map(|path| path.find_one(item)) {
+                Some(Ok(found)) => found.cloned(),
+                None => None,
+                Some(Err(name)) => {
+                    let what = format!("`{}` occurs several times, and the row is for one", name.local);
+                    self.failures.push(row.failure(Code::WrongShape, what, None));
+                    return;
+                }
+            },
             Input::Constant(value) => Some(Tree::text(value)),
             Input::Setting(name) => {
                 self.context.settings.get(name).filter(|text| !text.is_empty()).map(Tree::text)
@@ -258,21 +259,25 @@ fn in_event_terms(conversion: &Conversion, kind: Kind, text: &str) -> Tree {
 
 /// Names the parts of a document that no row reads and `ignore` does not name: a vendor's upgrade, seen on its first day.
 fn find_drift(mapping: &Mapping, document: &Tree, found: &mut Vec<String>) {
-    let mut prefix = Vec::new();
-    walk(&mapping.known, document, &mut prefix, found);
+    walk(&mapping.known, document, &mut Vec::new(), found);
 }
 
-fn walk(known: &Known, tree: &Tree, prefix: &mut Vec<String>, found: &mut Vec<String>) {
+fn walk<'t>(known: &Known, tree: &'t Tree, prefix: &mut Vec<&'t str>, found: &mut Vec<String>) {
     if known.all || found.len() >= MOST_DRIFT {
         return;
     }
     match tree {
         Tree::List(items) => items.iter().for_each(|item| walk(known, item, prefix, found)),
         Tree::Record(record) => {
+            // Documents mostly come in the order in which they are described.
+            let mut next = 0;
             for (name, tree) in record.entries().iter().filter(|(name, _)| name.local != TEXT) {
-                prefix.push(name.local.to_string());
-                match known.inside(&name.local) {
-                    Some(deeper) => walk(deeper, tree, prefix, found),
+                prefix.push(&name.local);
+                match known.inside(&name.local, next) {
+                    Some((at, deeper)) => {
+                        next = at + 1;
+                        walk(deeper, tree, prefix, found);
+                    }
                     None => {
                         let path = prefix.join("/");
                         if !found.contains(&path) {
@@ -290,29 +295,58 @@ fn walk(known: &Known, tree: &Tree, prefix: &mut Vec<String>, found: &mut Vec<St
 /// The parts of a document that some row knows, by local names.
 #[derive(Debug, Default)]
 pub struct Known {
-    inside: Vec<(String, Known)>,
+    inside: Vec<(Called, Known)>,
     /// Whether all that is inside counts as known.
     all: bool,
 }
 
-impl Known {
-    fn inside(&self, name: &str) -> Option<&Known> {
-        let fits = |pattern: &str| match pattern.split_once("{n}") {
-            None => pattern == name,
-            Some((before, behind)) => name
-                .strip_prefix(before)
-                .and_then(|rest| rest.strip_suffix(behind))
+/// What a part is called.
+#[derive(Debug, PartialEq)]
+enum Called {
+    /// This.
+    Just(String),
+    /// This, a number, and this: one of a series.
+    Numbered(String, String),
+}
+
+impl Called {
+    fn of(name: &str) -> Called {
+        match name.split_once("{n}") {
+            None => Called::Just(name.to_owned()),
+            Some((before, behind)) => Called::Numbered(before.to_owned(), behind.to_owned()),
+        }
+    }
+
+    fn is(&self, name: &str) -> bool {
+        match self {
+            Called::Just(own) => own == name,
+            Called::Numbered(before, behind) => name
+                .strip_prefix(before.as_str())
+                .and_then(|rest| rest.strip_suffix(behind.as_str()))
                 .is_some_and(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit())),
+        }
+    }
+}
+
+impl Known {
+    /// The part of that name and its place, looked for from this place on.
+    fn inside(&self, name: &str, from: usize) -> Option<(usize, &Known)> {
+        let (before, behind) = self.inside.split_at_checked(from)?;
+        let fits = |part: &&(Called, Known)| part.0.is(name);
+        let at = match behind.iter().position(|part| fits(&part)) {
+            Some(at) => from + at,
+            None => before.iter().position(|part| fits(&part))?,
         };
-        self.inside.iter().find(|(pattern, _)| fits(pattern)).map(|(_, known)| known)
+        self.inside.get(at).map(|(_, known)| (at, known))
     }
 
     fn enter<'k>(&mut self, names: impl IntoIterator<Item = &'k str>) -> &mut Known {
         names.into_iter().filter(|name| !name.is_empty()).fold(self, |known, name| {
-            let at = match known.inside.iter().position(|(n, _)| n == name) {
+            let called = Called::of(name);
+            let at = match known.inside.iter().position(|(own, _)| *own == called) {
                 Some(at) => at,
                 None => {
-                    known.inside.push((name.to_owned(), Known::default()));
+                    known.inside.push((called, Known::default()));
                     known.inside.len() - 1
                 }
             };

@@ -37,18 +37,3 @@ CREATE TABLE extract_row (
     name  TEXT NOT NULL,
     PRIMARY KEY (route, key)
 ) STRICT, WITHOUT ROWID;
-
--- The extract that is being compared with it, and where its rows stand in the file.
-CREATE TABLE extract_new (
-    n      INTEGER PRIMARY KEY,
-    route  INTEGER NOT NULL REFERENCES route (n),
-    key    BLOB NOT NULL,
-    hash   BLOB NOT NULL,
-    name   TEXT NOT NULL,
-    number INTEGER NOT NULL,
-    start  INTEGER NOT NULL,
-    length INTEGER NOT NULL,
-    -- Whether it is no record of its layout: its key is then its number.
-    wrong  INTEGER NOT NULL,
-    UNIQUE (route, key)
-) STRICT;

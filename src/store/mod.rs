@@ -15,7 +15,7 @@ mod writer;
 
 pub use account::{Account, FileAccount, RouteAccount};
 pub use batches::{After, BatchFileState, BatchState, GroupTotal, Joining, Known, Placed, Says, ToMark};
-pub use extracts::{Compared, Difference, ExtractRow, News};
+pub use extracts::{Compared, Said};
 pub use files::{BASELINE, Decision, FileEnd, FileState, NewFile, Progress, SameAs, TakenFile, Took};
 pub use gates::{Away, Gates};
 pub use items::{BEFORE_A_PERSON, Item, NewItem, Open, Settled};
@@ -38,7 +38,7 @@ use std::{
 use writer::Writer;
 
 /// The version of the tables that this program reads and writes.
-const VERSION: i64 = 5;
+const VERSION: i64 = 6;
 
 /// What went wrong with the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -258,6 +258,10 @@ fn prepare(connection: &mut Connection, opener: Opener) -> Result<(i64, u64), Pr
         tx.execute_batch(include_str!("batches.sql"))?;
     }
     if version < 5 {
+        // Extracts were compared within the store.
+        tx.execute_batch("DROP TABLE IF EXISTS extract_new")?;
+    }
+    if version < 6 {
         tx.execute_batch(include_str!("gates.sql"))?;
     }
     if version < VERSION {
