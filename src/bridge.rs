@@ -10,11 +10,12 @@ use crate::{
     code::Code,
     collect::Collector,
     config::{
-        CollectRoute, Config,
+        CollectRoute, Config, Way,
         plan::{Action, Source},
     },
     console,
     deliver::{Batcher, Deliverer},
+    keeper::{self, Keeper},
     listen,
     store::{Opener, RouteNumber, Store},
     system::{System, receiver},
@@ -89,9 +90,14 @@ impl Bridge {
         let asking = numbers(&config, &store).await?;
         let names = Names::new(&config.prefix);
         let missing = Arc::new(Notify::new());
+        let keepers = keepers(&config, &store).await?;
+        let keeper = |way: Way, id: &str| {
+            keepers.iter().find(|keeper| keeper.way == way && keeper.route == id).cloned()
+        };
         let mut called = Vec::new();
         for route in &config.collect {
             let Some(system) = systems.get(&route.instance.name) else { continue };
+            let Some(keeper) = keeper(Way::Collect, &route.id) else { continue };
             let collector = Arc::new(Collector {
                 route: route.clone(),
                 number: number(&store, &route.id).await?,
@@ -103,6 +109,7 @@ impl Bridge {
                 schemas: config.schemas.clone(),
                 files: config.store.files(),
                 council: config.council.clone(),
+                keeper,
                 metrics: metrics.clone(),
                 stop: stop.clone(),
                 bell: Arc::new(Notify::new()),
@@ -119,6 +126,7 @@ impl Bridge {
         }
         for route in &config.deliver {
             let Some(system) = systems.get(&route.instance.name) else { continue };
+            let Some(keeper) = keeper(Way::Deliver, &route.id) else { continue };
             Arc::new(Deliverer {
                 route: route.clone(),
                 number: number(&store, &route.id).await?,
@@ -129,6 +137,7 @@ impl Bridge {
                 publisher: publisher.clone(),
                 names: names.clone(),
                 council: config.council.clone(),
+                keeper,
                 metrics: metrics.clone(),
                 stop: stop.clone(),
                 missing: missing.clone(),
@@ -137,7 +146,7 @@ impl Bridge {
             })
             .start(&routes);
         }
-        for batcher in batchers(&config, &store, &systems, &metrics, &stop).await? {
+        for batcher in batchers(&config, &store, &systems, (&keepers, &metrics), &stop).await? {
             batcher.start(&routes);
         }
         let receiver = match &config.receiver {
@@ -164,6 +173,7 @@ impl Bridge {
             }
         };
         links.spawn(watch(view, end.clone()));
+        routes.spawn(keeper::watch(keepers, store.clone(), metrics.clone(), stop.clone()));
         routes.spawn(prune(store, config.store.keep, stop.clone()));
         info!(
             council = config.council,
@@ -191,6 +201,13 @@ impl Bridge {
         let _ = timeout(Duration::from_secs(5), self.links.wait()).await;
         drained
     }
+}
+
+/// The keepers of all routes' gates, which know what persons have stopped.
+async fn keepers(config: &Config, store: &Store) -> Result<Vec<Arc<Keeper>>, CannotStart> {
+    let keepers: Vec<Arc<Keeper>> = config.gated().into_iter().map(Keeper::new).collect();
+    keeper::begin(&keepers, store).await.map_err(|error| cannot(error.code, error.what))?;
+    Ok(keepers)
 }
 
 /// Queues and exchanges are as they must be, or the bridge does not start. A broker that is away is waited for later.
@@ -271,13 +288,16 @@ async fn batchers(
     config: &Config,
     store: &Store,
     systems: &HashMap<String, Arc<System>>,
-    metrics: &Metrics,
+    (keepers, metrics): (&[Arc<Keeper>], &Metrics),
     stop: &CancellationToken,
 ) -> Result<Vec<Arc<Batcher>>, CannotStart> {
     let mut found = Vec::new();
     for instance in &config.instances {
         let Some(system) = systems.get(&instance.name) else { continue };
         for batch in &instance.adapter.batches {
+            let feed = instance.feed(&batch.name);
+            let is_its = |keeper: &&Arc<Keeper>| keeper.way == Way::Batch && keeper.route == feed;
+            let Some(keeper) = keepers.iter().find(is_its) else { continue };
             let mut routes = HashMap::new();
             for route in config.deliver.iter().filter(|route| route.instance.name == instance.name) {
                 if let Action::Batch(join) = &route.plan.action
@@ -293,6 +313,7 @@ async fn batchers(
                 routes,
                 system: system.clone(),
                 store: store.clone(),
+                keeper: keeper.clone(),
                 metrics: metrics.clone(),
                 stop: stop.clone(),
             }));

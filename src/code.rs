@@ -67,6 +67,7 @@ codes! {
     ValueUnused = "PH0232", "a value that no parameter of a statement takes";
     ReadOnly = "PH0233", "a route that would write to a database that is only read";
     CursorUnsafe = "PH0234", "a query that could pass rows over";
+    NeverOpen = "PH0240", "hours that do not say when a system is open";
     // 03: mappings
     UnknownEventField = "PH0301", "a field that the event's schema does not have";
     BadPath = "PH0302", "not a path";
@@ -174,6 +175,8 @@ codes! {
     KeyTwice = "PH2303", "a key stands twice in one extract";
     ExtractSuspicious = "PH2304", "an extract that lost or changed too much";
     ExtractSuperseded = "PH2305", "an extract that a newer one has replaced";
+    SystemAway = "PH2306", "a system is away, and its route waits";
+    WaitsTooLong = "PH2307", "something waits for longer than it may";
     // 24: databases
     StatementRefused = "PH2401", "a database refuses the values of a statement";
     DuplicateRow = "PH2402", "a row that is there already";
@@ -208,6 +211,8 @@ codes! {
     UnknownCodeAsked = "PH5004", "no such code";
     ClockWrong = "PH5005", "a clock that is wrong";
     NotHeld = "PH5006", "no extract of that number waits for a person";
+    NoSuchRoute = "PH5007", "no such route";
+    NotPaused = "PH5008", "a route that is not paused, or is already";
     NoSuchBatch = "PH5010", "no such batch, or none that can be sealed";
     NothingHeld = "PH5011", "nothing of that subject is held";
 }

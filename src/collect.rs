@@ -9,6 +9,7 @@ mod about;
 mod ask;
 mod difference;
 mod extract;
+mod gate;
 mod pickup;
 mod query;
 mod sequence;
@@ -24,6 +25,7 @@ use crate::{
     emit::{self, Emitted, Ground, Opened, Outgoing},
     event::{self, Accept, Key},
     format::Limits,
+    keeper::Keeper,
     letter::{self, Reason, Stage},
     origin::Origin,
     retry::Delays,
@@ -74,6 +76,8 @@ pub struct Collector {
     pub files: PathBuf,
     /// The council's code.
     pub council: String,
+    /// The keeper of its gate.
+    pub keeper: Arc<Keeper>,
     /// Metrics.
     pub metrics: Metrics,
     /// Ends the route.
@@ -104,6 +108,7 @@ impl Through {
 impl Collector {
     /// Starts the route's tasks.
     pub fn start(self: Arc<Self>, tasks: &TaskTracker) {
+        tasks.spawn(self.clone().telling());
         match &self.route.plan.source {
             Source::Ask(_) => {
                 tasks.spawn(self.clone().asking());
@@ -136,7 +141,7 @@ impl Collector {
     /// Takes what is due from the spool to its end, until it is stopped.
     async fn forward(self: Arc<Self>) {
         let mut delays = Delays::new(Duration::from_millis(200), Duration::from_secs(15));
-        while !self.stop.is_cancelled() {
+        while self.may_forward().await {
             let due = match self.store.due(self.number, now(), BATCH).await {
                 Ok(due) => due,
                 Err(error) => {

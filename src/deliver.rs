@@ -10,22 +10,24 @@
 mod attempt;
 mod batch;
 mod claims;
+mod gate;
 mod join;
+mod lane;
 mod ordered;
 mod render;
 
 pub use batch::Batcher;
 
 use crate::{
-    broker::{Delivery, Lane, Link, Message, Properties, Published, Publisher, Settle, topology::Names},
+    broker::{Delivery, Link, Message, Properties, Published, Publisher, Settle, topology::Names},
     code::Code,
     config::{DeliverRoute, plan::Action},
     emit::Outgoing,
     event::{self, Event, Key},
     format::Limits,
+    keeper::Keeper,
     letter::{self, Past, Reason, Stage},
     order::Subject,
-    retry::Delays,
     store::{Answer, Claim, GivenUp, NewItem, Place, Record, RouteNumber, Store, Went, Why},
     system::System,
     telemetry::{Metrics, Trace},
@@ -64,6 +66,8 @@ pub struct Deliverer {
     pub names: Names,
     /// The council's code.
     pub council: String,
+    /// The keeper of its gate.
+    pub keeper: Arc<Keeper>,
     /// Metrics.
     pub metrics: Metrics,
     /// Ends the route.
@@ -157,39 +161,14 @@ impl Deliverer {
     pub fn start(self: Arc<Self>, tasks: &TaskTracker) {
         if let Some(ordered) = self.route.plan.order {
             // Two lanes would overtake each other; within its one lane subjects go on side by side.
-            tasks.spawn(self.lane_in_order(ordered));
+            tasks.spawn(self.clone().lane_in_order(ordered));
+            tasks.spawn(self.telling());
             return;
         }
         for lane in 0..self.route.concurrency {
             tasks.spawn(self.clone().lane(lane));
         }
-    }
-
-    async fn lane(self: Arc<Self>, number: u32) {
-        let tag = format!("{}#{number}", self.route.id);
-        let mut delays = Delays::new(Duration::from_millis(200), Duration::from_secs(15));
-        while !self.stop.is_cancelled() {
-            if let Some(failure) = self.stopped() {
-                error!(route = self.route.id, code = %failure.code, "nothing is delivered any more: {}", failure.what);
-                return;
-            }
-            let window = self.route.plan.window as usize;
-            match Lane::open(&self.link, &self.route.queue, window, &tag, &self.stop).await {
-                Ok(None) => return,
-                Ok(Some(lane)) => {
-                    delays.reset();
-                    self.work(lane).await;
-                }
-                Err(error) => {
-                    self.if_missing(error.code);
-                    warn!(route = self.route.id, code = %error.code, "cannot consume: {}", error.what)
-                }
-            }
-            tokio::select! {
-                () = self.stop.cancelled() => return,
-                () = tokio::time::sleep(delays.delay()) => {}
-            }
-        }
+        tasks.spawn(self.telling());
     }
 
     /// Why no message is taken any more: what is not taken waits in the queue, and is not given up. What only joins a batch
@@ -206,33 +185,6 @@ impl Deliverer {
     fn if_missing(&self, code: Code) {
         if code == Code::TopologyMissing {
             self.missing.notify_one();
-        }
-    }
-
-    async fn work(&self, mut lane: Lane) {
-        loop {
-            if self.stopped().is_some() {
-                return lane.close().await;
-            }
-            let taken = tokio::select! {
-                biased;
-                () = self.stop.cancelled() => return lane.close().await,
-                taken = lane.take() => taken,
-            };
-            let settled = match taken {
-                Ok(deliveries) => self.carry(deliveries).await,
-                Err(error) => {
-                    if !self.stop.is_cancelled() {
-                        warn!(route = self.route.id, code = %error.code, "the lane is lost: {}", error.what);
-                    }
-                    return;
-                }
-            };
-            if let Err(error) = lane.settle(settled).await {
-                warn!(route = self.route.id, code = %error.code, "the lane is lost: {}", error.what);
-                return;
-            }
-            crate::kill::point("deliver.acknowledged");
         }
     }
 
@@ -445,7 +397,7 @@ impl Deliverer {
     /// A message, whole or part by part. Parts that were done are never done again.
     async fn message(&self, letter: &Letter, event: &Event, went: Went) -> Result<(), End> {
         let Some(each) = &self.route.plan.each else {
-            let done = attempt::send(self, letter, event, 0, went).await?;
+            let done = self.send(letter, event, 0, went).await?;
             return self.delivered(letter, 0, done).await;
         };
         let mut given_up: Vec<LostPart> = Vec::new();
@@ -481,9 +433,9 @@ impl Deliverer {
                     given_up.push(lost);
                 }
                 Err(end) => {
-                    if let End::Later { failure: _, wait, doubt, first_failed } = &end {
+                    if let End::Later { failure: _, wait, doubt, first_failed, costs } = &end {
                         let later = Record::Waiting {
-                            attempt: letter.past.attempt + 1,
+                            attempt: letter.past.attempt + costs.attempts(),
                             due_at: now() + millis(*wait),
                             failed_at: first_failed.as_millisecond(),
                             doubt: *doubt,
@@ -498,7 +450,7 @@ impl Deliverer {
     }
 
     async fn part(&self, letter: &Letter, part: &Part, went: Went) -> Result<(), End> {
-        let done = attempt::send(self, letter, &part.event, part.number, went).await?;
+        let done = self.send(letter, &part.event, part.number, went).await?;
         self.delivered(letter, part.number, done).await?;
         self.record(letter, part.number, Record::Delivered { opens: None }).await?;
         crate::kill::point("deliver.part");
@@ -602,6 +554,13 @@ impl Deliverer {
 
     /// Documents for a broker, published in one window.
     async fn window(&self, letters: &[Letter], window: Vec<(usize, Went)>) -> Vec<Outcome> {
+        if !self.keeper.may_send() {
+            let given_back = |(at, _)| {
+                let record = Some(Record::GivenBack);
+                Outcome { at, publish: None, record, settle: Settle::GiveBack }
+            };
+            return window.into_iter().map(given_back).collect();
+        }
         let mut outcomes = Vec::with_capacity(window.len());
         let mut messages = Vec::with_capacity(window.len());
         let mut sent = Vec::with_capacity(window.len());
@@ -625,13 +584,18 @@ impl Deliverer {
         for ((at, went), result) in sent.into_iter().zip(results) {
             let Some(letter) = letters.get(at) else { continue };
             outcomes.push(match result {
-                Ok(()) => Outcome {
-                    at,
-                    publish: None,
-                    record: Some(Record::Delivered { opens: None }),
-                    settle: Settle::Ack,
-                },
-                Err(failure) => self.ended(at, letter, attempt::end_of(self, letter, &went, failure)),
+                Ok(()) => {
+                    self.got_through(letter);
+                    Outcome {
+                        at,
+                        publish: None,
+                        record: Some(Record::Delivered { opens: None }),
+                        settle: Settle::Ack,
+                    }
+                }
+                Err(failure) => {
+                    self.ended(at, letter, self.weigh(letter, attempt::end_of(self, letter, &went, failure)))
+                }
             });
         }
         outcomes
@@ -643,11 +607,11 @@ impl Deliverer {
             End::GiveBack => {
                 Outcome { at, publish: None, record: Some(Record::GivenBack), settle: Settle::GiveBack }
             }
-            End::Later { failure, wait, doubt, first_failed } => {
+            End::Later { failure, wait, doubt, first_failed, costs } => {
                 self.metrics.count(&self.route.id, "later", 1);
                 warn!(route = self.route.id, message = %letter.key, attempt = letter.past.attempt, code = %failure.code,
                       wait = crate::config::units::in_words(wait), "not delivered, tried again later: {}", failure.what);
-                let attempt = letter.past.attempt + 1;
+                let attempt = letter.past.attempt + costs.attempts();
                 if let Some(record) = self.parked(letter, attempt, wait, first_failed, doubt) {
                     return Outcome { at, publish: None, record: Some(record), settle: Settle::Ack };
                 }

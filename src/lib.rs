@@ -15,6 +15,8 @@ pub mod draft;
 pub mod emit;
 pub mod event;
 pub mod format;
+pub mod gate;
+pub mod keeper;
 pub mod kill;
 pub mod letter;
 pub mod listen;

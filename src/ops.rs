@@ -4,6 +4,7 @@
 
 pub mod batches;
 pub mod held;
+pub mod routes;
 
 use crate::{
     broker::{

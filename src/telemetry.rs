@@ -45,6 +45,15 @@ pub struct MappingLabel {
     pub mapping: String,
 }
 
+/// The labels of a route's state.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct StateLabel {
+    /// `<instance>.<route>`
+    pub route: String,
+    /// What its gate is.
+    pub state: &'static str,
+}
+
 /// The label of a connection to a broker.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct LinkLabel {
@@ -83,6 +92,18 @@ pub const METRICS: &[(&str, &str, &str, &str)] = &[
     ("packhorse_drift_total", "counter", "mapping", "documents with parts that no row of the mapping knows"),
     ("packhorse_spool_bytes", "gauge", "", "bytes that wait in the spool"),
     ("packhorse_open_items", "gauge", "route", "items that are open in a system and asked about"),
+    (
+        "packhorse_route_state",
+        "gauge",
+        "route, state",
+        "1 for the state the route is in: open, closed (outside its hours), paused (by a person), away, probing",
+    ),
+    (
+        "packhorse_oldest_waiting_seconds",
+        "gauge",
+        "route",
+        "how long what waits longest has waited; 0 if nothing does",
+    ),
     ("packhorse_broker_connected", "gauge", "link", "1 while the connection to the broker is up"),
     ("packhorse_broker_blocked", "gauge", "link", "1 while the broker takes no messages"),
 ];
@@ -109,6 +130,10 @@ pub struct Metrics {
     pub spool_bytes: Gauge<i64>,
     /// `packhorse_open_items`
     pub open_items: Family<RouteLabel, Gauge>,
+    /// `packhorse_route_state`
+    pub states: Family<StateLabel, Gauge>,
+    /// `packhorse_oldest_waiting_seconds`
+    pub oldest: Family<RouteLabel, Gauge>,
     /// `packhorse_broker_connected`
     pub connected: Family<LinkLabel, Gauge>,
     /// `packhorse_broker_blocked`
@@ -146,6 +171,8 @@ impl Default for Metrics {
             drift: register!("drift"),
             spool_bytes,
             open_items: register!("open_items"),
+            states: register!("route_state"),
+            oldest: register!("oldest_waiting_seconds"),
             connected: register!("broker_connected"),
             blocked: register!("broker_blocked"),
             registry: Arc::new(registry),
@@ -179,6 +206,14 @@ impl Metrics {
         self.requests
             .get_or_create_owned(&RouteLabel { route: route.to_owned() })
             .observe(took.as_secs_f64());
+    }
+
+    /// Notes how a route's gate stands.
+    pub fn route_state(&self, route: &str, state: &'static str) {
+        for other in ["open", "closed", "paused", "away", "probing"] {
+            let label = StateLabel { route: route.to_owned(), state: other };
+            self.states.get_or_create_owned(&label).set(i64::from(other == state));
+        }
     }
 
     /// Counts in a family with a route's label.
@@ -285,6 +320,8 @@ mod tests {
         }
         metrics.drift.get_or_create_owned(&MappingLabel { mapping: "m".into() }).inc();
         metrics.open_items.get_or_create_owned(&RouteLabel { route: "r".into() }).set(1);
+        metrics.route_state("r", "open");
+        metrics.oldest.get_or_create_owned(&RouteLabel { route: "r".into() }).set(1);
         metrics.connected.get_or_create_owned(&LinkLabel { link: "l".into() }).set(1);
         metrics.blocked.get_or_create_owned(&LinkLabel { link: "l".into() }).set(0);
         let text = metrics.encode();

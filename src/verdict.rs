@@ -29,6 +29,8 @@ pub struct Failure {
 pub enum Class {
     /// It was not carried out, and trying again may help.
     NotDone,
+    /// It was not carried out, and nothing else will be for now: the system is away, or asks to be left alone.
+    Away,
     /// It may have been carried out.
     Unknown,
     /// It was not carried out, and trying again will not help.
@@ -41,6 +43,11 @@ impl Failure {
     /// A failure after which trying again may help.
     pub fn not_done(code: Code, what: impl Into<String>) -> Failure {
         Failure { code, class: Class::NotDone, what: what.into(), field: String::new(), retry_after: None }
+    }
+
+    /// A failure after which the system is left alone for a while, whatever the message.
+    pub fn away(code: Code, what: impl Into<String>) -> Failure {
+        Failure { class: Class::Away, ..Failure::not_done(code, what) }
     }
 
     /// The same, of this field.

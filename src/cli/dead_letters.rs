@@ -68,9 +68,8 @@ struct Acting {
 
 impl Acting {
     fn actor(&self) -> Actor {
-        let name = || ["SUDO_USER", "USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok());
         Actor {
-            who: self.by.clone().or_else(name).unwrap_or_else(|| "unknown".to_owned()),
+            who: self.by.clone().unwrap_or_else(super::logged_in),
             reason: self.reason.clone().unwrap_or_default(),
         }
     }

@@ -15,6 +15,7 @@ mod held;
 mod mapping;
 mod new;
 mod render;
+mod routes;
 mod run;
 mod topology;
 
@@ -96,6 +97,14 @@ pub enum Command {
     ///
     /// Exits with 1 if a line does not close.
     Account(account::Account),
+    /// How every route stands: open, closed until when, paused by whom, away and tried next when.
+    Routes(routes::Routes),
+    /// Pause a route for planned work: nothing is sent, nothing looked for; what waits stays where it is.
+    ///
+    /// It holds until `resume`, also over restarts. A bridge that runs stops within a second.
+    Pause(routes::Pause),
+    /// Let a paused route go on.
+    Resume(routes::Resume),
     /// Look at the files that were picked up.
     #[command(subcommand)]
     Files(files::Files),
@@ -136,6 +145,9 @@ pub fn main() -> ExitCode {
         Command::Held(command) => command.run(&cli.config),
         Command::Batches(command) => command.run(&cli.config),
         Command::Account(account) => account.run(&cli.config),
+        Command::Routes(routes) => routes.run(&cli.config),
+        Command::Pause(pause) => pause.run(&cli.config),
+        Command::Resume(resume) => resume.run(&cli.config),
         Command::Files(files) => files.run(&cli.config),
         Command::Extracts(extracts) => extracts.run(&cli.config),
         Command::Doctor(doctor) => doctor.run(&cli.config),
@@ -193,6 +205,12 @@ fn complain(code: Code, what: &str) {
     if !code.remedy().is_empty() {
         anstream::eprintln!("  = help: {}", code.remedy());
     }
+}
+
+/// Who is logged in, as far as the machine says.
+fn logged_in() -> String {
+    let name = ["SUDO_USER", "USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok());
+    name.unwrap_or_else(|| "unknown".to_owned())
 }
 
 /// A moment, in whole seconds.

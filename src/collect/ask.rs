@@ -29,7 +29,7 @@ impl Collector {
     pub(super) async fn asking(self: Arc<Self>) {
         let Source::Ask(ask) = &self.route.plan.source else { return };
         let mut delays = Delays::new(Duration::from_millis(200), Duration::from_secs(15));
-        while !self.stop.is_cancelled() {
+        while let Some(_ticket) = self.keeper.pass(&self.stop).await {
             let due = match self.store.due_items(self.number, now(), ROUND).await {
                 Ok(due) => due,
                 Err(error) => {
@@ -223,7 +223,7 @@ fn with_item(cause: &Tree, item: &Tree) -> Tree {
 /// To a question there is no doubt: it is asked again.
 fn no_doubt(class: Class) -> Class {
     match class {
-        Class::Unknown | Class::NotDone => Class::NotDone,
+        Class::Unknown | Class::NotDone | Class::Away => Class::NotDone,
         Class::Refused | Class::Guarded => Class::Refused,
     }
 }

@@ -66,7 +66,7 @@ impl Collector {
         let mut delays = Delays::new(Duration::from_secs(1), every.max(Duration::from_secs(60)));
         let mut seen = Seen::default();
         let mut next_look = Instant::now();
-        while !self.stop.is_cancelled() {
+        while let Some(_ticket) = self.keeper.pass(&self.stop).await {
             if let Some(failure) = files.stopped() {
                 error!(route = self.route.id, code = %failure.code, "no file is picked up any more: {}", failure.what);
                 return;

@@ -54,7 +54,7 @@ impl Collector {
         };
         let every = self.route.pace.first().copied().unwrap_or(query.every);
         let mut delays = Delays::new(Duration::from_secs(1), every.max(Duration::from_secs(60)));
-        while !self.stop.is_cancelled() {
+        while let Some(_ticket) = self.keeper.pass(&self.stop).await {
             let look = tokio::select! {
                 () = self.stop.cancelled() => return,
                 look = self.look_up(system, query) => look,

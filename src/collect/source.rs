@@ -6,6 +6,7 @@ use crate::{
     code::Code,
     config::plan::{Consume, Poll, Progress, Source},
     event::{Key, hex},
+    keeper::Ticket,
     retry::Delays,
     store::{Intake, Taken},
     system::{
@@ -30,6 +31,9 @@ const WINDOW: usize = 256;
 impl Collector {
     /// Takes in a document that was received.
     pub async fn received(self: Arc<Self>, received: Received) -> Stored {
+        if self.keeper.is_paused() {
+            return Stored::NotNow;
+        }
         let intake = self.intake(received.body.to_vec(), received.content_type);
         match self.take_in(vec![intake], None).await {
             Ok(()) => Stored::Yes,
@@ -93,7 +97,7 @@ impl Collector {
         let Source::Poll(poll) = &self.route.plan.source else { return };
         let every = self.route.pace.first().copied().unwrap_or(poll.every);
         let mut delays = Delays::new(Duration::from_secs(1), every.max(Duration::from_secs(60)));
-        while !self.stop.is_cancelled() {
+        while let Some(_ticket) = self.keeper.pass(&self.stop).await {
             let pause = match self.look(poll).await {
                 Ok(()) => {
                     delays.reset();
@@ -186,12 +190,12 @@ impl Collector {
             }
         };
         let mut delays = Delays::new(Duration::from_millis(200), Duration::from_secs(15));
-        while !self.stop.is_cancelled() {
+        while let Some(ticket) = self.keeper.pass(&self.stop).await {
             match Lane::open(&system.link, &queue, WINDOW, &self.route.id, &self.stop).await {
                 Ok(None) => return,
                 Ok(Some(lane)) => {
                     delays.reset();
-                    self.drain(lane, consume).await;
+                    self.drain(lane, consume, &ticket).await;
                 }
                 Err(error) => {
                     warn!(route = self.route.id, code = %error.code, "cannot consume: {}", error.what)
@@ -201,11 +205,12 @@ impl Collector {
         }
     }
 
-    async fn drain(&self, mut lane: Lane, consume: &Consume) {
+    async fn drain(&self, mut lane: Lane, consume: &Consume, ticket: &Ticket) {
         loop {
             let taken = tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return lane.close().await,
+                () = ticket.over() => return lane.close().await,
                 taken = lane.take() => taken,
             };
             let deliveries = match taken {

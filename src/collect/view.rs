@@ -35,7 +35,7 @@ impl Collector {
         let every = self.route.pace.first().copied().unwrap_or(query.every);
         let mut delays = Delays::new(Duration::from_secs(1), every.max(Duration::from_secs(60)));
         let mut next_look = Instant::now();
-        while !self.stop.is_cancelled() {
+        while let Some(_ticket) = self.keeper.pass(&self.stop).await {
             let looked = tokio::select! {
                 () = self.stop.cancelled() => return,
                 looked = self.view(system, query, &mut next_look, every) => looked,

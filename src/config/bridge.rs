@@ -1,8 +1,10 @@
 //! From `packhorse.toml` and the adapters it uses to a [`Config`], with everything that is wrong.
 
+mod bears;
+
 use super::{
     Address, Broker, CollectRoute, Config, DeliverRoute, Instance, Receiver, Store, Tls,
-    compile::{is_name, select},
+    compile::{Calendars, is_name, select},
     host_keys, plan,
     raw::bridge::{AdapterUse, BridgeFile, RouteUse, SftpUse, TlsKeys},
     secrets::SecretRef,
@@ -32,6 +34,8 @@ pub struct With<'a> {
     pub broken: &'a BTreeSet<String>,
     /// The event schemas by type.
     pub schemas: &'a BTreeMap<String, Arc<EventSchema>>,
+    /// The calendars by name.
+    pub calendars: &'a Calendars,
 }
 
 /// Makes the configuration. With an error there is none.
@@ -252,6 +256,7 @@ impl Builder<'_> {
         };
         let (settings, mut secrets) = self.settings(name, keys, adapter);
         let reached = keys.sftp.as_ref().and_then(|sftp| self.over_sftp(name, sftp, adapter, &mut secrets));
+        let bears = self.bears(name, keys, adapter);
         let prefix = self.file.source.clone().unwrap_or_else(|| format!("urn:packhorse:{}", config.council));
         let instance = Arc::new(Instance {
             name: name.to_owned(),
@@ -259,6 +264,7 @@ impl Builder<'_> {
             settings,
             secrets,
             source: format!("{prefix}:{name}"),
+            bears: bears.clone(),
             reached,
             folder: self.with.folder.to_owned(),
         });
@@ -288,13 +294,25 @@ impl Builder<'_> {
             let at = ["adapters", name, "routes", &plan.name, "select"].map(str::to_owned);
             let (more, problems) = select(over.map_or(&[], |over| &over.select), &plan.event, &at);
             self.problems.extend(problems);
+            let own = match &plan.action {
+                plan::Action::Batch(_) => bears::Own::Joins(plan.hours.as_ref()),
+                plan::Action::Request(_)
+                | plan::Action::Publish(_)
+                | plan::Action::Statement(_)
+                | plan::Action::Write(_) => bears::Own::Of(plan.hours.as_ref()),
+            };
+            let (gate, tell_after) = self.gate((name, &plan.name), own, over, &bears);
+            let concurrency = over.and_then(|over| over.concurrency).unwrap_or(plan.concurrency).max(1);
             config.deliver.push(Arc::new(DeliverRoute {
                 id: format!("{name}.{}", plan.name),
                 queue: format!("{}.{name}.{}", config.prefix, plan.name),
                 instance: instance.clone(),
                 plan: plan.clone(),
                 select: plan.select.iter().cloned().chain(more).collect(),
-                concurrency: over.and_then(|over| over.concurrency).unwrap_or(plan.concurrency).max(1),
+                concurrency,
+                window: bears::window(plan, concurrency, &bears),
+                gate,
+                tell_after,
             }));
         }
         for plan in &adapter.collect {
@@ -323,12 +341,16 @@ impl Builder<'_> {
                     .push(Problem::error(Code::NotAuthenticated, &["adapters", name], what).on_key());
             }
             let pace = self.pace(name, plan, over);
+            let (gate, tell_after) =
+                self.gate((name, &plan.name), bears::Own::Of(plan.hours.as_ref()), over, &bears);
             config.collect.push(Arc::new(CollectRoute {
                 pace,
                 id: format!("{name}.{}", plan.name),
                 instance: instance.clone(),
                 plan: plan.clone(),
                 concurrency: over.and_then(|over| over.concurrency).unwrap_or(plan.concurrency).max(1),
+                gate,
+                tell_after,
             }));
         }
         config.instances.push(instance);

@@ -549,6 +549,7 @@ impl Project {
             adapters: &self.adapters,
             broken: &broken,
             schemas: &self.schemas,
+            calendars: &self.calendars,
         };
         let (config, mut problems) = bridge::build(file, &with);
         if let Some(config) = &config {

@@ -23,6 +23,7 @@ pub use load::Project;
 
 use crate::{
     event::schema::EventSchema,
+    gate,
     mapping::Condition,
     template::{Scope, Template, TemplateFailed, Texts},
 };
@@ -66,6 +67,60 @@ pub struct Config {
     pub collect: Vec<Arc<CollectRoute>>,
     /// The event schemas by type.
     pub schemas: Arc<HashMap<String, Arc<EventSchema>>>,
+}
+
+/// Something with a gate: a route, or a batch on its way into its system.
+#[derive(Debug, Clone)]
+pub struct Gated {
+    /// `<instance>.<route>`, or `<instance>.<batch>`.
+    pub id: String,
+    /// The adapter in use.
+    pub instance: String,
+    /// Which way it goes.
+    pub way: Way,
+    /// What its gate is made of.
+    pub settings: gate::Settings,
+    /// When a person is told that something waits.
+    pub tell_after: Duration,
+}
+
+/// Which way something goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// A route to the system.
+    Deliver,
+    /// A route from the system.
+    Collect,
+    /// A batch.
+    Batch,
+}
+
+impl Config {
+    /// Everything that has a gate.
+    pub fn gated(&self) -> Vec<Gated> {
+        let gated = |id: &str, instance: &Instance, way, settings: &gate::Settings, tell_after| Gated {
+            id: id.to_owned(),
+            instance: instance.name.clone(),
+            way,
+            settings: settings.clone(),
+            tell_after,
+        };
+        let deliver = self
+            .deliver
+            .iter()
+            .map(|route| gated(&route.id, &route.instance, Way::Deliver, &route.gate, route.tell_after));
+        let collect = self
+            .collect
+            .iter()
+            .map(|route| gated(&route.id, &route.instance, Way::Collect, &route.gate, route.tell_after));
+        let batches = self.instances.iter().flat_map(|instance| {
+            instance.adapter.batches.iter().map(move |batch| {
+                let id = instance.feed(&batch.name);
+                gated(&id, instance, Way::Batch, &instance.bears.gate(), instance.bears.tell_after)
+            })
+        });
+        deliver.chain(collect).chain(batches).collect()
+    }
 }
 
 /// How a broker is reached.
@@ -151,6 +206,8 @@ pub struct Instance {
     pub secrets: BTreeMap<String, SecretRef>,
     /// The `source` of its events.
     pub source: String,
+    /// What the system bears: what the bridge says, or else the adapter.
+    pub bears: plan::Bears,
     /// How its files are reached, if the bridge says so in place of the adapter.
     pub reached: Option<plan::Files>,
     /// The folder of `packhorse.toml`: where relative paths begin.
@@ -172,6 +229,12 @@ pub struct DeliverRoute {
     pub select: Vec<Condition>,
     /// Messages under way at once.
     pub concurrency: u32,
+    /// How many messages a window holds.
+    pub window: u32,
+    /// What its gate is made of.
+    pub gate: gate::Settings,
+    /// When a person is told that a message waits.
+    pub tell_after: Duration,
 }
 
 /// A route from a system.
@@ -185,6 +248,10 @@ pub struct CollectRoute {
     pub plan: Arc<plan::Collect>,
     /// Documents under way at once.
     pub concurrency: u32,
+    /// What its gate is made of.
+    pub gate: gate::Settings,
+    /// When a person is told that a document waits.
+    pub tell_after: Duration,
     /// How long it waits between looks (a poll: always the same) or questions (the last is repeated); else empty.
     pub pace: Vec<Duration>,
 }
@@ -213,6 +280,11 @@ impl Instance {
             SecretRef::File(path) => Some(SecretRef::File(self.folder.join(path))),
             other @ (SecretRef::Environment(_) | SecretRef::Credential(_)) => Some(other),
         }
+    }
+
+    /// The name of a batch among all batches.
+    pub fn feed(&self, batch: &str) -> String {
+        format!("{}.{batch}", self.name)
     }
 
     /// Whether a login is used: always, or if the setting is given on which it depends.

@@ -13,6 +13,7 @@ use super::{
 use crate::{
     event::{Accept, schema::EventSchema},
     format::{Format, Layout, Namespaces},
+    gate::{Hours, Settings},
     mapping::{Condition, Mapping, path::Path},
     template::Template,
 };
@@ -43,6 +44,8 @@ pub struct Adapter {
     pub verify: BTreeMap<String, Verify>,
     /// Rates, by name: so many within a time.
     pub rates: BTreeMap<String, (u32, Duration)>,
+    /// What the system bears.
+    pub bears: Bears,
     /// Batches that become files.
     pub batches: Vec<Arc<super::batch::Batch>>,
     /// Routes to the system.
@@ -51,6 +54,30 @@ pub struct Adapter {
     pub collect: Vec<Arc<Collect>>,
     /// The digest of the file.
     pub digest: String,
+}
+
+/// What a system bears, unless the bridge says otherwise.
+#[derive(Debug, Clone)]
+pub struct Bears {
+    /// When it is open; always, if nothing is said.
+    pub hours: Option<Hours>,
+    /// How many calls at once.
+    pub most_at_once: Option<u32>,
+    /// How many calls within any minute.
+    pub per_minute: Option<u32>,
+    /// How long it is left alone when it is found to be away; each further time twice as long.
+    pub first_pause: Duration,
+    /// But never longer than this.
+    pub longest_pause: Duration,
+    /// When a person is told that something waits.
+    pub tell_after: Duration,
+}
+
+impl Bears {
+    /// What the gate of something is made of that only the system's own hours shut.
+    pub fn gate(&self) -> Settings {
+        Settings { hours: self.hours.clone(), first: self.first_pause, most: self.longest_pause }
+    }
 }
 
 /// How a system is reached.
@@ -283,6 +310,8 @@ pub struct Deliver {
     pub event: Arc<EventSchema>,
     /// Which of them.
     pub select: Vec<Condition>,
+    /// When they are sent, where it differs from the system's hours.
+    pub hours: Option<Hours>,
     /// One request for each of these.
     pub each: Option<Path>,
     /// What makes the document.
@@ -537,6 +566,8 @@ pub struct Collect {
     pub about: String,
     /// How it comes.
     pub source: Source,
+    /// When it is looked for, where it differs from the system's hours.
+    pub hours: Option<Hours>,
     /// Its format.
     pub format: Format,
     /// How its records are built.

@@ -40,10 +40,29 @@ pub struct Done {
     pub opens: Result<Option<Opened>, Failure>,
 }
 
+/// What an attempt costs a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Costs {
+    /// It is one attempt nearer to its end.
+    Attempt,
+    /// Nothing: it is not its fault.
+    Nothing,
+}
+
+impl Costs {
+    /// How many attempts.
+    pub fn attempts(self) -> u32 {
+        match self {
+            Costs::Attempt => 1,
+            Costs::Nothing => 0,
+        }
+    }
+}
+
 /// How an attempt ended otherwise.
 pub enum End {
     /// It is tried again later.
-    Later { failure: Failure, wait: Duration, doubt: bool, first_failed: Timestamp },
+    Later { failure: Failure, wait: Duration, doubt: bool, first_failed: Timestamp, costs: Costs },
     /// It is given up.
     Dead { stage: Stage, code: Code, failure: Failure, doubt: bool },
     /// It was not begun, or cannot be recorded: back to its queue.
@@ -178,6 +197,7 @@ impl<'a> Attempt<'a> {
             wait: verdict::wait(self.letter.past.attempt, &plan.retry),
             doubt: self.doubt,
             first_failed: self.first_failed,
+            costs: Costs::Attempt,
         };
         let held = self.deliverer.one_per.lock().is_ok_and(|mut under_way| under_way.insert(one_per.clone()));
         if !held {
@@ -247,6 +267,8 @@ impl<'a> Attempt<'a> {
             let verdict = verdict::judge(&failure, tried, &plan.retry, plan.repeat, plan.probe.is_some());
             self.doubt |= unknown;
             match verdict {
+                // The one message that is tried while the system is away is sent once and no more.
+                Verdict::AtOnce if self.deliverer.keeper.is_probing() => return Err(self.later(failure)),
                 Verdict::AtOnce => at_once += 1,
                 Verdict::ReadAnew => {
                     at_once += 1;
@@ -267,10 +289,14 @@ impl<'a> Attempt<'a> {
                                 doubt: false,
                             });
                         }
-                        Class::NotDone | Class::Unknown | Class::Guarded if at_once < plan.retry.at_once => {
+                        Class::NotDone | Class::Away | Class::Unknown | Class::Guarded
+                            if at_once < plan.retry.at_once =>
+                        {
                             at_once += 1
                         }
-                        Class::NotDone | Class::Unknown | Class::Guarded => return Err(self.later(failure)),
+                        Class::NotDone | Class::Away | Class::Unknown | Class::Guarded => {
+                            return Err(self.later(failure));
+                        }
                     }
                 }
                 Verdict::Later(wait) => {
@@ -279,6 +305,7 @@ impl<'a> Attempt<'a> {
                         wait,
                         doubt: self.doubt,
                         first_failed: self.first_failed,
+                        costs: Costs::Attempt,
                     });
                 }
                 Verdict::Dead(code) => {
@@ -305,7 +332,8 @@ impl<'a> Attempt<'a> {
             };
         }
         let wait = verdict::wait(self.letter.past.attempt, policy);
-        End::Later { failure, wait, doubt: self.doubt, first_failed: self.first_failed }
+        let costs = Costs::Attempt;
+        End::Later { failure, wait, doubt: self.doubt, first_failed: self.first_failed, costs }
     }
 
     /// Asking did not settle it: it is asked again, but only for so long. A person's replay begins that time anew.
@@ -318,10 +346,10 @@ impl<'a> Attempt<'a> {
         let waits = &self.deliverer.route.plan.retry.waits;
         match self.later(failure) {
             // The last question falls within the time, as far as there is a wait that is short enough.
-            End::Later { failure, wait, doubt, first_failed } => {
+            End::Later { failure, wait, doubt, first_failed, costs } => {
                 let fits = waits.iter().copied().filter(|shorter| *shorter <= wait.min(left)).max();
                 let wait = fits.or(waits.iter().copied().min()).unwrap_or(wait);
-                End::Later { failure, wait, doubt, first_failed }
+                End::Later { failure, wait, doubt, first_failed, costs }
             }
             end @ (End::Dead { .. } | End::GiveBack) => end,
         }
@@ -485,7 +513,14 @@ impl<'a> Attempt<'a> {
                     let wait = policy.waits.iter().copied().filter(|wait| *wait >= early).min();
                     let wait = wait.or(policy.waits.iter().copied().max()).unwrap_or(early);
                     let failure = Failure::not_done(Code::ProbeUnclear, what);
-                    return Err(End::Later { failure, wait, doubt: true, first_failed: self.first_failed });
+                    let costs = Costs::Attempt;
+                    return Err(End::Later {
+                        failure,
+                        wait,
+                        doubt: true,
+                        first_failed: self.first_failed,
+                        costs,
+                    });
                 }
                 self.doubt = false;
                 let store = &self.deliverer.store;
@@ -511,6 +546,10 @@ impl<'a> Attempt<'a> {
                     "whether an earlier request was carried out could not be found out: {}",
                     failure.what
                 );
+                // Of a system that is away nobody expects an answer: that costs no patience.
+                if failure.class == Class::Away {
+                    return Err(self.later(Failure { code: Code::ProbeUnclear, what, ..failure }));
+                }
                 let failure = Failure { code: Code::ProbeUnclear, class: Class::Unknown, what, ..failure };
                 Err(self.unclear(failure, probe.patience))
             }

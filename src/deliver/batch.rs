@@ -21,6 +21,7 @@ use crate::{
         raw::adapter::Makes,
     },
     format::{Limits, parse_json},
+    keeper::Keeper,
     retry::Delays,
     store::{BatchState, NewItem, RouteNumber, Store, StoreError, ToMark},
     system::System,
@@ -58,6 +59,8 @@ pub struct Batcher {
     pub system: Arc<System>,
     /// The store.
     pub store: Store,
+    /// The keeper of its gate: its files are put only while that is open.
+    pub keeper: Arc<Keeper>,
     /// Metrics.
     pub metrics: Metrics,
     /// Ends it.
@@ -99,7 +102,7 @@ impl Batcher {
     }
 
     fn feed(&self) -> String {
-        super::join::feed(&self.instance.name, &self.batch)
+        self.instance.feed(&self.batch.name)
     }
 
     /// Takes the next step of each batch. Of those that are sealed only the oldest goes on: batches do not overtake.
@@ -143,7 +146,7 @@ impl Batcher {
             }
             Step::Number => self.number(state).await,
             Step::Render => self.render(state).await,
-            Step::Put if self.is_stopped(state) => return Ok(Went::Nowhere),
+            Step::Put if self.is_stopped(state) || !self.keeper.may_send() => return Ok(Went::Nowhere),
             Step::Put => self.put(state).await,
             Step::Mark => self.mark(state).await,
         };

@@ -94,7 +94,7 @@ pub fn joining(deliverer: &Deliverer, join: &Join, event: &Event) -> Result<Join
         (Keep::Latest, None) | (Keep::New, _) => Says::Record(record),
     };
     Ok(Joining {
-        feed: feed(&instance.name, batch),
+        feed: instance.feed(&batch.name),
         per,
         cut_off: cut_off.map(Timestamp::as_millisecond),
         size: batch.size,
@@ -105,11 +105,6 @@ pub fn joining(deliverer: &Deliverer, join: &Join, event: &Event) -> Result<Join
         says,
         kept: join.remember.as_ref().map(|remember| kept(remember, event, &text)).transpose()?,
     })
-}
-
-/// Whose batch it is, as the store knows it.
-pub fn feed(instance: &str, batch: &Batch) -> String {
-    format!("{instance}.{}", batch.name)
 }
 
 fn render(template: &Template, field: &str, scope: &Scope<'_>) -> Result<String, Failure> {

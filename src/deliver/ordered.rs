@@ -12,6 +12,7 @@ use crate::{
     code::Code,
     config::plan::{Action, Ordered},
     event::{Event, Key},
+    keeper::Ticket,
     letter,
     order::{Admit, Ended, Sequence, Subject},
     retry::Delays,
@@ -32,18 +33,36 @@ const LOOK: Duration = Duration::from_secs(1);
 /// How long something waits that could be brought to no end.
 const PUT_OFF: Duration = Duration::from_secs(5);
 
+/// Why a lane is left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Left {
+    /// We are stopping, or the gate shuts.
+    Over,
+    /// Something could be brought to no end: everything that is not acknowledged comes again in its order.
+    Back,
+    /// The broker has ended it.
+    Lost,
+}
+
 impl Deliverer {
     /// Serves the route's queue and its parking lot until it is stopped.
     pub(super) async fn lane_in_order(self: Arc<Self>, ordered: Ordered) {
         let tag = format!("{}#0", self.route.id);
         let mut delays = Delays::new(Duration::from_millis(200), Duration::from_secs(15));
-        while !self.stop.is_cancelled() {
-            let window = self.route.plan.window as usize;
+        while let Some(ticket) = self.keeper.pass(&self.stop).await {
+            if self.told_to_stop() {
+                return;
+            }
+            let window = if ticket.is_for_one() { 1 } else { self.route.window as usize };
             match Lane::open(&self.link, &self.route.queue, window, &tag, &self.stop).await {
                 Ok(None) => return,
-                Ok(Some(lane)) => {
-                    if self.work_in_order(lane, ordered).await {
-                        delays.reset();
+                Ok(Some(mut lane)) => {
+                    let left = self.work_in_order(&mut lane, &ticket, ordered, &mut delays).await;
+                    if left != Left::Lost {
+                        lane.leave().await;
+                    }
+                    if left == Left::Over {
+                        continue;
                     }
                 }
                 Err(error) => {
@@ -51,6 +70,7 @@ impl Deliverer {
                     warn!(route = self.route.id, code = %error.code, "cannot consume: {}", error.what)
                 }
             }
+            drop(ticket);
             tokio::select! {
                 () = self.stop.cancelled() => return,
                 () = tokio::time::sleep(delays.delay()) => {}
@@ -58,19 +78,27 @@ impl Deliverer {
         }
     }
 
-    /// Whether anything was brought to its end.
-    async fn work_in_order(&self, mut lane: Lane, ordered: Ordered) -> bool {
-        let mut progress = false;
+    /// Works until the lane is lost or has to be left.
+    async fn work_in_order(
+        &self,
+        lane: &mut Lane,
+        ticket: &Ticket,
+        ordered: Ordered,
+        delays: &mut Delays,
+    ) -> Left {
         loop {
-            let more = self.due_in_order().await;
-            progress |= more;
+            if self.stopped().is_some() {
+                return Left::Over;
+            }
+            let more = self.due_in_order(if ticket.is_for_one() { 1 } else { DUE }).await;
+            if more {
+                delays.reset();
+            }
             let idle = if more { Duration::ZERO } else { self.until_due().await };
             let taken = tokio::select! {
                 biased;
-                () = self.stop.cancelled() => {
-                    lane.leave().await;
-                    return progress;
-                }
+                () = self.stop.cancelled() => return Left::Over,
+                () = ticket.over() => return Left::Over,
                 taken = lane.take() => taken,
                 () = tokio::time::sleep(idle) => continue,
             };
@@ -80,18 +108,20 @@ impl Deliverer {
                     if !self.stop.is_cancelled() {
                         warn!(route = self.route.id, code = %error.code, "the lane is lost: {}", error.what);
                     }
-                    return progress;
+                    return Left::Lost;
                 }
             };
-            progress |= settled.iter().any(|(_, settle)| *settle == Settle::Ack);
             let all = settled.iter().all(|(_, settle)| *settle == Settle::Ack);
+            if settled.iter().any(|(_, settle)| *settle == Settle::Ack) {
+                delays.reset();
+            }
             if let Err(error) = lane.settle_in_order(settled).await {
                 warn!(route = self.route.id, code = %error.code, "the lane is lost: {}", error.what);
-                return progress;
+                return Left::Lost;
             }
+            crate::kill::point("deliver.acknowledged");
             if !all {
-                lane.leave().await;
-                return progress;
+                return Left::Back;
             }
         }
     }
@@ -117,8 +147,8 @@ impl Deliverer {
     }
 
     /// Tries what is due in the lot: of each subject its first. Whether there was anything.
-    async fn due_in_order(&self) -> bool {
-        let due = match self.store.parked_due(self.number, now(), DUE).await {
+    async fn due_in_order(&self, most: u32) -> bool {
+        let due = match self.store.parked_due(self.number, now(), most).await {
             Ok(due) => due,
             Err(error) => {
                 error!(route = self.route.id, code = %error.code, "the parking lot cannot be read: {}", error.what);

@@ -7,6 +7,7 @@ mod account;
 mod batches;
 mod extracts;
 mod files;
+mod gates;
 mod items;
 mod journal;
 mod parked;
@@ -17,6 +18,7 @@ pub use account::{Account, FileAccount, RouteAccount};
 pub use batches::{After, BatchFileState, BatchState, GroupTotal, Joining, Known, Placed, Says, ToMark};
 pub use extracts::{Compared, Said};
 pub use files::{BASELINE, Decision, FileEnd, FileState, NewFile, Progress, SameAs, TakenFile, Took};
+pub use gates::{Away, Gates};
 pub use items::{BEFORE_A_PERSON, Item, NewItem, Open, Settled};
 pub use journal::{Answer, Claim, GivenUp, Place, Record, State, Went, Why};
 pub use parked::{Due, HeldSubject, Kept, Parking, Stands};
@@ -38,7 +40,7 @@ use std::{
 use writer::Writer;
 
 /// The version of the tables that this program reads and writes.
-const VERSION: i64 = 6;
+const VERSION: i64 = 5;
 
 /// What went wrong with the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -261,8 +263,9 @@ fn prepare(connection: &mut Connection, opener: Opener) -> Result<(i64, u64), Pr
         // Extracts were compared within the store.
         tx.execute_batch("DROP TABLE IF EXISTS extract_new")?;
         tx.execute_batch(include_str!("parked.sql"))?;
+        tx.execute_batch(include_str!("gates.sql"))?;
     }
-    if matches!(version, 3..=5) {
+    if matches!(version, 3 | 4) {
         tx.execute_batch("ALTER TABLE file ADD COLUMN sequence TEXT")?;
     }
     if version < VERSION {

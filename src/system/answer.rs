@@ -199,9 +199,10 @@ fn of_status(heard: &Heard) -> Failure {
             let what = format!("{what}: it redirects us elsewhere, and redirects are not followed");
             Failure::refused(Code::RedirectRefused, "", what)
         }
-        401 | 407 => Failure::not_done(Code::LoginRefused, format!("{what}: our login is not accepted")),
+        401 | 407 => Failure::away(Code::LoginRefused, format!("{what}: our login is not accepted")),
         403 => Failure::refused(Code::LoginRefused, "", format!("{what}: our login may not do this")),
-        408 | 425 | 429 | 503 => Failure::not_done(Code::SystemBusy, what),
+        429 | 503 => Failure::away(Code::SystemBusy, what),
+        408 | 425 => Failure::not_done(Code::SystemBusy, what),
         400..=499 => Failure::refused(Code::SystemRefuses, "", what),
         _ => unclear(heard, what),
     };

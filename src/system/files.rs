@@ -352,7 +352,7 @@ mod failure {
     }
 
     pub fn silent(what: &str, time: Duration) -> Failure {
-        Failure::not_done(
+        Failure::away(
             Code::SystemUnreachable,
             format!("{what} did not answer within {}", crate::config::units::in_words(time)),
         )
@@ -360,7 +360,7 @@ mod failure {
 
     #[cfg(feature = "sftp")]
     pub fn too_slow(what: &str, time: Duration) -> Failure {
-        Failure::not_done(
+        Failure::away(
             Code::SystemUnreachable,
             format!("{what} was not done within {}", crate::config::units::in_words(time)),
         )

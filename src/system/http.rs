@@ -1,7 +1,7 @@
 //! A system over HTTP: requests out, answers in, within limits of time and size. Redirects are not followed, nothing is
 //! retried here, and a request that may have been received is told apart from one that was not.
 
-use super::{answer::Heard, sign};
+use super::{answer::Heard, pace::Pace, sign};
 use crate::{
     code::Code,
     config::{
@@ -21,15 +21,8 @@ use reqwest::{
     tls::{Certificate, Identity},
 };
 use secrecy::{ExposeSecret as _, SecretString};
-use std::{
-    collections::{HashMap, VecDeque},
-    sync::Arc,
-    time::Duration,
-};
-use tokio::{
-    sync::{Mutex, Semaphore, SemaphorePermit},
-    time::Instant,
-};
+use std::{sync::Arc, time::Duration};
+use tokio::{sync::Mutex, time::Instant};
 
 /// What is sent as a body.
 #[derive(Debug, Clone)]
@@ -52,7 +45,7 @@ pub struct HttpSystem {
     /// The proxy's host, for people.
     proxy: Option<String>,
     answer_limit: u64,
-    rates: HashMap<String, Limiter>,
+    pace: Box<Pace>,
     token: Mutex<Option<Token>>,
 }
 
@@ -107,18 +100,9 @@ impl HttpSystem {
                     None => "TLS cannot be made ready",
                     Some(_) => "the certificates cannot be used",
                 };
-                Failure::not_done(
-                    Code::TlsFailed,
-                    format!("{}: {what}: {}", instance.name, innermost(&error)),
-                )
+                Failure::away(Code::TlsFailed, format!("{}: {what}: {}", instance.name, innermost(&error)))
             })
         };
-        let rates = instance
-            .adapter
-            .rates
-            .iter()
-            .map(|(name, (count, per))| (name.clone(), Limiter::new(*count, *per)))
-            .collect();
         Ok(HttpSystem {
             pooled: build(32)?,
             fresh: build(0)?,
@@ -128,7 +112,7 @@ impl HttpSystem {
                 Ok(url) => url.host_str().unwrap_or_default().to_owned(),
                 Err(_) => "that is set".to_owned(),
             }),
-            rates,
+            pace: Box::new(Pace::new(&instance.bears, &instance.adapter.rates)),
             token: Mutex::default(),
             instance,
         })
@@ -208,10 +192,7 @@ impl HttpSystem {
         let headers = self.headers(request, scope, body.as_ref(), trace).await?;
         let login = headers.get(reqwest::header::AUTHORIZATION).cloned();
         // Held until the answer is there: whenever within that time the request arrived, the rate is kept.
-        let _turn = match request.rate.as_ref().and_then(|rate| self.rates.get(rate)) {
-            Some(limiter) => limiter.turn().await,
-            None => None,
-        };
+        let _call = self.pace.call(request.rate.as_deref()).await;
         let client = if once { &self.fresh } else { &self.pooled };
         let mut builder = client.request(method, url).headers(headers);
         if let Some(body) = body {
@@ -299,7 +280,7 @@ impl HttpSystem {
         if let Some((name, value)) = self.login().await? {
             // A secret that no header can hold is the settings' fault, not the message's: the message waits.
             put(&name, value.expose_secret(), true).map_err(|failure| {
-                Failure::not_done(Code::LoginRefused, format!("our login: {}", failure.what))
+                Failure::away(Code::LoginRefused, format!("our login: {}", failure.what))
             })?;
         }
         Ok(headers)
@@ -340,7 +321,7 @@ impl HttpSystem {
         let Some(LoginKind::Oauth2 { token_url, client_id, client_secret, secret_in, scope }) =
             self.plan().and_then(|plan| plan.login.as_ref()).map(|login| &login.how)
         else {
-            return Err(Failure::not_done(Code::LoginRefused, "no OAuth 2.0 login is set"));
+            return Err(Failure::away(Code::LoginRefused, "no OAuth 2.0 login is set"));
         };
         let mut held = self.token.lock().await;
         if let Some(token) = held.as_ref().filter(|token| token.until > Instant::now()) {
@@ -364,7 +345,7 @@ impl HttpSystem {
         let host = url.host_str().unwrap_or_default().to_owned();
         let refused = |what: String| {
             let what = format!("no token from the login server {host}: {what}");
-            Failure::not_done(Code::LoginRefused, what)
+            Failure::away(Code::LoginRefused, what)
         };
         let mut request =
             self.pooled.post(url).header("content-type", "application/x-www-form-urlencoded").body(form);
@@ -457,10 +438,10 @@ impl HttpSystem {
                 let what = format!(
                     "{host} refuses the TLS connection ({alert:?}): it wants a client certificate of an authority it knows"
                 );
-                return Failure::not_done(Code::TlsFailed, what);
+                return Failure::away(Code::TlsFailed, what);
             }
             Some(tls) if error.is_connect() => {
-                return Failure::not_done(Code::TlsFailed, format!("{host} is not trusted: {tls}"));
+                return Failure::away(Code::TlsFailed, format!("{host} is not trusted: {tls}"));
             }
             Some(_) | None => {}
         }
@@ -474,7 +455,7 @@ impl HttpSystem {
                     None => format!("no connection to {host}{through}"),
                 },
             };
-            return Failure::not_done(Code::SystemUnreachable, what);
+            return Failure::away(Code::SystemUnreachable, what);
         }
         if error.is_builder() {
             return Failure::refused(Code::BadAddress, "", "the request could not be built");
@@ -484,7 +465,7 @@ impl HttpSystem {
             false => "the connection was cut after the request had been sent, before an answer came",
         };
         match reads_only {
-            true => Failure::not_done(Code::SystemUnreachable, what),
+            true => Failure::away(Code::SystemUnreachable, what),
             false => Failure::unknown(what),
         }
     }
@@ -521,7 +502,7 @@ fn with_tls(
     instance: &Instance,
     tls: &Tls,
 ) -> Result<reqwest::ClientBuilder, Failure> {
-    let bad = |what: String| Failure::not_done(Code::TlsFailed, format!("{}: {what}", instance.name));
+    let bad = |what: String| Failure::away(Code::TlsFailed, format!("{}: {what}", instance.name));
     let path = |template: &Option<Template>| -> Result<Option<String>, Failure> {
         let path = template.as_ref().map(|template| text(instance, template)).transpose()?;
         Ok(path.filter(|path| !path.is_empty()))
@@ -618,64 +599,9 @@ fn rendered(template: &Template, field: &str, scope: &Scope<'_>) -> Result<Strin
     })
 }
 
-/// So many within any stretch of time, as the other side counts: each turn is free again so long after its request was
-/// answered, since only then it is sure that the request had arrived.
-struct Limiter {
-    per: Duration,
-    turns: Semaphore,
-    /// When the turns that nobody has are free, the earliest first.
-    free: std::sync::Mutex<VecDeque<Instant>>,
-}
-
-/// A request's turn, until it is answered.
-struct Turn<'a> {
-    limiter: &'a Limiter,
-    _permit: SemaphorePermit<'a>,
-}
-
-impl Limiter {
-    fn new(count: u32, per: Duration) -> Limiter {
-        let free = std::iter::repeat_n(Instant::now(), count as usize).collect();
-        Limiter { per, turns: Semaphore::new(count as usize), free: std::sync::Mutex::new(free) }
-    }
-
-    /// Waits for a turn; they are taken in the order in which they are asked for.
-    async fn turn(&self) -> Option<Turn<'_>> {
-        let permit = self.turns.acquire().await.ok()?;
-        let at = self.free.lock().ok()?.pop_front();
-        let turn = Turn { limiter: self, _permit: permit };
-        tokio::time::sleep_until(at?).await;
-        Some(turn)
-    }
-}
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        if let Ok(mut free) = self.limiter.free.lock() {
-            free.push_back(Instant::now() + self.limiter.per);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn a_rate_is_kept_over_every_window() {
-        let limiter = Limiter::new(3, Duration::from_secs(1));
-        let began = Instant::now();
-        let mut times = Vec::new();
-        for _ in 0..10 {
-            let turn = limiter.turn().await;
-            times.push(began.elapsed());
-            drop(turn);
-        }
-        for window in times.windows(4) {
-            assert!(window[3] - window[0] >= Duration::from_secs(1), "{times:?}");
-        }
-        assert!(times[9] < Duration::from_millis(3_100));
-    }
 
     #[test]
     fn retry_after_is_read_as_seconds_and_as_date() {

@@ -6,6 +6,7 @@ pub mod answer;
 pub mod files;
 pub mod http;
 pub mod management;
+mod pace;
 pub mod receiver;
 pub mod sign;
 pub mod sql;

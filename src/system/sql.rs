@@ -13,6 +13,7 @@ mod state;
 
 pub use rows::{Batch, Column, Kind};
 
+use super::pace::Pace;
 use crate::{
     code::Code,
     config::{
@@ -34,6 +35,7 @@ pub type Values = Vec<(String, Tree)>;
 pub struct SqlSystem {
     instance: Arc<Instance>,
     way: Way,
+    pace: Box<Pace>,
 }
 
 /// The ways to speak to a database that were built in.
@@ -109,7 +111,8 @@ impl SqlSystem {
             #[cfg(not(feature = "odbc"))]
             Database::Odbc { .. } => return Err(not_built_in(&instance, "ODBC", "odbc")),
         };
-        Ok(SqlSystem { instance, way })
+        let pace = Box::new(Pace::new(&instance.bears, &instance.adapter.rates));
+        Ok(SqlSystem { instance, way, pace })
     }
 
     /// The columns of a query, without reading a row: it is only prepared, with NULL for every parameter.
@@ -136,6 +139,7 @@ impl SqlSystem {
         values: &Values,
         to: mpsc::Sender<Batch>,
     ) -> Result<(), Failure> {
+        let _call = self.pace.call(None).await;
         match self.way {
             #[cfg(feature = "postgres")]
             Way::Postgres(ref postgres) => postgres.read(statement, values, to).await,
@@ -154,6 +158,7 @@ impl SqlSystem {
         values: &Values,
         expect_rows: Option<u64>,
     ) -> Result<Written, Failure> {
+        let _call = self.pace.call(None).await;
         match self.way {
             #[cfg(feature = "postgres")]
             Way::Postgres(ref postgres) => postgres.write(statement, values, expect_rows).await,

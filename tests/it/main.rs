@@ -22,6 +22,7 @@ mod files;
 mod formats;
 #[cfg(feature = "kill-points")]
 mod gaps;
+mod gates;
 mod judges;
 mod kills;
 mod lettings;

@@ -18,12 +18,15 @@ const QUEUE: &str = "packhorse.cases.post";
 /// What the system does with the next requests about a subject's message, by both.
 type Wishes = Arc<Mutex<HashMap<(String, u32), Vec<u16>>>>;
 
+/// What the system took, in order.
+type Taken = Arc<Mutex<Vec<(String, u32)>>>;
+
 /// A system with cases, and the bridge to it.
 struct Cases {
     site: Site,
     server: Server,
     wishes: Wishes,
-    taken: Arc<Mutex<Vec<(String, u32)>>>,
+    taken: Taken,
 }
 
 fn about(body: &Value) -> (String, u32) {
@@ -34,7 +37,7 @@ fn about(body: &Value) -> (String, u32) {
 
 impl Cases {
     async fn new(more: &str) -> Cases {
-        let (wishes, taken): (Wishes, Arc<Mutex<Vec<(String, u32)>>>) = Default::default();
+        let (wishes, taken): (Wishes, Taken) = Default::default();
         let (wanted, list) = (wishes.clone(), taken.clone());
         let handler = move |request: &Request| {
             let message = about(&request.json());
@@ -201,8 +204,9 @@ async fn a_dead_letter_that_is_discarded_lets_the_others_go_and_a_person_may_rel
     assert_eq!((cases.of("A"), cases.of("B")), (vec![], vec![2]));
     let letters = cases.site.good(&["dead-letters", "list", "--json"]).await;
     let of_a = letters.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    let of_a = of_a.filter(|letter| letter.to_string().contains("A-1")).map(|letter| letter["key"].clone());
-    let key = of_a.last().unwrap();
+    let mut of_a =
+        of_a.filter(|letter| letter.to_string().contains("A-1")).map(|letter| letter["key"].clone());
+    let key = of_a.next_back().unwrap();
     cases.site.good(&[&["dead-letters", "discard", key.as_str().unwrap()], &by[..]].concat()).await;
     cases.takes(3).await;
     assert_eq!(cases.of("A"), [2, 3]);

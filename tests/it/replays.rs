@@ -88,7 +88,7 @@ async fn a_doubt_that_asking_does_not_settle_goes_before_a_person_in_time_and_it
     let probe = "[deliver.post.probe]\n";
     ledger.site.edit("adapters/localgov-ims.toml", probe, &format!("{probe}patience = \"1s\"\n"));
     ledger.server.misbehave("POST", PATH, Fault::CutAfter, 1);
-    ledger.server.misbehave("GET", PATH, Fault::Status(503, None), 2);
+    ledger.server.misbehave("GET", PATH, Fault::Status(500, None), 2);
     let bridge = ledger.site.start().await;
     let letter = ledger.one_dead("PH2011").await;
     assert_eq!(
@@ -226,7 +226,8 @@ async fn a_replay_begins_anew_its_attempts_and_its_time() {
     let ledger = ledger().await;
     let (from, to) = ("repeat = \"probe\"", "retry = { at_once = 0, waits = [\"5s\"], give_up = \"4s\" }");
     ledger.site.edit("adapters/localgov-ims.toml", from, &format!("{from}\n{to}"));
-    ledger.server.misbehave("POST", PATH, Fault::Status(503, None), 4);
+    // 408 is said of the one request; of a system that is away no message pays.
+    ledger.server.misbehave("POST", PATH, Fault::Status(408, None), 4);
     let bridge = ledger.site.start().await;
     let letter = ledger.one_dead("PH2014").await;
     assert_eq!(letter.header("packhorse_attempt"), "2");
@@ -350,7 +351,7 @@ async fn a_replay_killed_between_publishing_and_removing_loses_nothing_and_posts
 async fn a_line_given_up_in_an_earlier_attempt_keeps_its_own_code_and_field_in_the_letter() {
     let ledger = ledger().await;
     // The first line fails for good, the second is busy: the message comes again, and the third is posted.
-    ledger.server.misbehave("POST", PATH, Fault::Status(503, None), 3);
+    ledger.server.misbehave("POST", PATH, Fault::Status(408, None), 3);
     let bridge = ledger.site.start().await;
     let mut data = example("payment.succeeded.v1");
     data["lines"][0]["fund"] = json!("cemeteries");

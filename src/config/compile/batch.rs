@@ -5,12 +5,9 @@ use crate::{
     batch::{CutOffs, Days, Size},
     config::{
         batch::*,
-        raw::batch::{
-            AboutKeys, BatchFileKeys, BatchKeys, DateRule, JoinKeys, Keep, PartKeys, Weekday, WriteKeys,
-        },
+        raw::batch::{AboutKeys, BatchFileKeys, BatchKeys, DateRule, JoinKeys, Keep, PartKeys, WriteKeys},
     },
 };
-use jiff::{civil, tz::TimeZone};
 
 /// More items than any batch needs to hold; every batch has a bound.
 const MOST: u32 = 1_000_000;
@@ -69,47 +66,32 @@ impl Compiler<'_> {
     fn cut_offs(&mut self, keys: &BatchKeys, at: At<'_>) -> Option<CutOffs> {
         let mut times = Vec::new();
         for (index, text) in keys.cut_off.iter().enumerate() {
-            match civil::Time::strptime("%H:%M", text) {
+            match hours::time(text) {
                 Ok(time) => times.push(time),
-                Err(_) => {
+                Err(what) => {
                     let at = under(at, &["cut_off", &index.to_string()]);
-                    let problem = Problem::under(Code::WrongType, &at, "", "this is not a time of day");
+                    let problem = Problem::under(Code::WrongType, &at, "", what);
                     self.problem(problem.help("hours and minutes: `16:00`"));
                 }
             }
         }
-        let zone_name = keys.zone.as_deref().unwrap_or("Europe/London");
-        let Ok(zone) = TimeZone::get(zone_name) else {
-            self.problem(Problem::under(
-                Code::UnknownName,
-                at,
-                "zone",
-                format!("there is no time zone `{zone_name}`"),
-            ));
-            return None;
+        let zone = match hours::zone(keys.zone.as_deref()) {
+            Ok(zone) => zone,
+            Err(what) => {
+                self.problem(Problem::under(Code::UnknownName, at, "zone", what));
+                return None;
+            }
         };
-        let week = [Weekday::Mon, Weekday::Tue, Weekday::Wed, Weekday::Thu, Weekday::Fri];
-        let week: Vec<civil::Weekday> =
-            keys.days.as_deref().unwrap_or(&week).iter().map(|day| weekday(*day)).collect();
+        let week = hours::week(keys.days.as_deref());
         if week.is_empty() {
             let what = "there must be a working day";
             self.problem(Problem::under(Code::WrongType, at, "days", what));
         }
-        let holidays = match &keys.holidays {
-            None => None,
-            Some(name) => match self.with.calendars.get(name) {
-                Some(calendar) => Some(calendar.clone()),
-                None => {
-                    let known: Vec<&str> = self.with.calendars.keys().map(String::as_str).collect();
-                    let what = format!("there is no calendar `{name}`");
-                    let problem = Problem::under(Code::UnknownName, at, "holidays", what)
-                        .label(format!("mappings/calendars/{name}.toml is not there"))
-                        .did_you_mean(name, known);
-                    self.problem(problem);
-                    None
-                }
-            },
-        };
+        let holidays = hours::holidays(keys.holidays.as_deref(), self.with.calendars, at);
+        let holidays = holidays.unwrap_or_else(|problem| {
+            self.problem(problem);
+            None
+        });
         Some(CutOffs { times, zone, days: Days { week, holidays } })
     }
     fn batch_file(&mut self, file: &str, keys: &BatchFileKeys, at: At<'_>) -> Option<BatchFile> {
@@ -324,17 +306,5 @@ impl Compiler<'_> {
             self.problem(problem);
         }
         Some(About { route: keys.route.clone(), key: key?, unmatched: keys.unmatched })
-    }
-}
-
-fn weekday(day: Weekday) -> civil::Weekday {
-    match day {
-        Weekday::Mon => civil::Weekday::Monday,
-        Weekday::Tue => civil::Weekday::Tuesday,
-        Weekday::Wed => civil::Weekday::Wednesday,
-        Weekday::Thu => civil::Weekday::Thursday,
-        Weekday::Fri => civil::Weekday::Friday,
-        Weekday::Sat => civil::Weekday::Saturday,
-        Weekday::Sun => civil::Weekday::Sunday,
     }
 }

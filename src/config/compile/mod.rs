@@ -2,10 +2,13 @@
 
 mod batch;
 mod files;
+mod hours;
 mod pickup;
 mod request;
 mod route;
 mod sql;
+
+pub use hours::{Calendars, hours};
 
 use super::{
     plan::{self, *},
@@ -119,6 +122,7 @@ impl<'a> Compiler<'a> {
             }
         }
         self.batches = self.batches();
+        let bears = self.bears();
         let deliver =
             file.deliver.iter().filter_map(|(name, keys)| self.deliver(name, keys).map(Arc::new)).collect();
         let collect =
@@ -135,11 +139,54 @@ impl<'a> Compiler<'a> {
             body_signs,
             verify,
             rates,
+            bears,
             batches: self.batches.values().cloned().collect(),
             deliver,
             collect,
             digest: self.with.digest.clone(),
         })
+    }
+    /// What the system bears.
+    fn bears(&mut self) -> Bears {
+        let file = self.file;
+        let at = ["when_away".to_owned()];
+        let (first, most) =
+            file.when_away.as_ref().map_or((None, None), |keys| (keys.first.clone(), keys.most.clone()));
+        let calls = matches!(self.kind(), SystemPlanKind::Http | SystemPlanKind::Sql);
+        for (key, given) in [("most_at_once", file.most_at_once), ("per_minute", file.per_minute)] {
+            if given.is_some() && !calls {
+                let what = format!(
+                    "calls are counted over HTTP and to databases, and this system is {}",
+                    self.kind().in_words()
+                );
+                self.problem(Problem::error(Code::ExclusiveKeys, &[key], what).on_key());
+            }
+            if given == Some(0) {
+                self.problem(Problem::error(
+                    Code::WrongType,
+                    &[key],
+                    "a system that bears no call is never called",
+                ));
+            }
+        }
+        Bears {
+            hours: self.hours(file.hours.as_ref(), &[]),
+            most_at_once: file.most_at_once,
+            per_minute: file.per_minute,
+            first_pause: self.duration(&first, "5s", &under(&at, &["first"])),
+            longest_pause: self.duration(&most, "5m", &under(&at, &["most"])),
+            tell_after: self.duration(&file.tell_after, "1d", &["tell_after".to_owned()]),
+        }
+    }
+    /// The hours that an adapter or a route of it says.
+    fn hours(
+        &mut self,
+        keys: Option<&super::raw::hours::HoursKeys>,
+        at: At<'_>,
+    ) -> Option<crate::gate::Hours> {
+        let (hours, problems) = hours(keys?, self.with.calendars, &under(at, &["hours"]));
+        self.problems.extend(problems);
+        hours
     }
     /// How the system is reached: exactly one way.
     fn system(&mut self) -> Option<SystemPlan> {

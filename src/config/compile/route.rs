@@ -194,6 +194,7 @@ impl Compiler<'_> {
             order,
             event: event?,
             select: select.unwrap_or_default(),
+            hours: self.hours(keys.hours.as_ref(), &at),
             each,
             mapping,
             makes: keys.makes,
@@ -344,10 +345,12 @@ impl Compiler<'_> {
         }
         let retry = self.retry(&keys.retry, &under(&at, &["retry"]));
         let layout = self.layout(keys.layout.as_ref(), keys.format, &at);
+        let hours = self.hours(keys.hours.as_ref(), &at);
         Some(Collect {
             name: name.to_owned(),
             about: keys.about.clone(),
             source: source?,
+            hours,
             format: keys.format,
             layout,
             key,

@@ -49,6 +49,16 @@ pub struct AdapterFile {
     /// How often the system may be called, by name: `15/s`, `100/m`. Requests name the rate they count under.
     #[serde(default)]
     pub rates: BTreeMap<String, String>,
+    /// When the system is open. Default: always.
+    pub hours: Option<super::hours::HoursKeys>,
+    /// How many calls the system bears at once, all routes together (HTTP, SQL). Default: as many as its routes make.
+    pub most_at_once: Option<u32>,
+    /// How many calls it bears within any minute, all routes together (HTTP, SQL). Default: any number.
+    pub per_minute: Option<u32>,
+    /// How it is left alone when it is away.
+    pub when_away: Option<super::hours::WhenAwayKeys>,
+    /// When a person is told that a message waits for the system. Default: `1d`.
+    pub tell_after: Option<String>,
     /// Batches that are written to files, by name. Routes join them with `[deliver.<route>.batch]`.
     #[serde(default)]
     pub batch: BTreeMap<String, super::batch::BatchKeys>,
@@ -290,6 +300,8 @@ pub struct DeliverKeys {
     /// Which of them: all conditions hold. Others are none of this route's business.
     #[serde(default)]
     pub select: Vec<ConditionKeys>,
+    /// When its events are sent, where that differs from the system's own `hours`.
+    pub hours: Option<super::hours::HoursKeys>,
     /// One request for each of these parts of the event, in order: `lines[]`. Each part is sent once, whatever becomes of
     /// the others; the mapping sees the event with that one part.
     pub each: Option<String>,
@@ -646,6 +658,8 @@ pub struct CollectKeys {
     pub consume: Option<ConsumeKeys>,
     /// We pick up files.
     pub pickup: Option<super::pickup::PickupKeys>,
+    /// When it is looked for, where that differs from the system's own `hours`.
+    pub hours: Option<super::hours::HoursKeys>,
     /// What we pick up is a whole extract, or what a query gives is everything there is, and it is compared with the last one.
     pub compare: Option<super::pickup::CompareKeys>,
     /// We ask a database from time to time.

@@ -129,6 +129,16 @@ pub struct AdapterUse {
     /// it is refused.
     #[serde(default)]
     pub allow_unencrypted_login: bool,
+    /// When the system is open, instead of what the adapter says.
+    pub hours: Option<super::hours::HoursKeys>,
+    /// How many calls the system bears at once, instead of what the adapter says.
+    pub most_at_once: Option<u32>,
+    /// How many calls it bears within any minute, instead of what the adapter says.
+    pub per_minute: Option<u32>,
+    /// How it is left alone when it is away, instead of what the adapter says.
+    pub when_away: Option<super::hours::WhenAwayKeys>,
+    /// When a person is told that a message waits for the system, instead of what the adapter says.
+    pub tell_after: Option<String>,
     /// The files of an adapter with `[folder]` lie on this SFTP server; its folder is then one of the server's.
     pub sftp: Option<SftpUse>,
     /// What this bridge does otherwise with single routes.
@@ -161,6 +171,10 @@ pub struct RouteUse {
     /// Which events the route takes, beside what the adapter says itself.
     #[serde(default)]
     pub select: Vec<ConditionKeys>,
+    /// When the system is open to this route, instead of what the adapter says.
+    pub hours: Option<super::hours::HoursKeys>,
+    /// When a person is told that a message waits, instead of what the adapter says.
+    pub tell_after: Option<String>,
     /// How many messages may be under way at once.
     pub concurrency: Option<u32>,
     /// For a route that polls: how often it looks, instead of what the adapter says.

@@ -4,6 +4,7 @@ pub mod adapter;
 pub mod batch;
 pub mod bridge;
 pub mod files;
+pub mod hours;
 pub mod pickup;
 pub mod sql;
 

@@ -78,10 +78,10 @@ pub fn end_of(deliverer: &Deliverer, letter: &Letter, went: &Went, failure: Fail
         Verdict::Dead(code) => {
             End::Dead { stage: Stage::Sending, doubt: doubt && code == Code::OutcomeUnknown, code, failure }
         }
-        Verdict::Later(wait) => End::Later { failure, wait, doubt, first_failed },
+        Verdict::Later(wait) => End::Later { failure, wait, doubt, first_failed, costs: Costs::Attempt },
         Verdict::AtOnce | Verdict::Ask | Verdict::ReadAnew => {
             let wait = verdict::wait(letter.past.attempt, &plan.retry);
-            End::Later { failure, wait, doubt, first_failed }
+            End::Later { failure, wait, doubt, first_failed, costs: Costs::Attempt }
         }
     }
 }

@@ -46,7 +46,7 @@ impl Job {
     /// Whether nobody waits any more.
     fn go_on(&self) -> Result<(), Failure> {
         match self.0.load(Ordering::SeqCst) {
-            ABANDONED => Err(Failure::not_done(Code::SystemUnreachable, "given up")),
+            ABANDONED => Err(Failure::away(Code::SystemUnreachable, "given up")),
             _ => Ok(()),
         }
     }
@@ -55,7 +55,7 @@ impl Job {
     fn commit(&self) -> Result<(), Failure> {
         match self.0.compare_exchange(WORKING, COMMITTING, Ordering::SeqCst, Ordering::SeqCst) {
             Ok(_) | Err(COMMITTING) => Ok(()),
-            Err(_) => Err(Failure::not_done(Code::SystemUnreachable, "given up")),
+            Err(_) => Err(Failure::away(Code::SystemUnreachable, "given up")),
         }
     }
 

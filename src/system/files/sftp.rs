@@ -268,12 +268,11 @@ impl Sftp {
     fn meaning(&self, trouble: Trouble) -> Failure {
         let name = self.settings.name();
         match trouble.on(&name) {
-            Trouble::Lost(what) => Failure::not_done(
-                Code::SystemUnreachable,
-                format!("the connection to {name} was lost: {what}"),
-            ),
+            Trouble::Lost(what) => {
+                Failure::away(Code::SystemUnreachable, format!("the connection to {name} was lost: {what}"))
+            }
             Trouble::Silent => failure::silent(&name, self.settings.times.answer),
-            Trouble::NoCommonAlgorithm => Failure::not_done(
+            Trouble::NoCommonAlgorithm => Failure::away(
                 Code::SystemUnreachable,
                 format!("{name} and we have no kind of host key, key exchange or cipher in common"),
             ),

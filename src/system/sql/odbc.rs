@@ -236,7 +236,7 @@ impl Task {
     /// A connection on which nothing is kept unless it is committed.
     fn connect(&self) -> Result<Connection<'static>, Failure> {
         let environment = environment().map_err(|error| {
-            Failure::not_done(Code::SystemUnreachable, format!("the machine's ODBC cannot be used: {error}"))
+            Failure::away(Code::SystemUnreachable, format!("the machine's ODBC cannot be used: {error}"))
         })?;
         let seconds = u32::try_from(self.connect_timeout.as_secs().max(1)).unwrap_or(u32::MAX);
         let options = ConnectionOptions { login_timeout_sec: Some(seconds), ..ConnectionOptions::default() };
@@ -245,7 +245,7 @@ impl Task {
             .map_err(|error| match said(&error) {
                 // A driver that is not installed, a server that is not there.
                 said if said.state.starts_with("IM") || matches!(said.state.as_str(), "HY000" | "01000") => {
-                    Failure::not_done(
+                    Failure::away(
                         Code::SystemUnreachable,
                         format!("the database cannot be reached (SQLSTATE {}): {}", said.state, said.message),
                     )

@@ -115,7 +115,7 @@ impl Postgres {
         if let Some(name) = &self.password {
             config.password(secret(&self.instance, name)?.expose_secret());
         }
-        let late = |_| Failure::not_done(Code::SystemUnreachable, "the database did not answer in time");
+        let late = |_| Failure::away(Code::SystemUnreachable, "the database did not answer in time");
         match &self.tls {
             None => {
                 let connected =
@@ -156,7 +156,7 @@ impl Postgres {
                 Ok(Ok(())) => return Ok(client),
                 Ok(Err(error)) if fresh => return Err(of_error(&error, "", &[])),
                 Err(_) if fresh => {
-                    return Err(Failure::not_done(Code::SystemUnreachable, "the database does not answer"));
+                    return Err(Failure::away(Code::SystemUnreachable, "the database does not answer"));
                 }
                 Ok(Err(_)) | Err(_) => {}
             }
@@ -606,7 +606,7 @@ fn of_error(error: &Error, file: &str, names: &[&str]) -> Failure {
         Some(said) => state::failure(&said, file),
         None => {
             let what = format!("the connection to the database is lost: {}", innermost(error));
-            Failure::not_done(Code::SystemUnreachable, what)
+            Failure::away(Code::SystemUnreachable, what)
         }
     }
 }
@@ -614,10 +614,10 @@ fn of_error(error: &Error, file: &str, names: &[&str]) -> Failure {
 fn of_connecting(error: &Error) -> Failure {
     match said(error, &[]) {
         Some(said) => state::failure(&said, ""),
-        None if error.to_string().contains("TLS") => Failure::not_done(Code::TlsFailed, innermost(error)),
+        None if error.to_string().contains("TLS") => Failure::away(Code::TlsFailed, innermost(error)),
         None => {
             let what = format!("the database cannot be reached: {}", innermost(error));
-            Failure::not_done(Code::SystemUnreachable, what)
+            Failure::away(Code::SystemUnreachable, what)
         }
     }
 }

@@ -29,6 +29,7 @@ pub fn failure(said: &Said, file: &str) -> Failure {
     let code = code(said);
     let class = match code {
         Code::StatementRefused | Code::DuplicateRow => Class::Refused,
+        Code::LoginRefused | Code::SystemUnreachable => Class::Away,
         _ => Class::NotDone,
     };
     let mut what = match code {
@@ -135,9 +136,9 @@ mod tests {
             ("42S02", 0, "", Code::StatementWrong, Class::NotDone),
             ("42P01", 0, "", Code::StatementWrong, Class::NotDone),
             ("HY000", 1, "no such table: t (1)", Code::StatementWrong, Class::NotDone),
-            ("28P01", 0, "", Code::LoginRefused, Class::NotDone),
-            ("08006", 0, "", Code::SystemUnreachable, Class::NotDone),
-            ("57P01", 0, "", Code::SystemUnreachable, Class::NotDone),
+            ("28P01", 0, "", Code::LoginRefused, Class::Away),
+            ("08006", 0, "", Code::SystemUnreachable, Class::Away),
+            ("57P01", 0, "", Code::SystemUnreachable, Class::Away),
         ];
         for (state, native, message, code, class) in cases {
             let failure = of(state, native, message);

@@ -178,7 +178,7 @@ impl Session {
     ) -> Result<(client::Handle<Host>, Socket), Trouble> {
         let unreachable = |error: std::io::Error| {
             let what = format!("{} cannot be reached: {error}", settings.name());
-            Trouble::Failure(Failure::not_done(Code::SystemUnreachable, what))
+            Trouble::Failure(Failure::away(Code::SystemUnreachable, what))
         };
         let silent = || Trouble::Failure(super::failure::silent(&settings.name(), settings.connect));
         let address = (settings.host.as_str(), settings.port);
@@ -319,7 +319,7 @@ async fn authenticate(settings: &Settings, handle: &mut client::Handle<Host>) ->
         return Err(Trouble::Failure(Failure::not_done(Code::SecretUnavailable, what)));
     }
     let what = format!("{} does not let {user} in with our {}", settings.name(), tried.join(" and our "));
-    Err(Trouble::Failure(Failure::not_done(Code::LoginRefused, what)))
+    Err(Trouble::Failure(Failure::away(Code::LoginRefused, what)))
 }
 
 /// `None` if we are in, else the ways that are left. A connection that is lost while we ask looks like a refusal without any way left.

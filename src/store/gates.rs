@@ -1,0 +1,182 @@
+//! What persons have stopped, and how the gates of the routes stand, for commands beside the bridge.
+
+use super::{RouteNumber, Store, StoreError};
+use crate::gate::Pause;
+use jiff::Timestamp;
+use rusqlite::{OptionalExtension as _, Row, Transaction, params};
+
+/// A route whose system was found to be away, as the bridge last said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Away {
+    /// The route.
+    pub route: String,
+    /// Whether one message is being tried.
+    pub probing: bool,
+    /// Since when.
+    pub since: i64,
+    /// When it is tried next.
+    pub until: i64,
+    /// How often it has been found so, in a row.
+    pub times: u32,
+    /// The code of the last failure.
+    pub code: String,
+    /// What happened.
+    pub why: String,
+}
+
+/// Everything that is known of gates.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Gates {
+    /// What persons have stopped, by route.
+    pub pauses: Vec<(String, Pause)>,
+    /// Whose systems are away.
+    pub away: Vec<Away>,
+    /// Since when what waits longest has waited, by route.
+    pub oldest: Vec<(String, i64)>,
+}
+
+fn read_pause(row: &Row<'_>) -> rusqlite::Result<(String, Pause)> {
+    let since = Timestamp::from_millisecond(row.get(3)?).unwrap_or(Timestamp::UNIX_EPOCH);
+    Ok((row.get(0)?, Pause { who: row.get(1)?, why: row.get(2)?, since }))
+}
+
+fn audit(
+    tx: &Transaction<'_>,
+    now: i64,
+    who: &str,
+    what: &str,
+    why: &str,
+    route: &str,
+) -> rusqlite::Result<()> {
+    tx.execute(
+        "INSERT INTO audit (at, who, what, reason, about) VALUES (?1, ?2, ?3, ?4, ?5)",
+        params![now, who, what, why, route],
+    )?;
+    Ok(())
+}
+
+impl Store {
+    /// Stops a route, and writes down who does and why. One that is stopped already stays as it is: who stopped it is given.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn pause(
+        &self,
+        route: &str,
+        now: i64,
+        who: &str,
+        why: &str,
+    ) -> Result<Option<Pause>, StoreError> {
+        let [route, who, why] = [route, who, why].map(str::to_owned);
+        self.write("pausing a route", move |tx| {
+            let before = tx
+                .query_row("SELECT route, who, why, since FROM pause WHERE route = ?1", [&route], read_pause)
+                .optional()?;
+            if before.is_none() {
+                tx.execute(
+                    "INSERT INTO pause (route, who, why, since) VALUES (?1, ?2, ?3, ?4)",
+                    params![route, who, why, now],
+                )?;
+                audit(tx, now, &who, "pause route", &why, &route)?;
+            }
+            Ok(before.map(|(_, pause)| pause))
+        })
+        .await
+    }
+
+    /// Lets a route go on, and writes down who does and why; whether it was stopped.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn resume(&self, route: &str, now: i64, who: &str, why: &str) -> Result<bool, StoreError> {
+        let [route, who, why] = [route, who, why].map(str::to_owned);
+        self.write("resuming a route", move |tx| {
+            let was = tx.execute("DELETE FROM pause WHERE route = ?1", [&route])? == 1;
+            if was {
+                audit(tx, now, &who, "resume route", &why, &route)?;
+            }
+            Ok(was)
+        })
+        .await
+    }
+
+    /// What persons have stopped, by route.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn pauses(&self) -> Result<Vec<(String, Pause)>, StoreError> {
+        self.write("reading pauses", |tx| {
+            let mut all = tx.prepare_cached("SELECT route, who, why, since FROM pause ORDER BY route")?;
+            all.query_map([], read_pause)?.collect()
+        })
+        .await
+    }
+
+    /// Everything that is known of gates.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn gates(&self) -> Result<Gates, StoreError> {
+        let pauses = self.pauses().await?;
+        self.write("reading gates", |tx| {
+            let mut away = tx.prepare_cached(
+                "SELECT route, state = 'probing', since, until, times, code, why FROM gate",
+            )?;
+            let away = away.query_map([], |row| {
+                Ok(Away {
+                    route: row.get(0)?,
+                    probing: row.get(1)?,
+                    since: row.get(2)?,
+                    until: row.get(3)?,
+                    times: row.get(4)?,
+                    code: row.get(5)?,
+                    why: row.get(6)?,
+                })
+            })?;
+            let mut oldest = tx.prepare_cached("SELECT route, since FROM oldest")?;
+            let oldest = oldest.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            Ok(Gates {
+                pauses,
+                away: away.collect::<rusqlite::Result<_>>()?,
+                oldest: oldest.collect::<rusqlite::Result<_>>()?,
+            })
+        })
+        .await
+    }
+
+    /// Writes down whose systems are away, and what waits longest, in place of what was known.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn write_gates(&self, away: Vec<Away>, oldest: Vec<(String, i64)>) -> Result<(), StoreError> {
+        self.write("writing gates", move |tx| {
+            tx.execute("DELETE FROM gate", [])?;
+            tx.execute("DELETE FROM oldest", [])?;
+            for row in &away {
+                let state = if row.probing { "probing" } else { "tripped" };
+                tx.prepare_cached(
+                    "INSERT OR REPLACE INTO gate (route, state, since, until, times, code, why) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                )?
+                .execute(params![row.route, state, row.since, row.until, row.times, row.code, row.why])?;
+            }
+            for (route, since) in &oldest {
+                tx.prepare_cached("INSERT OR REPLACE INTO oldest (route, since) VALUES (?1, ?2)")?
+                    .execute(params![route, since])?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// When the message was taken in that waits longest for a further attempt, or in the spool.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn oldest_waiting(&self, route: RouteNumber) -> Result<Option<i64>, StoreError> {
+        self.write("looking for what waits longest", move |tx| {
+            tx.prepare_cached("SELECT min(taken_at) FROM journal WHERE route = ?1 AND state = 2")?
+                .query_row([route.0], |row| row.get(0))
+        })
+        .await
+    }
+}
