@@ -57,6 +57,9 @@ pub struct Lane {
     window: usize,
 }
 
+/// Messages that the consumer of an ordered queue is given ahead. Another number must not be smaller: see [`Lane::open_in_order`].
+const IN_ORDER: u16 = 256;
+
 impl Lane {
     /// Begins to consume a queue; `None` when we are stopping. While the broker is away it waits for it, which does not
     /// hold up a stop.
@@ -70,18 +73,43 @@ impl Lane {
         tag: &str,
         stop: &CancellationToken,
     ) -> Result<Option<Lane>, BrokerError> {
-        tokio::select! {
-            () = stop.cancelled() => Ok(None),
-            begun = Lane::begin(link, queue, window, tag) => begun,
-        }
-    }
-
-    async fn begin(link: &Link, queue: &str, window: usize, tag: &str) -> Result<Option<Lane>, BrokerError> {
-        let Some(live) = link.live().await else { return Ok(None) };
-        let channel = live.channel().await?;
         let prefetch = u16::try_from(window.saturating_mul(2)).unwrap_or(u16::MAX).max(1);
         // One message at a time means one: nothing is held back for a slow system.
         let prefetch = if window == 1 { 1 } else { prefetch };
+        tokio::select! {
+            () = stop.cancelled() => Ok(None),
+            begun = Lane::begin(link, queue, window, prefetch, tag) => begun,
+        }
+    }
+
+    /// The same of a queue whose messages must keep their order. It is always given the same number of messages ahead,
+    /// however few are taken: what a quorum queue gets back it puts behind what it got back before and has not given out yet. As
+    /// long as each consumer has room for all that the one before it had, there is nothing of that kind.
+    ///
+    /// # Errors
+    /// What the broker or the network says.
+    pub async fn open_in_order(
+        link: &Link,
+        queue: &str,
+        window: usize,
+        tag: &str,
+        stop: &CancellationToken,
+    ) -> Result<Option<Lane>, BrokerError> {
+        tokio::select! {
+            () = stop.cancelled() => Ok(None),
+            begun = Lane::begin(link, queue, window.min(usize::from(IN_ORDER)), IN_ORDER, tag) => begun,
+        }
+    }
+
+    async fn begin(
+        link: &Link,
+        queue: &str,
+        window: usize,
+        prefetch: u16,
+        tag: &str,
+    ) -> Result<Option<Lane>, BrokerError> {
+        let Some(live) = link.live().await else { return Ok(None) };
+        let channel = live.channel().await?;
         let begin = async {
             channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
             channel

@@ -93,6 +93,12 @@ impl Deliverer {
             let queued = match self.keeper.state() {
                 // What is there is taken.
                 State::Open | State::Probing(_) => None,
+                // A look takes a message out for a moment, and gives it back behind others: that would break the order.
+                State::Closed { .. } | State::Paused(_) | State::Tripped(_)
+                    if self.route.plan.order.is_some() =>
+                {
+                    None
+                }
                 State::Closed { .. } | State::Paused(_) | State::Tripped(_) => tokio::select! {
                     () = self.stop.cancelled() => return,
                     head = self.head() => head,

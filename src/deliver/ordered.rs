@@ -54,7 +54,7 @@ impl Deliverer {
                 return;
             }
             let window = if ticket.is_for_one() { 1 } else { self.route.window as usize };
-            match Lane::open(&self.link, &self.route.queue, window, &tag, &self.stop).await {
+            match Lane::open_in_order(&self.link, &self.route.queue, window, &tag, &self.stop).await {
                 Ok(None) => return,
                 Ok(Some(mut lane)) => {
                     let left = self.work_in_order(&mut lane, &ticket, ordered, &mut delays).await;
