@@ -127,7 +127,7 @@ import sys
 count, total = int(sys.argv[1]), 0
 with open(sys.argv[2], "w", newline="") as file:
     for n in range(count):
-        amount = 100 + n
+        amount = 100 + n % 1000
         total += amount
         file.write("%-6s%-8s0%-2s%-6s%-8s    %011d%-18s%-18s%-18s\r\n" % (
             "200415", "55779911", "17", "601613", "87654321", amount, "EXAMPLE COUNCIL", "CT%010d" % n, "A PAYER"))
@@ -150,7 +150,7 @@ async fn batch(node: &Node, items: usize) {
     for part in numbers.chunks(2_000) {
         let event = |number: &usize| {
             data["reference"] = json!(format!("CT{number:010}"));
-            data["amount"] = json!(100 + number);
+            data["amount"] = json!(100 + number % 1_000);
             let id = format!("event-{number}");
             let event = json!({ "specversion": "1.0", "id": id, "source": "urn:platform:payments", "time": "2026-11-23T09:41:06Z",
                 "type": "direct-debit.collection.requested.v1", "datacontenttype": "application/json", "data": data });

@@ -409,15 +409,24 @@ impl Store {
         most: u32,
     ) -> Result<Vec<Placed>, StoreError> {
         self.write("reading a batch", move |tx| {
-            let mut statement = tx.prepare_cached(
-                "SELECT n, sort, grp, record FROM batch_item
-                 WHERE batch = ?1 AND file = ?2 AND (sort, n) > (?3, ?4) AND record IS NOT NULL ORDER BY sort, n LIMIT ?5",
-            )?;
-            let rows = statement.query_map(params![n, file, after.sort, after.n, most], |row| {
-                let after = After { n: row.get(0)?, sort: row.get(1)?, key: String::new() };
-                Ok(Placed { after, group: row.get(2)?, record: row.get(3)? })
-            })?;
-            rows.collect()
+            // In two steps, each of which the index answers from its place on: by both at once it would be walked from the start.
+            let same = "SELECT n, sort, grp, record FROM batch_item
+                 WHERE batch = ?1 AND file = ?2 AND sort = ?3 AND n > ?4 AND record IS NOT NULL ORDER BY n LIMIT ?5";
+            let behind = "SELECT n, sort, grp, record FROM batch_item
+                 WHERE batch = ?1 AND file = ?2 AND sort > ?3 AND ?4 IS NOT NULL AND record IS NOT NULL ORDER BY sort, n LIMIT ?5";
+            let mut found: Vec<Placed> = Vec::new();
+            for sql in [same, behind] {
+                let left = i64::from(most) - found.len() as i64;
+                let mut statement = tx.prepare_cached(sql)?;
+                let rows = statement.query_map(params![n, file, after.sort, after.n, left], |row| {
+                    let after = After { n: row.get(0)?, sort: row.get(1)?, key: String::new() };
+                    Ok(Placed { after, group: row.get(2)?, record: row.get(3)? })
+                })?;
+                for row in rows {
+                    found.push(row?);
+                }
+            }
+            Ok(found)
         })
         .await
     }
@@ -434,15 +443,23 @@ impl Store {
         most: u32,
     ) -> Result<Vec<Placed>, StoreError> {
         self.write("reading a return", move |tx| {
-            let mut statement = tx.prepare_cached(
-                "SELECT key, sort, grp, record FROM batch_row
-                 WHERE feed = ?1 AND file = ?2 AND (sort, key) > (?3, ?4) ORDER BY sort, key LIMIT ?5",
-            )?;
-            let rows = statement.query_map(params![feed, file, after.sort, after.key, most], |row| {
-                let after = After { n: 0, key: row.get(0)?, sort: row.get(1)? };
-                Ok(Placed { after, group: row.get(2)?, record: row.get(3)? })
-            })?;
-            rows.collect()
+            let same = "SELECT key, sort, grp, record FROM batch_row
+                 WHERE feed = ?1 AND file = ?2 AND sort = ?3 AND key > ?4 ORDER BY key LIMIT ?5";
+            let behind = "SELECT key, sort, grp, record FROM batch_row
+                 WHERE feed = ?1 AND file = ?2 AND sort > ?3 AND ?4 IS NOT NULL ORDER BY sort, key LIMIT ?5";
+            let mut found: Vec<Placed> = Vec::new();
+            for sql in [same, behind] {
+                let left = i64::from(most) - found.len() as i64;
+                let mut statement = tx.prepare_cached(sql)?;
+                let rows = statement.query_map(params![feed, file, after.sort, after.key, left], |row| {
+                    let after = After { n: 0, key: row.get(0)?, sort: row.get(1)? };
+                    Ok(Placed { after, group: row.get(2)?, record: row.get(3)? })
+                })?;
+                for row in rows {
+                    found.push(row?);
+                }
+            }
+            Ok(found)
         })
         .await
     }

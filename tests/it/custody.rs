@@ -13,7 +13,7 @@ use std::{path::PathBuf, process::Stdio, time::Duration};
 async fn a_batch_is_sealed_before_its_sum_grows_too_large_and_what_did_not_fit_is_in_the_next() {
     let council = Council::new().await;
     council.without_cut_off();
-    council.site.edit("adapters/bacs-standard-18.toml", "most_sum = 9999999999999", "most_sum = 1000");
+    council.site.edit("adapters/bacs-standard-18.toml", "most_sum = 99999999999", "most_sum = 1000");
     let bridge = council.site.start().await;
     // 300 + 400 fit; with 500 it would be too much. 500 + 500 are exactly as much as may be.
     for (number, amount) in [300, 400, 500, 500, 50].into_iter().enumerate() {
