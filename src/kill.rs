@@ -17,7 +17,7 @@ const fn at(name: &'static str, leaves: &'static str) -> Point {
 }
 
 /// Every gap there is, in the order in which a message passes them.
-pub const POINTS: [Point; 33] = [
+pub const POINTS: [Point; 35] = [
     at("deliver.claimed", "the claim is committed, nothing is sent"),
     at("deliver.kept", "what all attempts need has been read and is committed, nothing is sent"),
     at("deliver.sent", "the system has done it, nobody has written that down"),
@@ -29,6 +29,8 @@ pub const POINTS: [Point; 33] = [
     at("deliver.moved", "retry or dead letter is confirmed, nothing is recorded"),
     at("deliver.recorded", "the outcomes of a window are committed, nothing is acknowledged"),
     at("deliver.acknowledged", "a window is acknowledged"),
+    at("order.parked", "messages are committed behind another of their subject, nothing is acknowledged"),
+    at("order.tried", "what was due in the parking lot is recorded, what follows it has not begun"),
     at("batch.sealed", "the batch is sealed and has no number"),
     at("batch.numbered", "the batch has its number and no file"),
     at("batch.written", "the files are on our disk, their digests are not committed"),

@@ -185,6 +185,7 @@ impl Deliverer {
                 error!(route = self.route.id, code = %error.code, "the parking lot cannot be written: {}", error.what);
                 return false;
             }
+            crate::kill::point("order.tried");
         }
         any
     }
@@ -318,6 +319,9 @@ impl Deliverer {
         };
         match result.await {
             Ok(()) => {
+                if !parks.is_empty() {
+                    crate::kill::point("order.parked");
+                }
                 self.metrics.count(&self.route.id, "held", parks.len() as u64);
                 for at in parks.into_iter().chain(known) {
                     if let Some(settle) = window.settles.get_mut(at) {

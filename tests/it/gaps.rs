@@ -8,6 +8,7 @@ use crate::{
     broker::{paid, with_a_broker_of_the_council},
     cards::pay_site,
     nightly::Nightly,
+    ordered::{self, Cases},
     payments::{PATH, QUEUE, ROUTE, ledger},
     standins::http::Fault,
     support::{Site, example, until},
@@ -49,6 +50,16 @@ const BATCHING: [&str; 10] = [
     "batch.noted",
     "batch.marked",
 ];
+/// While it keeps the order of each subject, and the first of one fails.
+const ORDERING: [&str; 7] = [
+    "deliver.claimed",
+    "deliver.sent",
+    "deliver.recorded",
+    "deliver.acknowledged",
+    "order.parked",
+    "order.tried",
+    "deliver.moved",
+];
 /// While it splits files into records.
 const SPLITTING: [&str; 8] = [
     "files.fetched",
@@ -66,7 +77,8 @@ const COMPARING: [&str; 5] =
 
 #[test]
 fn every_kill_point_is_died_at_by_a_test() {
-    let all: [&[&str]; 7] = [&POSTING, &REFUNDING, &CROSSING, &COLLECTING, &BATCHING, &SPLITTING, &COMPARING];
+    let all: [&[&str]; 8] =
+        [&POSTING, &REFUNDING, &CROSSING, &COLLECTING, &BATCHING, &ORDERING, &SPLITTING, &COMPARING];
     let died: BTreeSet<&str> = all.concat().into_iter().collect();
     let named: BTreeSet<&str> = POINTS.iter().map(|point| point.name).collect();
     assert_eq!(died, named);
@@ -307,4 +319,40 @@ async fn killed_at_any_gap_of_an_extract_what_has_changed_is_told_and_nothing_el
         })
         .collect();
     assert_eq!(said.len(), expected, "{said:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_any_gap_of_an_ordered_route_every_subject_keeps_its_order() {
+    let cases = Cases::new("").await;
+    cases.site.good(&["topology", "apply"]).await;
+    let by = ["--by", "A Tester", "--reason", "mended"];
+    for (round, point) in (0_u32..).zip(ORDERING) {
+        // Of A the first fails once, of C the first is refused until it is replayed, B is well.
+        let (one, two, three) = (3 * round + 1, 3 * round + 2, 3 * round + 3);
+        cases.wish("A", one, &[500, 201]);
+        if point == "deliver.moved" {
+            cases.wish("C", one, &[422, 201]);
+        }
+        let all =
+            [one, two, three].into_iter().flat_map(|number| [("A", number), ("B", number), ("C", number)]);
+        cases.say(&all.collect::<Vec<_>>()).await;
+        dies(&cases.site, point).await;
+        let running = cases.site.run().await;
+        let done = 9 * (round + 1);
+        until(&format!("{done} delivered"), async || {
+            let line = cases.site.account(ordered::ROUTE).await;
+            if line["dead"].as_u64() > Some(0) {
+                cases
+                    .site
+                    .good(&[&["dead-letters", "replay", "--route", ordered::ROUTE], &by[..]].concat())
+                    .await;
+            }
+            (line["delivered"] == done && line["dead"] == 0).then_some(())
+        })
+        .await;
+        assert_eq!(running.terminate().await, 0);
+        for (subject, numbers) in cases.first() {
+            assert_eq!(numbers, (1..=three).collect::<Vec<u32>>(), "{point}: {subject}");
+        }
+    }
 }

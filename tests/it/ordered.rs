@@ -12,7 +12,7 @@ use std::{
 };
 
 const EVENT: &str = "payment.succeeded.v1";
-const ROUTE: &str = "cases.post";
+pub const ROUTE: &str = "cases.post";
 const QUEUE: &str = "packhorse.cases.post";
 
 /// What the system does with the next requests about a subject's message, by both.
@@ -22,8 +22,8 @@ type Wishes = Arc<Mutex<HashMap<(String, u32), Vec<u16>>>>;
 type Taken = Arc<Mutex<Vec<(String, u32)>>>;
 
 /// A system with cases, and the bridge to it.
-struct Cases {
-    site: Site,
+pub struct Cases {
+    pub site: Site,
     server: Server,
     wishes: Wishes,
     taken: Taken,
@@ -36,7 +36,7 @@ fn about(body: &Value) -> (String, u32) {
 }
 
 impl Cases {
-    async fn new(more: &str) -> Cases {
+    pub async fn new(more: &str) -> Cases {
         let (wishes, taken): (Wishes, Taken) = Default::default();
         let (wanted, list) = (wishes.clone(), taken.clone());
         let handler = move |request: &Request| {
@@ -71,11 +71,11 @@ impl Cases {
     }
 
     /// What the system answers to a message, in turn; the last is repeated. 201: it takes it.
-    fn wish(&self, subject: &str, number: u32, answers: &[u16]) {
+    pub fn wish(&self, subject: &str, number: u32, answers: &[u16]) {
         self.wishes.lock().unwrap().insert((subject.to_owned(), number), answers.to_vec());
     }
 
-    async fn say(&self, messages: &[(&str, u32)]) {
+    pub async fn say(&self, messages: &[(&str, u32)]) {
         let events: Vec<(String, Vec<u8>)> = messages
             .iter()
             .map(|(subject, number)| {
@@ -93,6 +93,18 @@ impl Cases {
 
     fn taken(&self) -> Vec<(String, u32)> {
         self.taken.lock().unwrap().clone()
+    }
+
+    /// In which order each subject's messages came for the first time.
+    pub fn first(&self) -> BTreeMap<String, Vec<u32>> {
+        let mut first: BTreeMap<String, Vec<u32>> = BTreeMap::new();
+        for (subject, number) in self.taken() {
+            let own = first.entry(subject).or_default();
+            if !own.contains(&number) {
+                own.push(number);
+            }
+        }
+        first
     }
 
     fn of(&self, subject: &str) -> Vec<u32> {
@@ -298,16 +310,8 @@ async fn killed_again_and_again_while_the_system_fails_every_subject_keeps_its_o
         running = Some(cases.site.run().await);
     }
     cases.ends(300, 0).await;
-    std::fs::copy(cases.site.folder.0.join("log"), "/tmp/dev/bridge.log").unwrap();
-    std::fs::write("/tmp/dev/taken", format!("{:?}", cases.taken())).unwrap();
     // The route makes nothing: what was under way at a kill is sent again, and counts where it came first.
-    let mut first: BTreeMap<String, Vec<u32>> = BTreeMap::new();
-    for (subject, number) in cases.taken() {
-        let own = first.entry(subject).or_default();
-        if !own.contains(&number) {
-            own.push(number);
-        }
-    }
+    let first = cases.first();
     for subject in &subjects {
         assert_eq!(first[subject], (1..=30).collect::<Vec<u32>>(), "{subject}");
     }
