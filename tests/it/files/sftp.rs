@@ -228,7 +228,7 @@ async fn logins_by_key_and_password_and_what_is_said_of_those_that_fail() {
         |key: &str| server.place_with(server.says("SFTP_ADDRESS"), server.says("SFTP_HOST_KEY"), key).system;
     with("client_ecdsa").check(Need::Read).await.unwrap();
     let refused = with("stranger").list("", 9).await.unwrap_err();
-    assert_eq!((refused.code, refused.class), (Code::LoginRefused, Class::NotDone));
+    assert_eq!((refused.code, refused.class), (Code::LoginRefused, Class::Away));
     // Our own keys that are not used are refused before anything is sent by them.
     for (key, says) in [
         ("client_rsa", "RUSTSEC-2023-0071"),
@@ -282,7 +282,7 @@ async fn a_server_killed_in_the_middle_of_a_fetch_leaves_nothing_half_and_the_ne
         between.may_pass.send_replace(u64::MAX);
     });
     let failure = fetched.unwrap_err();
-    assert_eq!((failure.code, failure.class), (Code::SystemUnreachable, Class::NotDone), "{}", failure.what);
+    assert_eq!((failure.code, failure.class), (Code::SystemUnreachable, Class::Away), "{}", failure.what);
     assert!(!to.exists() && !place.own.0.join("big.xml.part").exists());
     server.does("again");
     let fetched =
@@ -303,7 +303,7 @@ async fn a_server_killed_in_the_middle_of_a_put_has_no_file_of_the_name_and_the_
         between.may_pass.send_replace(u64::MAX);
     });
     let failure = put.unwrap_err();
-    assert_eq!((failure.code, failure.class), (Code::SystemUnreachable, Class::NotDone), "{}", failure.what);
+    assert_eq!((failure.code, failure.class), (Code::SystemUnreachable, Class::Away), "{}", failure.what);
     let left = place.names("");
     assert!(
         left.contains(&".bacs.txt.part".to_owned()) && !left.contains(&"bacs.txt".to_owned()),
@@ -364,7 +364,7 @@ async fn a_server_that_says_nothing_is_given_up_and_its_connection_cut() {
             let mut all = Vec::new();
             tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut all)).await.is_ok()
         });
-        assert_eq!(code(listed), (Code::SystemUnreachable, Class::NotDone));
+        assert_eq!(code(listed), (Code::SystemUnreachable, Class::Away));
         assert!(closed, "the connection is cut, not left to a task that waits for ever");
         assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
     }
@@ -382,7 +382,7 @@ async fn a_server_that_falls_silent_in_the_middle_is_given_up_in_time_and_left_f
     between.may_pass.send_replace(1);
     let began = Instant::now();
     let listed = place.system.list("", 9).await;
-    assert_eq!(code(listed), (Code::SystemUnreachable, Class::NotDone));
+    assert_eq!(code(listed), (Code::SystemUnreachable, Class::Away));
     assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
     between.is_held().await;
     between.may_pass.send_replace(u64::MAX);
