@@ -168,6 +168,7 @@ impl Deliverer {
         for lane in 0..self.route.concurrency {
             tasks.spawn(self.clone().lane(lane));
         }
+        tasks.spawn(self.clone().empty_lot());
         tasks.spawn(self.telling());
     }
 

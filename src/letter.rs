@@ -117,7 +117,7 @@ pub fn with_replay(properties: Properties, replay: u32) -> Properties {
 }
 
 /// Keeps where a message was published first: the exchange and key of later publishes are our own.
-fn with_origin(properties: Properties, (exchange, routing_key): (&str, &str)) -> Properties {
+pub fn with_origin(properties: Properties, (exchange, routing_key): (&str, &str)) -> Properties {
     match properties.text(ROUTING_KEY) {
         Some(_) => properties,
         None => properties.with_text(EXCHANGE, exchange).with_text(ROUTING_KEY, routing_key),

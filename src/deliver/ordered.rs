@@ -8,7 +8,7 @@
 
 use super::{Deliverer, Letter, Outcome, claims::claim, millis, now};
 use crate::{
-    broker::{Delivery, Lane, Properties, Settle},
+    broker::{Delivery, Lane, Message, Properties, Published, Settle},
     code::Code,
     config::plan::{Action, Ordered},
     event::{Event, Key},
@@ -16,7 +16,7 @@ use crate::{
     letter,
     order::{Admit, Ended, Sequence, Subject},
     retry::Delays,
-    store::{Claim, Kept, Parking, Record, StoreError},
+    store::{Claim, Due, Kept, Parking, Record, StoreError},
 };
 use jiff::Timestamp;
 use std::{
@@ -124,6 +124,55 @@ impl Deliverer {
                 return Left::Back;
             }
         }
+    }
+
+    /// Gives what waits in the lot of a route that keeps no order any more back to its queue: there nobody would look.
+    pub(super) async fn empty_lot(self: Arc<Self>) {
+        let mut delays = Delays::new(Duration::from_secs(1), Duration::from_secs(30));
+        while !self.stop.is_cancelled() {
+            match self.some_of_lot_given_back().await {
+                Ok(0) => return,
+                Ok(count) => {
+                    warn!(
+                        route = self.route.id,
+                        messages = count,
+                        "the route keeps no order any more: what waited for it is given back to its queue"
+                    );
+                    continue;
+                }
+                Err(error) => {
+                    error!(route = self.route.id, code = %error.code, "the parking lot cannot be emptied: {}", error.what);
+                }
+            }
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                () = tokio::time::sleep(delays.delay()) => {}
+            }
+        }
+    }
+
+    async fn some_of_lot_given_back(&self) -> Result<usize, StoreError> {
+        let parked = self.store.parked_first(self.number, DUE).await?;
+        let message = |due: &Due| Message {
+            exchange: self.names.back(),
+            routing_key: self.route.queue.clone(),
+            properties: letter::with_origin(
+                Properties::of_text(&due.kept.properties).unwrap_or_default(),
+                (&due.kept.exchange, &due.kept.routing_key),
+            ),
+            body: due.kept.body.clone(),
+        };
+        let messages: Vec<Message> = parked.iter().map(message).collect();
+        let results = self.publish(&messages).await.unwrap_or_default();
+        let confirmed = parked.iter().zip(&results).filter(|(_, result)| **result == Published::Confirmed);
+        let keys: Vec<Key> = confirmed.map(|(due, _)| due.key).collect();
+        let count = keys.len();
+        if count == 0 && !parked.is_empty() {
+            let what = "the broker does not take what is in it".to_owned();
+            return Err(StoreError { code: Code::PublishRefused, what });
+        }
+        self.store.past(self.number, keys, now()).await?;
+        Ok(count)
     }
 
     /// How long the lot may be left alone.

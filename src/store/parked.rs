@@ -121,16 +121,7 @@ impl Store {
                 "SELECT key, exchange, routing_key, properties, body FROM parked
                  WHERE route = ?1 AND due_at <= ?2 ORDER BY due_at LIMIT ?3",
             )?;
-            let rows = statement.query_map(params![route.0, now, most], |row| {
-                let body: Vec<u8> = row.get(4)?;
-                let kept = Kept {
-                    exchange: row.get(1)?,
-                    routing_key: row.get(2)?,
-                    properties: row.get(3)?,
-                    body: body.into(),
-                };
-                Ok(Due { key: key_of(row, 0)?, kept })
-            })?;
+            let rows = statement.query_map(params![route.0, now, most], due_of)?;
             rows.collect()
         })
         .await
@@ -169,6 +160,22 @@ impl Store {
     pub async fn past(&self, route: RouteNumber, keys: Vec<Key>, now: i64) -> Result<(), StoreError> {
         self.write("taking messages out of the parking lot", move |tx| {
             keys.iter().try_for_each(|key| let_go(tx, route, &key.0, now))
+        })
+        .await
+    }
+
+    /// The first messages in the lot, due or not, each subject's in its order: of a route that keeps no order any more.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn parked_first(&self, route: RouteNumber, most: u32) -> Result<Vec<Due>, StoreError> {
+        self.write("looking into the parking lot", move |tx| {
+            tx.prepare_cached("DELETE FROM held WHERE route = ?1")?.execute([route.0])?;
+            let mut statement = tx.prepare_cached(
+                "SELECT key, exchange, routing_key, properties, body FROM parked WHERE route = ?1 ORDER BY subject, place LIMIT ?2",
+            )?;
+            let rows = statement.query_map(params![route.0, most], due_of)?;
+            rows.collect()
         })
         .await
     }
@@ -263,6 +270,13 @@ impl Store {
     }
 }
 
+fn due_of(row: &Row<'_>) -> rusqlite::Result<Due> {
+    let body: Vec<u8> = row.get(4)?;
+    let kept =
+        Kept { exchange: row.get(1)?, routing_key: row.get(2)?, properties: row.get(3)?, body: body.into() };
+    Ok(Due { key: key_of(row, 0)?, kept })
+}
+
 fn key_of(row: &Row<'_>, at: usize) -> rusqlite::Result<Key> {
     let mut key = [0; 32];
     let bytes: Vec<u8> = row.get(at)?;
@@ -308,6 +322,8 @@ impl Parking {
                 self.due_at
             ])?;
             count(tx, route, 1, self.kept.body.len() as i64)?;
+            // What it was to wait for may have been let go by a person since that was looked up.
+            wake(tx, route, &self.subject.digest, now)?;
         }
         // What was given up and came again is in its place now, and no longer holds the others by being given up.
         if self.first {
@@ -349,7 +365,14 @@ pub(super) fn let_go(
         .prepare_cached("DELETE FROM held WHERE route = ?1 AND key = ?2 RETURNING subject")?
         .query_row(params![route.0, key], |row| row.get(0))
         .optional()?;
-    let Some(subject) = parked.or(held) else { return Ok(()) };
+    match parked.or(held) {
+        Some(subject) => wake(tx, route, &subject, now),
+        None => Ok(()),
+    }
+}
+
+/// The first message of a subject that waits for nothing any more is due.
+fn wake(tx: &Transaction<'_>, route: RouteNumber, subject: &[u8], now: i64) -> rusqlite::Result<()> {
     tx.prepare_cached(
         "UPDATE parked SET due_at = ?3 WHERE route = ?1 AND subject = ?2 AND due_at IS NULL
            AND place = (SELECT min(place) FROM parked WHERE route = ?1 AND subject = ?2)

@@ -5,6 +5,11 @@ use crate::{
     standins::http::{Answer, Request, Server},
     support::{Site, example, until},
 };
+use packhorse::{
+    event::Key,
+    order::Subject,
+    store::{Claim, Due, Kept, Opener, Parking, Record, Store},
+};
 use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, HashMap},
@@ -57,7 +62,7 @@ impl Cases {
             }
         };
         let server = Server::start(Arc::new(handler), 0).await.unwrap();
-        let site = Site::new(&format!("[adapters.cases]\nsettings = {{ url = \"{}\" }}\n", server.url)).await;
+        let site = Site::new(&format!("[adapters.cases]\nsettings = {{ url = \"{}\" }}\nwhen_away = {{ first = \"1s\", most = \"2s\" }}\n", server.url)).await;
         site.folder.write(
             "adapters/cases.toml",
             format!(
@@ -274,6 +279,61 @@ async fn an_event_that_is_about_nothing_is_a_dead_letter_and_holds_nobody() {
     cases.site.vhost.say(EVENT, "event-2", &data).await;
     cases.takes(1).await;
     assert!(bridge.stop().await);
+}
+
+#[tokio::test]
+async fn a_route_that_keeps_no_order_any_more_sends_what_waited_for_it() {
+    let cases = Cases::new("").await;
+    cases.wish("A", 1, &[422]);
+    cases.wish("B", 1, &[500]);
+    let bridge = cases.site.start().await;
+    cases.say(&[("A", 1), ("A", 2), ("B", 1), ("B", 2), ("A", 3)]).await;
+    until("four wait", async || (cases.site.account(ROUTE).await["parked"] == 4).then_some(())).await;
+    assert!(bridge.stop().await);
+    // The queue of an ordered route cannot become another: it is made anew.
+    cases.wish("B", 1, &[201]);
+    cases.site.edit("adapters/cases.toml", "order = \"subject\"\n", "");
+    cases.site.vhost.call("DELETE", &format!("queues/{QUEUE}"), Value::Null).await;
+    let bridge = cases.site.start().await;
+    cases.takes(4).await;
+    cases.ends(4, 1).await;
+    assert!(cases.held().await.is_empty());
+    assert!(bridge.stop().await);
+}
+
+#[tokio::test]
+async fn what_is_parked_behind_something_that_a_person_has_just_let_go_is_due_at_once() {
+    let folder = crate::support::Folder::new();
+    let store = Store::open(&folder.0.join("packhorse.db"), 1 << 20, Opener::Bridge).unwrap();
+    let route = store.route(ROUTE).await.unwrap();
+    let subject = Subject::of("A").unwrap();
+    let key = Key::of("urn:platform:cases", "A-2");
+    let kept = Kept {
+        exchange: String::new(),
+        routing_key: QUEUE.to_owned(),
+        properties: String::new(),
+        body: "2".into(),
+    };
+    let parking = Parking {
+        subject,
+        first: false,
+        attempt: 1,
+        due_at: None,
+        failed_at: None,
+        doubt: None,
+        kept: kept.clone(),
+    };
+    let claim = Claim {
+        key,
+        part: 0,
+        source: String::new(),
+        id: String::new(),
+        attempt: 1,
+        replay: 0,
+        settled: false,
+    };
+    store.claim_and_record(route, 5, None, vec![(claim, Record::Parked(Box::new(parking)))]).await.unwrap();
+    assert_eq!(store.parked_due(route, 5, 9).await.unwrap(), [Due { key, kept }]);
 }
 
 #[tokio::test]
