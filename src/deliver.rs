@@ -159,16 +159,14 @@ struct Outcome {
 impl Deliverer {
     /// Runs the route's lanes until it is stopped.
     pub fn start(self: Arc<Self>, tasks: &TaskTracker) {
-        if let Some(ordered) = self.route.plan.order {
-            // Two lanes would overtake each other; within its one lane subjects go on side by side.
-            tasks.spawn(self.clone().lane_in_order(ordered));
-            tasks.spawn(self.telling());
-            return;
-        }
-        for lane in 0..self.route.concurrency {
+        // Two lanes would overtake each other; within its one lane subjects go on side by side.
+        let lanes = if self.route.plan.order.is_some() { 1 } else { self.route.concurrency };
+        for lane in 0..lanes {
             tasks.spawn(self.clone().lane(lane));
         }
-        tasks.spawn(self.clone().empty_lot());
+        if self.route.plan.order.is_none() {
+            tasks.spawn(self.clone().empty_lot());
+        }
         tasks.spawn(self.telling());
     }
 

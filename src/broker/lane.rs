@@ -76,10 +76,7 @@ impl Lane {
         let prefetch = u16::try_from(window.saturating_mul(2)).unwrap_or(u16::MAX).max(1);
         // One message at a time means one: nothing is held back for a slow system.
         let prefetch = if window == 1 { 1 } else { prefetch };
-        tokio::select! {
-            () = stop.cancelled() => Ok(None),
-            begun = Lane::begin(link, queue, window, prefetch, tag) => begun,
-        }
+        Lane::begin(link, queue, window, prefetch, tag, stop).await
     }
 
     /// The same of a queue whose messages must keep their order. It is always given the same number of messages ahead,
@@ -95,10 +92,7 @@ impl Lane {
         tag: &str,
         stop: &CancellationToken,
     ) -> Result<Option<Lane>, BrokerError> {
-        tokio::select! {
-            () = stop.cancelled() => Ok(None),
-            begun = Lane::begin(link, queue, window.min(usize::from(IN_ORDER)), IN_ORDER, tag) => begun,
-        }
+        Lane::begin(link, queue, window.min(usize::from(IN_ORDER)), IN_ORDER, tag, stop).await
     }
 
     async fn begin(
@@ -107,17 +101,29 @@ impl Lane {
         window: usize,
         prefetch: u16,
         tag: &str,
+        stop: &CancellationToken,
     ) -> Result<Option<Lane>, BrokerError> {
-        let Some(live) = link.live().await else { return Ok(None) };
-        let channel = live.channel().await?;
         let begin = async {
-            channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
-            channel
-                .basic_consume(name(queue), name(tag), BasicConsumeOptions::default(), FieldTable::default())
-                .await
+            let Some(live) = link.live().await else { return Ok(None) };
+            let channel = live.channel().await?;
+            let begin = async {
+                channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
+                channel
+                    .basic_consume(
+                        name(queue),
+                        name(tag),
+                        BasicConsumeOptions::default(),
+                        FieldTable::default(),
+                    )
+                    .await
+            };
+            let consumer = live.call(&format!("consuming {queue}"), begin).await?;
+            Ok(Some(Lane { channel, consumer, live, tag: tag.to_owned(), window }))
         };
-        let consumer = live.call(&format!("consuming {queue}"), begin).await?;
-        Ok(Some(Lane { channel, consumer, live, tag: tag.to_owned(), window }))
+        tokio::select! {
+            () = stop.cancelled() => Ok(None),
+            begun = begin => begun,
+        }
     }
 
     /// The next deliveries: waits for one, then takes what else is there, up to the window.

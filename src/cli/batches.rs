@@ -1,11 +1,9 @@
 //! `packhorse batches`.
 
-use super::{exit, moment};
+use super::moment;
 use crate::{
-    code::Code,
-    config::Config,
     ops::{Actor, Refused, batches},
-    store::{BatchFileState, BatchState, Opener, Store},
+    store::{BatchFileState, BatchState, Store},
 };
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -83,25 +81,10 @@ pub struct Settle {
 impl Batches {
     /// Runs it.
     pub fn run(&self, path: &Path) -> u8 {
-        let config = match super::configuration(path) {
-            Ok((_, config)) => config,
-            Err(code) => return code,
-        };
-        match super::block_on(self.go(&config)) {
-            Ok(Ok(code)) => code,
-            Ok(Err(refused)) => {
-                super::complain(refused.code, &refused.what);
-                match refused.code {
-                    Code::NoSuchBatch => exit::FOUND,
-                    _ => exit::STORE,
-                }
-            }
-            Err(code) => code,
-        }
+        super::on_store(path, async |_, store| self.go(store).await)
     }
 
-    async fn go(&self, config: &Config) -> Result<u8, Refused> {
-        let store = Store::open(&config.store.path, config.store.spool_limit, Opener::Command)?;
+    async fn go(&self, store: &Store) -> Result<u8, Refused> {
         match self {
             Batches::List(list) => {
                 let found = store.batches(list.limit).await?;
@@ -114,7 +97,7 @@ impl Batches {
                 }
             }
             Batches::Show(show) => {
-                let (batch, files) = batches::show(&store, show.number).await?;
+                let (batch, files) = batches::show(store, show.number).await?;
                 match show.json {
                     true => {
                         let files: Vec<serde_json::Value> = files.iter().map(file_object).collect();
@@ -125,13 +108,13 @@ impl Batches {
             }
             Batches::Seal(seal) => {
                 let actor = Actor { who: seal.by.clone(), reason: seal.reason.clone() };
-                batches::seal(&store, seal.number, &actor).await?;
+                batches::seal(store, seal.number, &actor).await?;
                 println!("batch {} is sealed as soon as the bridge looks at it", seal.number);
             }
             Batches::Settle(settle) => {
                 let actor = Actor { who: settle.by.clone(), reason: settle.reason.clone() };
                 let seen = if settle.received { batches::Seen::Received } else { batches::Seen::NotReceived };
-                batches::settle(&store, settle.number, seen, &actor).await?;
+                batches::settle(store, settle.number, seen, &actor).await?;
                 match seen {
                     batches::Seen::Received => println!("batch {} counts as received", settle.number),
                     batches::Seen::NotReceived => println!("batch {} is put again", settle.number),

@@ -2,10 +2,8 @@
 
 use super::{exit, moment};
 use crate::{
-    code::Code,
-    config::Config,
     ops::{Actor, Refused, held},
-    store::{HeldSubject, Opener, Store},
+    store::{HeldSubject, Store},
 };
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -74,25 +72,10 @@ pub struct Release {
 impl Held {
     /// Runs it.
     pub fn run(&self, path: &Path) -> u8 {
-        let config = match super::configuration(path) {
-            Ok((_, config)) => config,
-            Err(code) => return code,
-        };
-        match super::block_on(self.go(&config)) {
-            Ok(Ok(code)) => code,
-            Ok(Err(refused)) => {
-                super::complain(refused.code, &refused.what);
-                match refused.code {
-                    Code::NothingHeld => exit::FOUND,
-                    _ => exit::STORE,
-                }
-            }
-            Err(code) => code,
-        }
+        super::on_store(path, async |_, store| self.go(store).await)
     }
 
-    async fn go(&self, config: &Config) -> Result<u8, Refused> {
-        let store = Store::open(&config.store.path, config.store.spool_limit, Opener::Command)?;
+    async fn go(&self, store: &Store) -> Result<u8, Refused> {
         match self {
             Held::List(list) => {
                 let found = store.held(list.route.clone(), list.limit).await?;
@@ -107,7 +90,7 @@ impl Held {
                 return Ok(if any && list.fail_if_any { exit::FOUND } else { 0 });
             }
             Held::Show(show) => {
-                let held = held::find(&store, &show.route, &show.subject).await?;
+                let held = held::find(store, &show.route, &show.subject).await?;
                 let waiting = store.parked_of(show.route.clone(), held.subject.digest, show.limit).await?;
                 if show.json {
                     println!("{}", object(&held));
@@ -127,7 +110,7 @@ impl Held {
             }
             Held::Release(release) => {
                 let actor = Actor { who: release.by.clone(), reason: release.reason.clone() };
-                let held = held::release(&store, &release.route, &release.subject, &actor).await?;
+                let held = held::release(store, &release.route, &release.subject, &actor).await?;
                 println!("{} messages go on in their order", held.messages);
             }
         }

@@ -21,7 +21,9 @@ mod topology;
 
 use crate::{
     code::Code,
-    config::Project,
+    config::{Config, Project},
+    ops::Refused,
+    store::{Opener, Store},
     telemetry::{self, LogFormat},
 };
 use clap::{Parser, Subcommand, ValueHint};
@@ -182,8 +184,31 @@ fn block_on<T>(future: impl Future<Output = T>) -> Result<T, u8> {
     }
 }
 
+/// Does something with the store of a bridge, beside it: the exit code is its own, or that of what was refused.
+fn on_store(path: &std::path::Path, act: impl AsyncFnOnce(&Config, &Store) -> Result<u8, Refused>) -> u8 {
+    let config = match configuration(path) {
+        Ok((_, config)) => config,
+        Err(code) => return code,
+    };
+    let done = block_on(async {
+        let store = Store::open(&config.store.path, config.store.spool_limit, Opener::Command)?;
+        act(&config, &store).await
+    });
+    match done {
+        Ok(Ok(code)) => code,
+        Ok(Err(refused)) => {
+            complain(refused.code, &refused.what);
+            match refused.code {
+                Code::NothingHeld | Code::NoSuchBatch | Code::NoSuchRoute | Code::NotPaused => exit::FOUND,
+                _ => exit::STORE,
+            }
+        }
+        Err(code) => code,
+    }
+}
+
 /// The checked configuration, or everything that is wrong on standard error.
-fn configuration(path: &std::path::Path) -> Result<(Project, crate::config::Config), u8> {
+fn configuration(path: &std::path::Path) -> Result<(Project, Config), u8> {
     if !path.exists() {
         complain(
             Code::CannotReadFile,

@@ -1,14 +1,12 @@
 //! `packhorse routes`, `packhorse pause` and `packhorse resume`.
 
-use super::{exit, moment};
+use super::moment;
 use crate::{
-    code::Code,
-    config::{Config, Way},
+    config::Way,
     ops::{
-        Actor, Refused,
+        Actor,
         routes::{self, RouteState, Stands},
     },
-    store::{Opener, Store},
 };
 use clap::Args;
 use jiff::Timestamp;
@@ -61,7 +59,7 @@ impl Acting {
 impl Routes {
     /// Runs it.
     pub fn run(&self, path: &Path) -> u8 {
-        run(path, async |config, store| {
+        super::on_store(path, async |config, store| {
             let now = Timestamp::now();
             let all = routes::list(config, store, now).await?;
             match self.json {
@@ -71,7 +69,7 @@ impl Routes {
                     super::table(&["route", "way", "state", "until", "waits since", "why"], &rows);
                 }
             }
-            Ok(())
+            Ok(0)
         })
     }
 }
@@ -79,11 +77,11 @@ impl Routes {
 impl Pause {
     /// Runs it.
     pub fn run(&self, path: &Path) -> u8 {
-        run(path, async |config, store| {
+        super::on_store(path, async |config, store| {
             for route in routes::pause(config, store, &self.route, &self.acting.actor()).await? {
                 println!("{route} is paused");
             }
-            Ok(())
+            Ok(0)
         })
     }
 }
@@ -91,34 +89,12 @@ impl Pause {
 impl Resume {
     /// Runs it.
     pub fn run(&self, path: &Path) -> u8 {
-        run(path, async |config, store| {
+        super::on_store(path, async |config, store| {
             for route in routes::resume(config, store, &self.route, &self.acting.actor()).await? {
                 println!("{route} goes on");
             }
-            Ok(())
+            Ok(0)
         })
-    }
-}
-
-fn run(path: &Path, act: impl AsyncFnOnce(&Config, &Store) -> Result<(), Refused>) -> u8 {
-    let config = match super::configuration(path) {
-        Ok((_, config)) => config,
-        Err(code) => return code,
-    };
-    let done = super::block_on(async {
-        let store = Store::open(&config.store.path, config.store.spool_limit, Opener::Command)?;
-        act(&config, &store).await
-    });
-    match done {
-        Ok(Ok(())) => 0,
-        Ok(Err(refused)) => {
-            super::complain(refused.code, &refused.what);
-            match refused.code {
-                Code::NoSuchRoute | Code::NotPaused => exit::FOUND,
-                _ => exit::STORE,
-            }
-        }
-        Err(code) => code,
     }
 }
 

@@ -6,10 +6,12 @@ use crate::{broker::Lane, keeper::Ticket, retry::Delays};
 use std::{sync::Arc, time::Duration};
 use tracing::{error, warn};
 
-/// Whether a lane was lost, or closed by us.
-enum Lost {
-    Yes,
-    No,
+/// Why a lane is left.
+pub(super) enum Left {
+    /// We are stopping, or the gate shuts.
+    Over,
+    /// It is lost, or something could be brought to no end: it is opened again after a while.
+    Again,
 }
 
 impl Deliverer {
@@ -22,11 +24,22 @@ impl Deliverer {
                 return;
             }
             let window = if ticket.is_for_one() { 1 } else { self.route.window as usize };
-            match Lane::open(&self.link, &self.route.queue, window, &tag, &self.stop).await {
+            let (link, queue) = (&self.link, &self.route.queue);
+            let opened = match self.route.plan.order {
+                None => Lane::open(link, queue, window, &tag, &self.stop).await,
+                Some(_) => Lane::open_in_order(link, queue, window, &tag, &self.stop).await,
+            };
+            match opened {
                 Ok(None) => return,
                 Ok(Some(lane)) => {
-                    delays.reset();
-                    if let Lost::No = self.work(lane, &ticket).await {
+                    let left = match self.route.plan.order {
+                        None => {
+                            delays.reset();
+                            self.work(lane, &ticket).await
+                        }
+                        Some(ordered) => self.work_in_order(lane, &ticket, ordered, &mut delays).await,
+                    };
+                    if let Left::Over = left {
                         continue;
                     }
                 }
@@ -44,21 +57,21 @@ impl Deliverer {
     }
 
     /// Works until the lane is lost, or what was given with the ticket ends: then everything not begun is given back.
-    async fn work(&self, mut lane: Lane, ticket: &Ticket) -> Lost {
+    async fn work(&self, mut lane: Lane, ticket: &Ticket) -> Left {
         loop {
             if self.stopped().is_some() {
                 lane.close().await;
-                return Lost::No;
+                return Left::Over;
             }
             let taken = tokio::select! {
                 biased;
                 () = self.stop.cancelled() => {
                     lane.close().await;
-                    return Lost::No;
+                    return Left::Over;
                 }
                 () = ticket.over() => {
                     lane.close().await;
-                    return Lost::No;
+                    return Left::Over;
                 }
                 taken = lane.take() => taken,
             };
@@ -68,12 +81,12 @@ impl Deliverer {
                     if !self.stop.is_cancelled() {
                         warn!(route = self.route.id, code = %error.code, "the lane is lost: {}", error.what);
                     }
-                    return Lost::Yes;
+                    return Left::Again;
                 }
             };
             if let Err(error) = lane.settle(settled).await {
                 warn!(route = self.route.id, code = %error.code, "the lane is lost: {}", error.what);
-                return Lost::Yes;
+                return Left::Again;
             }
             crate::kill::point("deliver.acknowledged");
         }

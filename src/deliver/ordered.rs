@@ -6,7 +6,7 @@
 //! message that can be brought to no end is left with the broker together with all that came after it of its subject: the
 //! lane is left, and everything comes again in the order of the queue.
 
-use super::{Deliverer, Letter, Outcome, claims::claim, millis, now};
+use super::{Deliverer, Letter, Outcome, claims::claim, lane::Left, millis, now};
 use crate::{
     broker::{Delivery, Lane, Message, Properties, Published, Settle},
     code::Code,
@@ -33,61 +33,18 @@ const LOOK: Duration = Duration::from_secs(1);
 /// How long something waits that could be brought to no end.
 const PUT_OFF: Duration = Duration::from_secs(5);
 
-/// Why a lane is left.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Left {
-    /// We are stopping, or the gate shuts.
-    Over,
-    /// Something could be brought to no end: everything that is not acknowledged comes again in its order.
-    Back,
-    /// The broker has ended it.
-    Lost,
-}
-
 impl Deliverer {
-    /// Serves the route's queue and its parking lot until it is stopped.
-    pub(super) async fn lane_in_order(self: Arc<Self>, ordered: Ordered) {
-        let tag = format!("{}#0", self.route.id);
-        let mut delays = Delays::new(Duration::from_millis(200), Duration::from_secs(15));
-        while let Some(ticket) = self.keeper.pass(&self.stop).await {
-            if self.told_to_stop() {
-                return;
-            }
-            let window = if ticket.is_for_one() { 1 } else { self.route.window as usize };
-            match Lane::open_in_order(&self.link, &self.route.queue, window, &tag, &self.stop).await {
-                Ok(None) => return,
-                Ok(Some(mut lane)) => {
-                    let left = self.work_in_order(&mut lane, &ticket, ordered, &mut delays).await;
-                    if left != Left::Lost {
-                        lane.leave().await;
-                    }
-                    if left == Left::Over {
-                        continue;
-                    }
-                }
-                Err(error) => {
-                    self.if_missing(error.code);
-                    warn!(route = self.route.id, code = %error.code, "cannot consume: {}", error.what)
-                }
-            }
-            drop(ticket);
-            tokio::select! {
-                () = self.stop.cancelled() => return,
-                () = tokio::time::sleep(delays.delay()) => {}
-            }
-        }
-    }
-
-    /// Works until the lane is lost or has to be left.
-    async fn work_in_order(
+    /// Serves the route's queue and its parking lot until the lane is lost or has to be left.
+    pub(super) async fn work_in_order(
         &self,
-        lane: &mut Lane,
+        mut lane: Lane,
         ticket: &Ticket,
         ordered: Ordered,
         delays: &mut Delays,
     ) -> Left {
         loop {
             if self.stopped().is_some() {
+                lane.leave().await;
                 return Left::Over;
             }
             let more = self.due_in_order(if ticket.is_for_one() { 1 } else { DUE }).await;
@@ -97,8 +54,14 @@ impl Deliverer {
             let idle = if more { Duration::ZERO } else { self.until_due().await };
             let taken = tokio::select! {
                 biased;
-                () = self.stop.cancelled() => return Left::Over,
-                () = ticket.over() => return Left::Over,
+                () = self.stop.cancelled() => {
+                    lane.leave().await;
+                    return Left::Over;
+                }
+                () = ticket.over() => {
+                    lane.leave().await;
+                    return Left::Over;
+                }
                 taken = lane.take() => taken,
                 () = tokio::time::sleep(idle) => continue,
             };
@@ -108,7 +71,7 @@ impl Deliverer {
                     if !self.stop.is_cancelled() {
                         warn!(route = self.route.id, code = %error.code, "the lane is lost: {}", error.what);
                     }
-                    return Left::Lost;
+                    return Left::Again;
                 }
             };
             let all = settled.iter().all(|(_, settle)| *settle == Settle::Ack);
@@ -117,11 +80,13 @@ impl Deliverer {
             }
             if let Err(error) = lane.settle_in_order(settled).await {
                 warn!(route = self.route.id, code = %error.code, "the lane is lost: {}", error.what);
-                return Left::Lost;
+                return Left::Again;
             }
             crate::kill::point("deliver.acknowledged");
             if !all {
-                return Left::Back;
+                // Everything that is not acknowledged comes again, in its order.
+                lane.leave().await;
+                return Left::Again;
             }
         }
     }

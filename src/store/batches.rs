@@ -5,7 +5,7 @@ use crate::{
     batch::{Life, SealedBy, Size, Stage, next_serial},
     event::Key,
 };
-use rusqlite::{OptionalExtension as _, Row, Transaction, params};
+use rusqlite::{OptionalExtension as _, Row, ToSql, Transaction, params};
 
 /// An event that joins a batch.
 #[derive(Debug, Clone)]
@@ -248,6 +248,26 @@ fn seal(tx: &Transaction<'_>, n: i64, now: i64, by: SealedBy) -> rusqlite::Resul
     Ok(sealed == 1)
 }
 
+/// The next records behind a place, in two steps: first those that sort alike, then those that sort behind. Each is answered by
+/// the index from that place on; by both at once it would be walked from the start for every portion.
+fn portion(
+    tx: &Transaction<'_>,
+    steps: [&str; 2],
+    (of, file, sort, at): (&dyn ToSql, &dyn ToSql, &dyn ToSql, &dyn ToSql),
+    most: u32,
+    placed: fn(&Row<'_>) -> rusqlite::Result<Placed>,
+) -> rusqlite::Result<Vec<Placed>> {
+    let mut found: Vec<Placed> = Vec::new();
+    for sql in steps {
+        let left = i64::from(most) - found.len() as i64;
+        let mut statement = tx.prepare_cached(sql)?;
+        for row in statement.query_map(params![of, file, sort, at, left], placed)? {
+            found.push(row?);
+        }
+    }
+    Ok(found)
+}
+
 impl Store {
     /// The batches of a feed that are not yet sent, oldest first.
     ///
@@ -409,24 +429,14 @@ impl Store {
         most: u32,
     ) -> Result<Vec<Placed>, StoreError> {
         self.write("reading a batch", move |tx| {
-            // In two steps, each of which the index answers from its place on: by both at once it would be walked from the start.
             let same = "SELECT n, sort, grp, record FROM batch_item
                  WHERE batch = ?1 AND file = ?2 AND sort = ?3 AND n > ?4 AND record IS NOT NULL ORDER BY n LIMIT ?5";
             let behind = "SELECT n, sort, grp, record FROM batch_item
                  WHERE batch = ?1 AND file = ?2 AND sort > ?3 AND ?4 IS NOT NULL AND record IS NOT NULL ORDER BY sort, n LIMIT ?5";
-            let mut found: Vec<Placed> = Vec::new();
-            for sql in [same, behind] {
-                let left = i64::from(most) - found.len() as i64;
-                let mut statement = tx.prepare_cached(sql)?;
-                let rows = statement.query_map(params![n, file, after.sort, after.n, left], |row| {
-                    let after = After { n: row.get(0)?, sort: row.get(1)?, key: String::new() };
-                    Ok(Placed { after, group: row.get(2)?, record: row.get(3)? })
-                })?;
-                for row in rows {
-                    found.push(row?);
-                }
-            }
-            Ok(found)
+            portion(tx, [same, behind], (&n, &file, &after.sort, &after.n), most, |row| {
+                let after = After { n: row.get(0)?, sort: row.get(1)?, key: String::new() };
+                Ok(Placed { after, group: row.get(2)?, record: row.get(3)? })
+            })
         })
         .await
     }
@@ -447,19 +457,10 @@ impl Store {
                  WHERE feed = ?1 AND file = ?2 AND sort = ?3 AND key > ?4 ORDER BY key LIMIT ?5";
             let behind = "SELECT key, sort, grp, record FROM batch_row
                  WHERE feed = ?1 AND file = ?2 AND sort > ?3 AND ?4 IS NOT NULL ORDER BY sort, key LIMIT ?5";
-            let mut found: Vec<Placed> = Vec::new();
-            for sql in [same, behind] {
-                let left = i64::from(most) - found.len() as i64;
-                let mut statement = tx.prepare_cached(sql)?;
-                let rows = statement.query_map(params![feed, file, after.sort, after.key, left], |row| {
-                    let after = After { n: 0, key: row.get(0)?, sort: row.get(1)? };
-                    Ok(Placed { after, group: row.get(2)?, record: row.get(3)? })
-                })?;
-                for row in rows {
-                    found.push(row?);
-                }
-            }
-            Ok(found)
+            portion(tx, [same, behind], (&feed, &file, &after.sort, &after.key), most, |row| {
+                let after = After { n: 0, key: row.get(0)?, sort: row.get(1)? };
+                Ok(Placed { after, group: row.get(2)?, record: row.get(3)? })
+            })
         })
         .await
     }
