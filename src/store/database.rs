@@ -101,6 +101,33 @@ impl Location {
     }
 }
 
+impl Location {
+    /// Looks at a store that is there, as it is at one moment, on a connection of its own: whoever writes goes on meanwhile. Blocks,
+    /// and not within a runtime.
+    pub fn moment<T>(
+        &self,
+        doing: &str,
+        work: impl FnOnce(&Tx<'_>) -> sql::Result<T>,
+    ) -> Result<T, StoreError> {
+        let found = match self {
+            Location::File(path) => {
+                let mut file = Sqlite::look(path).map_err(|refused| self.refused(refused))?;
+                file.moment(work)
+            }
+            #[cfg(feature = "postgres")]
+            Location::Server(server) => {
+                let server = super::postgres::Postgres::new(server);
+                server.map_err(sql::Error::Lost).and_then(|mut server| server.moment(work))
+            }
+            #[cfg(not(feature = "postgres"))]
+            Location::Server(_) => {
+                return Err(unavailable(format!("{self}: this Packhorse was built without PostgreSQL")));
+            }
+        };
+        found.map_err(|error| StoreError::of(doing, &error))
+    }
+}
+
 /// The lock of the one bridge on a file.
 pub fn lock(path: &Path) -> Result<File, StoreError> {
     let path = path.with_extension("lock");

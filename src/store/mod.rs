@@ -7,6 +7,7 @@
 
 mod account;
 mod batches;
+mod copy;
 mod database;
 mod extracts;
 mod files;
@@ -20,10 +21,12 @@ mod schema;
 mod spool;
 mod sql;
 mod sqlite;
+mod verify;
 mod writer;
 
 pub use account::{Account, FileAccount, RouteAccount};
 pub use batches::{After, BatchFileState, BatchState, GroupTotal, Joining, Known, Placed, Says, ToMark};
+pub use copy::{Copied, backup, migrate};
 pub use extracts::{Compared, Said};
 pub use files::{BASELINE, Decision, FileEnd, FileState, NewFile, Progress, SameAs, TakenFile, Took};
 pub use gates::{Away, Gates};
@@ -31,6 +34,7 @@ pub use items::{BEFORE_A_PERSON, Item, NewItem, Open, Settled};
 pub use journal::{Answer, Claim, GivenUp, Place, Record, State, Went, Why};
 pub use parked::{Due, HeldSubject, Kept, Parking, Stands};
 pub use spool::{Finish, Intake, Taken, Waiting};
+pub use verify::verify;
 
 use crate::{code::Code, config};
 use database::Location;

@@ -209,6 +209,22 @@ impl Postgres {
         }
     }
 
+    /// Looks at everything as it is at one moment; nothing is written, and nobody else waits.
+    pub fn moment<T>(&mut self, work: impl FnOnce(&Tx<'_>) -> sql::Result<T>) -> sql::Result<T> {
+        if self.session.is_none() {
+            self.connect(Setup::Again)?;
+        }
+        let Some(session) = &self.session else { return Err(gone()) };
+        let conversation = Conversation { runtime: &self.runtime, session };
+        conversation.say("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")?;
+        let done = work(&Tx::Postgres(&conversation));
+        let ended = conversation.say("ROLLBACK");
+        if ended.is_err() {
+            self.session = None;
+        }
+        done
+    }
+
     /// Does work in one transaction, durable when this returns.
     pub fn transaction(&mut self, work: impl FnOnce(&Tx<'_>)) -> sql::Result<()> {
         if self.session.is_none() {
@@ -598,12 +614,31 @@ impl Conversation<'_> {
         Ok(!self.rows(sql, params)?.is_empty())
     }
 
+    /// Reads an answer of any length, a part at a time.
+    pub(super) fn walk(
+        &self,
+        sql: &str,
+        mut read: impl FnMut(&sql::Row<'_>) -> sql::Result<()>,
+    ) -> sql::Result<()> {
+        self.say(&format!("DECLARE walked NO SCROLL CURSOR FOR {sql}"))?;
+        loop {
+            let fetch = self.session.client.prepare("FETCH 1000 FROM walked");
+            let fetch = self.ask(fetch)?;
+            let rows = self.ask(self.session.client.query(&fetch, &[]))?;
+            rows.iter().try_for_each(|row| read(&sql::Row::Postgres(row)))?;
+            if rows.is_empty() {
+                return self.say("CLOSE walked");
+            }
+        }
+    }
+
     /// Carries out one statement for each of many, all on their way at once; how many rows each wrote.
-    pub(super) fn each<const N: usize>(&self, sql: &str, rows: &[[Value<'_>; N]]) -> sql::Result<Vec<usize>> {
+    pub(super) fn each<'v>(&self, sql: &str, rows: &[impl AsRef<[Value<'v>]>]) -> sql::Result<Vec<usize>> {
         let Some(first) = rows.first() else { return Ok(Vec::new()) };
-        let statement = self.prepared(sql, first)?;
-        let all =
-            rows.iter().map(|row| self.session.client.execute_raw(&statement, row.iter().map(Parameter)));
+        let statement = self.prepared(sql, first.as_ref())?;
+        let all = rows
+            .iter()
+            .map(|row| self.session.client.execute_raw(&statement, row.as_ref().iter().map(Parameter)));
         let changed = self.ask(future::try_join_all(all))?;
         Ok(changed.into_iter().map(|count| usize::try_from(count).unwrap_or(usize::MAX)).collect())
     }

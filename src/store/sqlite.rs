@@ -5,7 +5,7 @@ use super::{
     schema::{self, Opened, Refused},
     sql::{self, Tx},
 };
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use std::{fs::File, path::Path, time::Duration};
 
 /// The file.
@@ -32,6 +32,22 @@ impl Sqlite {
         Ok(Sqlite { connection, _lock: lock })
     }
 
+    /// Opens one that is there, to look at it: its version is this program's.
+    pub fn look(path: &Path) -> Result<Sqlite, Refused> {
+        let file = Sqlite {
+            connection: Connection::open_with_flags(
+                path,
+                OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+            )?,
+            _lock: None,
+        };
+        file.connection.busy_timeout(Duration::from_secs(30))?;
+        match file.connection.pragma_query_value(None, "user_version", |row| row.get(0))? {
+            schema::VERSION => Ok(file),
+            version => Err(Refused::Newer(version)),
+        }
+    }
+
     /// Makes or checks the tables.
     pub fn prepare(&mut self, opener: Opener) -> Result<Opened, Refused> {
         let tx = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -42,6 +58,12 @@ impl Sqlite {
         }
         tx.commit()?;
         Ok(opened)
+    }
+
+    /// Looks at everything as it is at one moment; nothing is written, and nobody else waits.
+    pub fn moment<T>(&mut self, work: impl FnOnce(&Tx<'_>) -> sql::Result<T>) -> sql::Result<T> {
+        let tx = self.connection.transaction_with_behavior(TransactionBehavior::Deferred)?;
+        work(&Tx::Sqlite(&tx))
     }
 
     /// Does work in one transaction, durable when this returns.
