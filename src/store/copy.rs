@@ -12,7 +12,7 @@ use std::path::Path;
 /// How many rows go at once.
 const PORTION: usize = 500;
 /// What of the table `meta` is of the place and not of the store.
-const OF_THE_PLACE: &str = "name NOT IN ('version', 'moved to')";
+const OF_THE_PLACE: &str = "name NOT IN ('version', 'moved to') AND name NOT LIKE 'reads %'";
 
 /// A table, as much of it as there is.
 #[derive(Debug, Clone, PartialEq, Eq)]
