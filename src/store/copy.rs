@@ -202,8 +202,8 @@ pub fn migrate(from: &Path, to: &config::Store) -> Result<Vec<Copied>, StoreErro
         code: Code::StoreTaken,
         what: format!("{}: stop it first", error.what),
     })?;
-    let (mut file, _) = source.open(Opener::Command)?;
-    let (mut server, _) = target.open(Opener::Command)?;
+    let (mut file, _) = source.open(Opener::Command, 0)?;
+    let (mut server, _) = target.open(Opener::Command, 0)?;
     let mut moved =
         Err(StoreError { code: Code::StoreUnavailable, what: format!("{source} cannot be read") });
     let marked = file.transaction(|from| {
@@ -276,8 +276,9 @@ pub fn backup(from: &config::Store, to: &Path) -> Result<Vec<Copied>, StoreError
     if part.exists() {
         std::fs::remove_file(part).map_err(cannot)?;
     }
-    let file = Location::File(part.to_owned());
-    let (mut target, _) = file.open(Opener::Command)?;
+    // It is brought up to this version first.
+    drop(location.open(Opener::Command, 0)?);
+    let (mut target, _) = Location::File(part.to_owned()).open(Opener::Command, 0)?;
     let mut copied = None;
     let read = location.moment(&doing, |from| {
         let committed = target.transaction(|to| copied = Some(to.whole(|to| copy(from, to))));

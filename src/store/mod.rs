@@ -7,6 +7,7 @@
 
 mod account;
 mod batches;
+mod beside;
 mod copy;
 mod database;
 mod extracts;
@@ -38,6 +39,7 @@ pub use spool::{Finish, Intake, Taken, Waiting};
 pub use verify::verify;
 
 use crate::{code::Code, config};
+use beside::Beside;
 use database::Location;
 use lead::Lead;
 use sql::{Tx, params};
@@ -130,7 +132,15 @@ impl Store {
         spool_limit: u64,
         opener: Opener,
     ) -> Result<Store, StoreError> {
-        let (writer, opened) = Writer::start(location.clone(), opener)?;
+        let bridge = opener == Opener::Bridge;
+        let beside = Beside::of(path);
+        if bridge {
+            beside.nothing_left(location)?;
+        }
+        let (writer, opened) = Writer::start(location.clone(), opener, beside.last_run())?;
+        if bridge {
+            beside.note(location, &opened);
+        }
         Ok(Store {
             inner: Arc::new(Inner {
                 writer,

@@ -153,13 +153,13 @@ impl Postgres {
     }
 
     /// Makes or checks the tables, and for a bridge takes the lock of its run.
-    pub fn prepare(&mut self, opener: Opener) -> Result<Opened, Refused> {
+    pub fn prepare(&mut self, opener: Opener, noted: i64) -> Result<Opened, Refused> {
         self.connect(Setup::First)?;
         let mut opened = None;
         let done = self.transaction(|tx| {
             opened = Some(tx.whole(|tx| {
                 let version = schema::version_in_meta(tx)?;
-                let opened = schema::bring_up(tx, version, opener);
+                let opened = schema::bring_up(tx, version, opener, noted);
                 if opened.is_ok() && version < schema::VERSION {
                     schema::note_version(tx)?;
                 }

@@ -32,27 +32,19 @@ impl Sqlite {
         Ok(Sqlite { connection, _lock: lock })
     }
 
-    /// Opens one that is there, to look at it: its version is this program's.
-    pub fn look(path: &Path) -> Result<Sqlite, Refused> {
-        let file = Sqlite {
-            connection: Connection::open_with_flags(
-                path,
-                OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
-            )?,
-            _lock: None,
-        };
-        file.connection.busy_timeout(Duration::from_secs(30))?;
-        match file.connection.pragma_query_value(None, "user_version", |row| row.get(0))? {
-            schema::VERSION => Ok(file),
-            version => Err(Refused::Newer(version)),
-        }
+    /// Opens one that is there, to look at it.
+    pub fn look(path: &Path) -> sql::Result<Sqlite> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags)?;
+        connection.busy_timeout(Duration::from_secs(30))?;
+        Ok(Sqlite { connection, _lock: None })
     }
 
     /// Makes or checks the tables.
-    pub fn prepare(&mut self, opener: Opener) -> Result<Opened, Refused> {
+    pub fn prepare(&mut self, opener: Opener, noted: i64) -> Result<Opened, Refused> {
         let tx = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let version = tx.pragma_query_value(None, "user_version", |row| row.get(0))?;
-        let opened = schema::bring_up(&Tx::Sqlite(&tx), version, opener)?;
+        let opened = schema::bring_up(&Tx::Sqlite(&tx), version, opener, noted)?;
         if version < schema::VERSION {
             tx.pragma_update(None, "user_version", schema::VERSION)?;
         }

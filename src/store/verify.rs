@@ -2,7 +2,7 @@
 //! contradiction. The account, which proves the sums of every route, is drawn up for itself.
 
 use super::{
-    StoreError,
+    Opener, StoreError,
     database::Location,
     sql::{self, Tx, params},
 };
@@ -65,6 +65,8 @@ const CONTRADICTIONS: [(&str, &str); 8] = [
 /// It cannot be read.
 pub fn verify(store: &config::Store) -> Result<Vec<String>, StoreError> {
     let location = Location::of(store);
+    // Brought up to this version, and not one that was moved.
+    drop(location.open(Opener::Command, 0)?);
     location.moment(&format!("reading {location}"), |tx| {
         let mut wrong = tx.damage()?;
         if wrong.is_empty() {

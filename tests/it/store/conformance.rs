@@ -562,8 +562,7 @@ async fn a_claim_of_a_run_that_is_over_is_in_doubt_on_both() {
         })
         .await;
         assert!(went.doubt);
-        assert!(store.lead("collect.route").await.unwrap());
-        store.follow("collect.route").await.unwrap();
+        store.lead("collect.route").await.unwrap().unwrap().follow().await;
     }
 }
 
