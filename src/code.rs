@@ -207,8 +207,8 @@ codes! {
     StoreMoved = "PH4005", "the store was moved to another place, or has yet to be";
     StoreDamaged = "PH4006", "the store contradicts itself";
     StoreTaken = "PH4007", "a store or a file that is in use, or holds something already";
-    StoreRestored = "PH4008", "the store is an older copy of itself";
     BridgesDiffer = "PH4008", "bridges on one store read different files";
+    StoreRestored = "PH4009", "the store is an older copy of itself";
     // 50: what an operator asked for
     NoSuchDeadLetter = "PH5001", "no such dead letter";
     NotReplayable = "PH5002", "a dead letter that must not be replayed just so";
