@@ -80,7 +80,7 @@ impl StoreCommand {
 fn refused(error: &StoreError) -> u8 {
     super::complain(error.code, &error.what);
     match error.code {
-        Code::StoreTaken => exit::FOUND,
+        Code::StoreTaken | Code::StoreDamaged => exit::FOUND,
         _ => exit::STORE,
     }
 }

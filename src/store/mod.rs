@@ -73,7 +73,11 @@ impl std::error::Error for StoreError {}
 
 impl StoreError {
     fn of(doing: &str, error: &sql::Error) -> StoreError {
-        let code = if error.is_full() { Code::StoreFull } else { Code::StoreUnavailable };
+        let code = match error {
+            error if error.is_full() => Code::StoreFull,
+            error if error.is_damage() => Code::StoreDamaged,
+            _ => Code::StoreUnavailable,
+        };
         StoreError { code, what: format!("{doing}: {error}") }
     }
 }

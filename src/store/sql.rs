@@ -44,6 +44,22 @@ impl Error {
         }
     }
 
+    /// Whether what lies there is damaged.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Error::Sqlite(error) => matches!(
+                error.sqlite_error_code(),
+                Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase)
+            ),
+            #[cfg(feature = "postgres")]
+            Error::Postgres(error) => {
+                use tokio_postgres::error::SqlState;
+                matches!(error.code(), Some(&SqlState::DATA_CORRUPTED | &SqlState::INDEX_CORRUPTED))
+            }
+            Error::Lost(_) | Error::Unreadable(_) => false,
+        }
+    }
+
     /// Whether nothing more is to be had of this connection.
     #[cfg(feature = "postgres")]
     pub fn is_lost(&self) -> bool {
