@@ -2,6 +2,7 @@
 //! audit line, and every order of statements is such that a crash in the middle loses nothing: what is published is
 //! confirmed, what is stored is committed, and only then a letter leaves the queue.
 
+pub mod account;
 pub mod batches;
 pub mod held;
 pub mod routes;

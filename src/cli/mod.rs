@@ -97,7 +97,8 @@ pub enum Command {
     Batches(batches::Batches),
     /// Taken in = delivered + waiting + dead + duplicate + discarded + nothing to publish: prove it, per route.
     ///
-    /// Exits with 1 if a line does not close.
+    /// Says where what waits waits and until when, and who discarded what was discarded. Exits with 1 if a line does not close,
+    /// and then names what is missing. It may be asked at any moment: the bridge goes on.
     Account(account::Account),
     /// How every route stands: open, closed until when, paused by whom, away and tried next when.
     Routes(routes::Routes),

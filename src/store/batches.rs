@@ -690,9 +690,8 @@ fn files(tx: &Transaction<'_>, n: i64) -> rusqlite::Result<Vec<BatchFileState>> 
 }
 
 /// Forgets batches that were sent before, a few at a time.
-pub(super) fn prune(tx: &Transaction<'_>, before: i64) -> rusqlite::Result<()> {
+pub(super) fn prune(tx: &Transaction<'_>, before: i64) -> rusqlite::Result<usize> {
     let old = "SELECT n FROM batch WHERE stage = 6 AND sent_at < ?1 ORDER BY n LIMIT 100";
     tx.execute(&format!("DELETE FROM batch_file WHERE batch IN ({old})"), [before])?;
-    tx.execute(&format!("DELETE FROM batch WHERE n IN ({old})"), [before])?;
-    Ok(())
+    tx.execute(&format!("DELETE FROM batch WHERE n IN ({old})"), [before])
 }

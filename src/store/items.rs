@@ -1,6 +1,6 @@
 //! Open items: what is under way in a system and has to be asked about until it is settled.
 
-use super::{RouteNumber, State, Store, StoreError};
+use super::{RouteNumber, State, Store, StoreError, intake::Intakes};
 use crate::event::Key;
 use rusqlite::{OptionalExtension as _, Transaction, params};
 
@@ -175,12 +175,14 @@ impl Store {
                      VALUES (?1, ?2, 0, ?3, 1, 0, 0, ?4, '', ?5, ?6, ?6, ?7) ON CONFLICT DO NOTHING",
                 )?
                 .execute(params![route.0, settled.key.0, settled.state.number(), run, settled.id, now, settled.code])?;
-            match new {
-                1 => tx.prepare_cached("UPDATE route SET taken = taken + 1 WHERE n = ?1")?.execute(params![route.0])?,
-                _ => tx
-                    .prepare_cached("UPDATE journal SET state = ?3, done_at = ?4, code = ?5 WHERE route = ?1 AND key = ?2 AND part = 0")?
-                    .execute(params![route.0, settled.key.0, settled.state.number(), now, settled.code])?,
-            };
+            if new == 1 {
+                let mut counted = Intakes::default();
+                counted.new(settled.key, now);
+                counted.write(tx, route)?;
+            } else {
+                tx.prepare_cached("UPDATE journal SET state = ?3, done_at = ?4, code = ?5 WHERE route = ?1 AND key = ?2 AND part = 0")?
+                    .execute(params![route.0, settled.key.0, settled.state.number(), now, settled.code])?;
+            }
             super::spool::note_published(tx, now, &settled.published)?;
             settled.opens.iter().try_for_each(|item| item.open(tx, now))
         })

@@ -2,6 +2,7 @@
 
 use super::{
     Joining, Parking, RouteNumber, Store, StoreError,
+    intake::Intakes,
     items::NewItem,
     parked::{hold, let_go},
 };
@@ -56,6 +57,14 @@ impl State {
             State::Duplicate => 7,
             State::Nothing => 8,
             State::Batched => 9,
+        }
+    }
+
+    /// Whether nothing more is done with it, by itself or by a person.
+    pub fn is_end(self) -> bool {
+        match self {
+            State::Delivered | State::Discarded | State::Duplicate | State::Nothing => true,
+            State::Claimed | State::Waiting | State::Answered | State::Dead | State::Batched => false,
         }
     }
 
@@ -178,10 +187,10 @@ impl Store {
     ) -> Result<Vec<Place>, StoreError> {
         let run = self.inner.run;
         self.write("claiming messages", move |tx| {
-            let mut taken = 0;
+            let mut counted = Intakes::default();
             let places: rusqlite::Result<Vec<Place>> =
-                claims.iter().map(|claim| place(tx, route, run, now, claim, &mut taken)).collect();
-            count_taken(tx, route, taken)?;
+                claims.iter().map(|claim| place(tx, route, run, now, claim, &mut counted)).collect();
+            counted.write(tx, route)?;
             places
         })
         .await
@@ -219,20 +228,20 @@ impl Store {
     ) -> Result<(), StoreError> {
         let run = self.inner.run;
         self.write("recording outcomes", move |tx| {
-            let mut taken = 0;
+            let mut counted = Intakes::default();
             for (claim, record) in &records {
                 if let (Record::Delivered { opens: None }, 0) = (record, claim.part)
                     && insert_delivered(tx, route, run, now, mapping.as_deref(), claim)?
                 {
-                    taken += 1;
+                    counted.new(claim.key, now);
                     continue;
                 }
                 // Else somebody has settled it in the meantime.
-                if let Place::Go(_) | Place::Reply { .. } = place(tx, route, run, now, claim, &mut taken)? {
+                if let Place::Go(_) | Place::Reply { .. } = place(tx, route, run, now, claim, &mut counted)? {
                     write(tx, route, now, mapping.as_deref(), claim.key, claim.part, record)?;
                 }
             }
-            count_taken(tx, route, taken)
+            counted.write(tx, route)
         })
         .await
     }
@@ -306,40 +315,6 @@ impl Store {
         })
         .await
     }
-
-    /// Removes what is older than it need be remembered, a batch at a time; how many rows are gone.
-    ///
-    /// # Errors
-    /// The store failed.
-    pub async fn prune(&self, before: i64) -> Result<usize, StoreError> {
-        self.write("pruning the journal", move |tx| {
-            let finished = "state IN (4, 6, 7, 8) AND answer IS NULL";
-            tx.execute(
-                &format!(
-                    "INSERT INTO pruned (route, state, messages, duplicates)
-                     SELECT route, state, count(*), sum(duplicates) FROM
-                       (SELECT route, state, duplicates, part FROM journal WHERE taken_at < ?1 AND {finished}
-                        ORDER BY taken_at LIMIT 500)
-                     WHERE part = 0 GROUP BY route, state
-                     ON CONFLICT (route, state) DO UPDATE SET
-                       messages = messages + excluded.messages, duplicates = duplicates + excluded.duplicates"
-                ),
-                [before],
-            )?;
-            let gone = tx.execute(
-                &format!(
-                    "DELETE FROM journal WHERE (route, key, part) IN
-                       (SELECT route, key, part FROM journal WHERE taken_at < ?1 AND {finished} ORDER BY taken_at LIMIT 500)"
-                ),
-                [before],
-            )?;
-            tx.execute("DELETE FROM published WHERE key IN (SELECT key FROM published WHERE at < ?1 LIMIT 500)", [before])?;
-            super::batches::prune(tx, before)?;
-            tx.execute("DELETE FROM item WHERE n IN (SELECT n FROM item WHERE settled_at < ?1 LIMIT 500)", [before])?;
-            Ok(gone)
-        })
-        .await
-    }
 }
 
 struct Row {
@@ -351,6 +326,7 @@ struct Row {
     answer: Option<Vec<u8>>,
     code: Option<String>,
     why: Option<String>,
+    taken_at: i64,
 }
 
 impl Row {
@@ -390,17 +366,9 @@ impl Row {
     }
 }
 
-fn count_taken(tx: &Transaction<'_>, route: RouteNumber, taken: i64) -> rusqlite::Result<()> {
-    if taken > 0 {
-        tx.prepare_cached("UPDATE route SET taken = taken + ?2 WHERE n = ?1")?
-            .execute(params![route.0, taken])?;
-    }
-    Ok(())
-}
-
 fn row_of(tx: &Transaction<'_>, route: RouteNumber, claim: &Claim) -> rusqlite::Result<Option<Row>> {
     tx.prepare_cached(
-        "SELECT state, attempt, replay, run, doubt, sent_at, failed_at, kept, answer, code, why
+        "SELECT state, attempt, replay, run, doubt, sent_at, failed_at, kept, answer, code, why, taken_at
          FROM journal WHERE route = ?1 AND key = ?2 AND part = ?3",
     )?
     .query_row(params![route.0, claim.key.0, claim.part], |row| {
@@ -418,6 +386,7 @@ fn row_of(tx: &Transaction<'_>, route: RouteNumber, claim: &Claim) -> rusqlite::
             answer: row.get(8)?,
             code: row.get(9)?,
             why: row.get(10)?,
+            taken_at: row.get(11)?,
         })
     })
     .optional()
@@ -447,7 +416,7 @@ fn place(
     run: i64,
     now: i64,
     claim: &Claim,
-    taken: &mut i64,
+    counted: &mut Intakes,
 ) -> rusqlite::Result<Place> {
     let inserted = tx
         .prepare_cached(
@@ -456,10 +425,13 @@ fn place(
         )?
         .execute(params![route.0, claim.key.0, claim.part, claim.attempt, claim.replay, run, claim.source, claim.id, now])?;
     if inserted == 1 {
-        *taken += i64::from(claim.part == 0);
+        if claim.part == 0 {
+            counted.new(claim.key, now);
+        }
         return Ok(Place::Go(Went::default()));
     }
     let Some(row) = row_of(tx, route, claim)? else { return Ok(Place::Done) };
+    let taken_at = row.taken_at;
     let place = row.place(claim, run);
     match &place {
         Place::Go(went) => {
@@ -477,7 +449,7 @@ fn place(
             .execute(params![route.0, claim.key.0, claim.part, claim.replay])?;
         }
         Place::Done | Place::Buried(_) | Place::Stale if claim.part == 0 => {
-            *taken += 1;
+            counted.copy(taken_at);
             tx.prepare_cached(
                 "UPDATE journal SET duplicates = duplicates + 1 WHERE route = ?1 AND key = ?2 AND part = 0",
             )?

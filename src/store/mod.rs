@@ -8,13 +8,17 @@ mod batches;
 mod extracts;
 mod files;
 mod gates;
+mod intake;
 mod items;
 mod journal;
 mod parked;
+mod prune;
 mod spool;
 mod writer;
 
-pub use account::{Account, FileAccount, RouteAccount};
+pub use account::{
+    Account, Asked, Astray, At, Buried, DiscardedBy, FileAccount, Named, RouteAccount, Waits, Wrong,
+};
 pub use batches::{After, BatchFileState, BatchState, GroupTotal, Joining, Known, Placed, Says, ToMark};
 pub use extracts::{Compared, Said};
 pub use files::{BASELINE, Decision, FileEnd, FileState, NewFile, Progress, SameAs, TakenFile, Took};
@@ -22,6 +26,7 @@ pub use gates::{Away, Gates};
 pub use items::{BEFORE_A_PERSON, Item, NewItem, Open, Settled};
 pub use journal::{Answer, Claim, GivenUp, Place, Record, State, Went, Why};
 pub use parked::{Due, HeldSubject, Kept, Parking, Stands};
+pub use prune::{Size, Walk};
 pub use spool::{Finish, Intake, Taken, Waiting};
 
 use crate::code::Code;
@@ -40,7 +45,7 @@ use std::{
 use writer::Writer;
 
 /// The version of the tables that this program reads and writes.
-const VERSION: i64 = 5;
+const VERSION: i64 = 6;
 
 /// What went wrong with the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -189,6 +194,26 @@ impl Store {
         self.inner.writer.run(doing, work).await
     }
 
+    /// Looks at everything as it is at one moment, on a connection of its own: whoever writes goes on meanwhile.
+    async fn read<T: Send + 'static>(
+        &self,
+        doing: &'static str,
+        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let path = self.inner.path.clone();
+        let read = move || {
+            let mut connection = connect(&path)?;
+            work(&connection.transaction_with_behavior(TransactionBehavior::Deferred)?)
+        };
+        match tokio::task::spawn_blocking(read).await {
+            Ok(found) => found.map_err(|error| StoreError::of(doing, &error)),
+            Err(_) => Err(StoreError {
+                code: Code::StoreUnavailable,
+                what: format!("{doing}: the runtime is ending"),
+            }),
+        }
+    }
+
     /// Writes down what a person did.
     ///
     /// # Errors
@@ -267,6 +292,10 @@ fn prepare(connection: &mut Connection, opener: Opener) -> Result<(i64, u64), Pr
     }
     if matches!(version, 3 | 4) {
         tx.execute_batch("ALTER TABLE file ADD COLUMN sequence TEXT")?;
+    }
+    if version < 6 {
+        tx.execute_batch(include_str!("intake.sql"))?;
+        intake::spread(&tx)?;
     }
     if version < VERSION {
         tx.pragma_update(None, "user_version", VERSION)?;

@@ -1,6 +1,6 @@
 //! The spool: collected documents, whole, until the broker has confirmed what was made of them.
 
-use super::{RouteNumber, State, Store, StoreError, items::NewItem};
+use super::{RouteNumber, State, Store, StoreError, intake::Intakes, items::NewItem};
 use crate::{code::Code, event::Key};
 use rusqlite::{OptionalExtension as _, Transaction, params};
 use std::sync::atomic::Ordering;
@@ -203,24 +203,24 @@ pub(super) fn take_all(
 ) -> rusqlite::Result<(Vec<bool>, u64)> {
     let mut new = Vec::with_capacity(intakes.len());
     let mut stored = 0;
+    let mut counted = Intakes::default();
     for intake in intakes {
-        let is_new = take(tx, route, run, now, intake)?;
+        let is_new = take(tx, route, run, now, intake, &mut counted)?;
         stored += if is_new { intake.body.len() as u64 } else { 0 };
         new.push(is_new);
     }
-    let count = intakes.iter().filter(|intake| intake.replay == 0).count();
-    tx.prepare_cached("UPDATE route SET taken = taken + ?2 WHERE n = ?1")?
-        .execute(params![route.0, count as i64])?;
+    counted.write(tx, route)?;
     Ok((new, stored))
 }
 
-/// Whether the document is new.
+/// Whether the document is new, or brought back by a person.
 fn take(
     tx: &Transaction<'_>,
     route: RouteNumber,
     run: i64,
     now: i64,
     intake: &Intake,
+    counted: &mut Intakes,
 ) -> rusqlite::Result<bool> {
     let inserted = tx
         .prepare_cached(
@@ -228,7 +228,9 @@ fn take(
              VALUES (?1, ?2, 0, 2, 1, 0, 0, ?3, '', ?4, ?5, ?5) ON CONFLICT DO NOTHING",
         )?
         .execute(params![route.0, intake.key.0, run, intake.id, now])?;
-    if inserted == 0 {
+    if inserted == 1 {
+        counted.new(intake.key, now);
+    } else {
         // Only a replay brings a dead one back; everything else that is known is a duplicate.
         let revived = tx
             .prepare_cached(
@@ -237,8 +239,15 @@ fn take(
             )?
             .execute(params![route.0, intake.key.0, intake.replay, now])?;
         if revived == 0 {
-            tx.prepare_cached("UPDATE journal SET duplicates = duplicates + 1 WHERE route = ?1 AND key = ?2 AND part = 0 AND ?3 = 0")?
-                .execute(params![route.0, intake.key.0, intake.replay])?;
+            // A person's replay of what has come to its end meanwhile is no copy that somebody sent.
+            if intake.replay == 0 {
+                let taken_at = tx
+                    .prepare_cached(
+                        "UPDATE journal SET duplicates = duplicates + 1 WHERE route = ?1 AND key = ?2 AND part = 0 RETURNING taken_at",
+                    )?
+                    .query_row(params![route.0, intake.key.0], |row| row.get(0))?;
+                counted.copy(taken_at);
+            }
             return Ok(false);
         }
     }

@@ -4,6 +4,7 @@
 #[path = "../standins/mod.rs"]
 mod standins;
 
+mod account;
 mod bacs;
 mod batches;
 mod benefits;
