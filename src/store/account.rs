@@ -6,9 +6,9 @@ use super::{
     FileState, State, Store, StoreError,
     intake::{HOUR, Sums, hour},
     prune::pruned_before,
+    sql::{self, Row, Tx, params},
 };
 use crate::event::Key;
-use rusqlite::{OptionalExtension as _, Row, Transaction, params};
 use std::collections::{BTreeMap, HashMap};
 
 /// How many messages of one kind are named.
@@ -270,21 +270,20 @@ impl Store {
     pub async fn buried(&self) -> Result<Vec<Buried>, StoreError> {
         self.read("looking for what was given up", |tx| {
             let mut replays: HashMap<String, i64> = HashMap::new();
-            let mut audit = tx.prepare("SELECT about, at FROM audit WHERE what LIKE 'replay%' ORDER BY n")?;
-            let mut rows = audit.query([])?;
-            while let Some(row) = rows.next()? {
+            tx.all("SELECT about, at FROM audit WHERE what LIKE 'replay%' ORDER BY n", params![], |row| {
                 replays.insert(row.get(0)?, row.get(1)?);
-            }
-            let mut dead = tx.prepare(
+                Ok(())
+            })?;
+            tx.all(
                 "SELECT j.key, j.id, j.source, j.taken_at, j.done_at, r.name FROM journal j JOIN route r ON r.n = j.route
                  WHERE j.state = 5 AND j.part = 0",
-            )?;
-            let found = dead.query_map([], |row| {
-                let (named, at) = (named(row)?, row.get::<_, Option<i64>>(4)?.unwrap_or(0));
-                let replayed = replays.get(&named.key).is_some_and(|replay| *replay >= at);
-                Ok(Buried { route: row.get(5)?, named, at, replayed })
-            })?;
-            found.collect()
+                params![],
+                |row| {
+                    let (named, at) = (named(row)?, row.get::<Option<i64>>(4)?.unwrap_or(0));
+                    let replayed = replays.get(&named.key).is_some_and(|replay| *replay >= at);
+                    Ok(Buried { route: row.get(5)?, named, at, replayed })
+                },
+            )
         })
         .await
     }
@@ -296,50 +295,43 @@ impl Store {
     /// The store failed.
     pub async fn overdue(&self, route: String, before: i64) -> Result<(i64, Vec<Named>), StoreError> {
         self.read("looking for what is overdue", move |tx| {
-            let n: Option<i64> =
-                tx.query_row("SELECT n FROM route WHERE name = ?1", [route], |row| row.get(0)).optional()?;
+            let n: Option<i64> = tx.find("SELECT n FROM route WHERE name = ?1", params![route])?;
             let Some(n) = n else { return Ok((0, Vec::new())) };
             let which = "journal j WHERE j.route = ?1 AND j.state = 2 AND j.part = 0 AND j.due_at < ?2
                 AND NOT EXISTS (SELECT 1 FROM parked p WHERE p.route = j.route AND p.key = j.key)";
-            let count = format!("SELECT count(*) FROM {which}");
-            let all = tx.query_row(&count, params![n, before], |row| row.get(0))?;
+            let all = tx.value(&format!("SELECT count(*) FROM {which}"), params![n, before])?;
             let some = format!(
                 "SELECT j.key, j.id, j.source, j.taken_at FROM {which} ORDER BY j.due_at LIMIT {NAMED}"
             );
-            let mut some = tx.prepare(&some)?;
-            let some = some.query_map(params![n, before], named)?.collect::<rusqlite::Result<_>>()?;
-            Ok((all, some))
+            Ok((all, tx.all(&some, params![n, before], named)?))
         })
         .await
     }
 }
 
-fn routes(tx: &Transaction<'_>) -> rusqlite::Result<Vec<(i64, String)>> {
-    let mut routes = tx.prepare_cached("SELECT n, name FROM route ORDER BY name")?;
-    routes.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+fn routes(tx: &Tx<'_>) -> sql::Result<Vec<(i64, String)>> {
+    tx.all("SELECT n, name FROM route ORDER BY name", params![], |row| Ok((row.get(0)?, row.get(1)?)))
 }
 
 /// Who has discarded what, why and when, by the key of the message.
 type Discards = HashMap<String, (String, String, i64)>;
 
-fn discards(tx: &Transaction<'_>) -> rusqlite::Result<Discards> {
+fn discards(tx: &Tx<'_>) -> sql::Result<Discards> {
     let mut discards = Discards::new();
-    let mut audit =
-        tx.prepare_cached("SELECT about, who, reason, at FROM audit WHERE what = 'discard' ORDER BY n")?;
-    let mut rows = audit.query([])?;
-    while let Some(row) = rows.next()? {
+    tx.all("SELECT about, who, reason, at FROM audit WHERE what = 'discard' ORDER BY n", params![], |row| {
         discards.insert(row.get(0)?, (row.get(1)?, row.get(2)?, row.get(3)?));
-    }
+        Ok(())
+    })?;
     Ok(discards)
 }
 
-fn key_of(row: &Row<'_>, at: usize) -> rusqlite::Result<String> {
+fn key_of(row: &Row<'_>, at: usize) -> sql::Result<String> {
     Ok(Key(row.get(at)?).to_string())
 }
 
 /// A row of key, id, source, when it was taken in.
-fn named(row: &Row<'_>) -> rusqlite::Result<Named> {
-    let text = |at: usize| row.get::<_, Option<String>>(at);
+fn named(row: &Row<'_>) -> sql::Result<Named> {
+    let text = |at: usize| row.get::<Option<String>>(at);
     Ok(Named {
         key: key_of(row, 0)?,
         id: text(1)?,
@@ -356,7 +348,7 @@ fn wait(line: &mut RouteAccount, waits: Waits) {
 
 /// One route, at one moment.
 struct Ground<'a> {
-    tx: &'a Transaction<'a>,
+    tx: &'a Tx<'a>,
     route: i64,
     since: Option<i64>,
     /// The same, or the beginning of time.
@@ -365,7 +357,7 @@ struct Ground<'a> {
 }
 
 impl Ground<'_> {
-    fn line(&self, name: String, collects: bool, discards: &Discards) -> rusqlite::Result<RouteAccount> {
+    fn line(&self, name: String, collects: bool, discards: &Discards) -> sql::Result<RouteAccount> {
         let mut line = RouteAccount { route: name, ..RouteAccount::default() };
         let taken = self.taken()?;
         line.taken = taken.values().map(|sums| sums.messages + sums.copies).sum();
@@ -380,32 +372,31 @@ impl Ground<'_> {
             .filter_map(|waits| waits.next)
             .min();
         line.discarded_by = self.discarded(discards)?;
-        line.open_items = self
-            .tx
-            .prepare_cached(
-                "SELECT count(*) FROM item WHERE route = ?1 AND settled_at IS NULL AND opened_at >= ?2",
-            )?
-            .query_row(params![self.route, self.from], |row| row.get(0))?;
+        line.open_items = self.tx.value(
+            "SELECT count(*) FROM item WHERE route = ?1 AND settled_at IS NULL AND opened_at >= ?2",
+            params![self.route, self.from],
+        )?;
         line.files = self.files()?;
         Ok(line)
     }
 
     /// What was taken in, by the hour.
-    fn taken(&self) -> rusqlite::Result<BTreeMap<i64, Sums>> {
-        let mut intake = self.tx.prepare_cached(
+    fn taken(&self) -> sql::Result<BTreeMap<i64, Sums>> {
+        let rows = self.tx.all(
             "SELECT hour, messages, copies, high, low FROM intake WHERE route = ?1 AND hour >= ?2",
+            params![self.route, hour(self.from)],
+            |row| {
+                let sums =
+                    Sums { messages: row.get(1)?, copies: row.get(2)?, high: row.get(3)?, low: row.get(4)? };
+                Ok((row.get(0)?, sums))
+            },
         )?;
-        let rows = intake.query_map(params![self.route, hour(self.from)], |row| {
-            let sums =
-                Sums { messages: row.get(1)?, copies: row.get(2)?, high: row.get(3)?, low: row.get(4)? };
-            Ok((row.get(0)?, sums))
-        })?;
-        rows.collect()
+        Ok(rows.into_iter().collect())
     }
 
     /// What the journal has, by the hour: messages and copies. A portion at a time, so that a journal of any size is grouped in
     /// little memory: keys are digests, and spread evenly.
-    fn rows(&self, line: &mut RouteAccount, about: i64) -> rusqlite::Result<BTreeMap<i64, (i64, i64)>> {
+    fn rows(&self, line: &mut RouteAccount, about: i64) -> sql::Result<BTreeMap<i64, (i64, i64)>> {
         let mut by_hour: BTreeMap<i64, (i64, i64)> = BTreeMap::new();
         let (mut under_way, mut replies) = (0, 0);
         let portions = (about / PORTION + 1).clamp(1, 256);
@@ -414,13 +405,12 @@ impl Ground<'_> {
             // Behind all keys.
             Err(_) => vec![u8::MAX; 33],
         };
-        let mut group = self.tx.prepare_cached(
-            "SELECT taken_at / 3600000, state, count(*), CAST(sum(duplicates) AS BIGINT) FROM journal
-             WHERE route = ?1 AND key >= ?2 AND key < ?3 AND part = 0 AND taken_at >= ?4 GROUP BY 1, 2",
-        )?;
+        let group = "SELECT taken_at / 3600000, state, count(*), CAST(sum(duplicates) AS BIGINT) FROM journal
+             WHERE route = ?1 AND key >= ?2 AND key < ?3 AND part = 0 AND taken_at >= ?4 GROUP BY 1, 2";
         for portion in 0..portions {
-            let mut rows = group.query(params![self.route, bound(portion), bound(portion + 1), self.from])?;
-            while let Some(row) = rows.next()? {
+            let (first, end) = (bound(portion), bound(portion + 1));
+            let within = params![self.route, first, end, self.from];
+            self.tx.all(group, within, |row| {
                 let (hour, messages, copies): (i64, i64, i64) = (row.get(0)?, row.get(2)?, row.get(3)?);
                 let counts = by_hour.entry(hour).or_default();
                 *counts = (counts.0 + messages, counts.1 + copies);
@@ -441,7 +431,8 @@ impl Ground<'_> {
                     )
                     | None => {}
                 }
-            }
+                Ok(())
+            })?;
         }
         for (at, messages) in [(At::UnderWay, under_way), (At::Reply, replies)] {
             wait(line, Waits { at, messages, next: None, last: None });
@@ -455,17 +446,16 @@ impl Ground<'_> {
         taken: &BTreeMap<i64, Sums>,
         rows: &BTreeMap<i64, (i64, i64)>,
         line: &mut RouteAccount,
-    ) -> rusqlite::Result<()> {
+    ) -> sql::Result<()> {
         if self.since.is_none() {
-            let mut pruned =
-                self.tx.prepare_cached("SELECT state, messages, duplicates FROM pruned WHERE route = ?1")?;
-            let mut states = pruned.query([self.route])?;
-            while let Some(row) = states.next()? {
+            let pruned = "SELECT state, messages, duplicates FROM pruned WHERE route = ?1";
+            self.tx.all(pruned, params![self.route], |row| {
                 let (messages, copies): (i64, i64) = (row.get(1)?, row.get(2)?);
                 line.count(State::of(row.get(0)?), messages);
                 line.duplicate += copies;
                 line.pruned += messages + copies;
-            }
+                Ok(())
+            })?;
             let moved = taken.get(&0).copied().unwrap_or_default();
             let differ = moved.messages + moved.copies - line.pruned;
             if differ != 0 {
@@ -493,34 +483,31 @@ impl Ground<'_> {
     }
 
     /// Which message of an hour is missing, or one too many, if it is one: the sums of the keys tell it.
-    fn of_hour(&self, taken: Sums, at: i64) -> rusqlite::Result<Vec<Named>> {
+    fn of_hour(&self, taken: Sums, at: i64) -> sql::Result<Vec<Named>> {
+        let which = "FROM journal WHERE +route = ?1 AND part = 0 AND taken_at >= ?2 AND taken_at < ?3";
+        let end = at + HOUR;
+        let within = params![self.route, at, end];
         let mut found = Sums::default();
-        let mut keys = self.tx.prepare_cached(
-            "SELECT key FROM journal WHERE +route = ?1 AND part = 0 AND taken_at >= ?2 AND taken_at < ?3",
-        )?;
-        let mut rows = keys.query(params![self.route, at, at + HOUR])?;
-        while let Some(row) = rows.next()? {
+        self.tx.all(&format!("SELECT key {which}"), within, |row| {
             found.add(&row.get(0)?);
-        }
+            Ok(())
+        })?;
         if let Some(key) = taken.less(found).key() {
             return Ok(vec![Named { key, id: None, source: None, taken_at: None }]);
         }
         let Some(surplus) = found.less(taken).key() else { return Ok(Vec::new()) };
-        let mut rows = self.tx.prepare_cached(
-            "SELECT key, id, source, taken_at FROM journal WHERE +route = ?1 AND part = 0 AND taken_at >= ?2 AND taken_at < ?3",
-        )?;
-        let mut rows = rows.query(params![self.route, at, at + HOUR])?;
-        while let Some(row) = rows.next()? {
-            let named = named(row)?;
-            if named.key.starts_with(&surplus) {
-                return Ok(vec![named]);
+        let mut named_so = Vec::new();
+        self.tx.all(&format!("SELECT key, id, source, taken_at {which}"), within, |row| {
+            if key_of(row, 0)?.starts_with(&surplus) {
+                named_so.push(named(row)?);
             }
-        }
-        Ok(Vec::new())
+            Ok(())
+        })?;
+        Ok(named_so)
     }
 
     /// Where messages wait, and what waits nowhere.
-    fn waits(&self, collects: bool, line: &mut RouteAccount) -> rusqlite::Result<()> {
+    fn waits(&self, collects: bool, line: &mut RouteAccount) -> sql::Result<()> {
         let Ground { route, from, now, .. } = self;
         let of_journal = |state: State| {
             format!(
@@ -573,90 +560,87 @@ impl Ground<'_> {
         Ok(())
     }
 
-    fn stands(&self, at: At, due: &str, which: &str) -> rusqlite::Result<Waits> {
+    fn stands(&self, at: At, due: &str, which: &str) -> sql::Result<Waits> {
         let sql = format!("SELECT count(*), min({due}), max({due}) FROM {which}");
-        self.tx.query_row(&sql, [], |row| {
+        let found = self.tx.one(&sql, params![], |row| {
             Ok(Waits { at, messages: row.get(0)?, next: row.get(1)?, last: row.get(2)? })
-        })
+        })?;
+        Ok(found.unwrap_or(Waits { at, messages: 0, next: None, last: None }))
     }
 
     /// The batches in which messages wait; how many these are in all.
-    fn batches(&self, line: &mut RouteAccount) -> rusqlite::Result<i64> {
-        let mut batches = self.tx.prepare_cached(
+    fn batches(&self, line: &mut RouteAccount) -> sql::Result<i64> {
+        let batches = self.tx.all(
             "SELECT b.n, b.cut_off, count(DISTINCT i.key) FROM batch_item i JOIN batch b ON b.n = i.batch
              JOIN journal j ON j.route = i.route AND j.key = i.key AND j.part = 0
              WHERE i.route = ?1 AND j.taken_at >= ?2 AND j.state = 9 GROUP BY b.n, b.cut_off ORDER BY b.n",
+            params![self.route, self.from],
+            |row| {
+                let cut_off = row.get(1)?;
+                Ok(Waits { at: At::Batch(row.get(0)?), messages: row.get(2)?, next: cut_off, last: cut_off })
+            },
         )?;
-        let rows = batches.query_map(params![self.route, self.from], |row| {
-            let cut_off = row.get(1)?;
-            Ok(Waits { at: At::Batch(row.get(0)?), messages: row.get(2)?, next: cut_off, last: cut_off })
-        })?;
-        let mut found = 0;
-        for waits in rows {
-            let waits = waits?;
-            found += waits.messages;
-            wait(line, waits);
-        }
+        let found = batches.iter().map(|waits| waits.messages).sum();
+        batches.into_iter().for_each(|waits| wait(line, waits));
         Ok(found)
     }
 
     /// Names what does not agree, if anything does.
-    fn astray(&self, line: &mut RouteAccount, what: Wrong, which: &str) -> rusqlite::Result<()> {
+    fn astray(&self, line: &mut RouteAccount, what: Wrong, which: &str) -> sql::Result<()> {
         let count = format!("SELECT count(*) FROM {which}");
-        let messages: i64 = self.tx.query_row(&count, [], |row| row.get(0))?;
+        let messages: i64 = self.tx.value(&count, params![])?;
         if messages > 0 {
             let some = format!("SELECT j.key, j.id, j.source, j.taken_at FROM {which} LIMIT {NAMED}");
-            let mut some = self.tx.prepare(&some)?;
-            let named = some.query_map([], named)?.collect::<rusqlite::Result<_>>()?;
+            let named = self.tx.all(&some, params![], named)?;
             line.astray.push(Astray { what, messages, named });
         }
         Ok(())
     }
 
-    fn discarded(&self, discards: &Discards) -> rusqlite::Result<Vec<DiscardedBy>> {
+    fn discarded(&self, discards: &Discards) -> sql::Result<Vec<DiscardedBy>> {
         let mut by: Vec<DiscardedBy> = Vec::new();
-        let mut discarded = self.tx.prepare_cached(
-            "SELECT key FROM journal WHERE route = ?1 AND state = 6 AND part = 0 AND taken_at >= ?2",
-        )?;
-        let mut rows = discarded.query(params![self.route, self.from])?;
-        while let Some(row) = rows.next()? {
+        let discarded =
+            "SELECT key FROM journal WHERE route = ?1 AND state = 6 AND part = 0 AND taken_at >= ?2";
+        self.tx.all(discarded, params![self.route, self.from], |row| {
             let act = discards.get(&key_of(row, 0)?);
             let who = act.map(|(who, ..)| who.clone());
             let index = by.iter().position(|by| by.who == who).unwrap_or_else(|| {
                 by.push(DiscardedBy { who, messages: 0, reason: String::new(), last: None });
                 by.len() - 1
             });
-            let Some(entry) = by.get_mut(index) else { continue };
+            let Some(entry) = by.get_mut(index) else { return Ok(()) };
             entry.messages += 1;
             if let Some((_, reason, at)) = act
                 && entry.last.is_none_or(|last| last <= *at)
             {
                 (entry.last, entry.reason) = (Some(*at), reason.clone());
             }
-        }
+            Ok(())
+        })?;
         by.sort_by(|a, b| (b.messages, &a.who).cmp(&(a.messages, &b.who)));
         Ok(by)
     }
 
-    fn files(&self) -> rusqlite::Result<FileAccount> {
+    fn files(&self) -> sql::Result<FileAccount> {
         let mut files = FileAccount::default();
-        let mut counts = self.tx.prepare_cached(
+        self.tx.all(
             "SELECT state, count(*), CAST(sum(records) AS BIGINT), CAST(sum(duplicates) AS BIGINT) FROM file
              WHERE route = ?1 AND taken_at >= ?2 GROUP BY state",
+            params![self.route, self.from],
+            |row| {
+                let number: i64 = row.get(1)?;
+                files.taken += number;
+                files.records += row.get::<i64>(2)?;
+                files.duplicate += row.get::<i64>(3)?;
+                match FileState::of(row.get(0)?) {
+                    FileState::Done => files.read += number,
+                    FileState::Taken | FileState::Reading | FileState::Accepted => files.under_way += number,
+                    FileState::Refused => files.refused += number,
+                    FileState::Held => files.held += number,
+                }
+                Ok(())
+            },
         )?;
-        let mut counts = counts.query(params![self.route, self.from])?;
-        while let Some(count) = counts.next()? {
-            let number: i64 = count.get(1)?;
-            files.taken += number;
-            files.records += count.get::<_, i64>(2)?;
-            files.duplicate += count.get::<_, i64>(3)?;
-            match FileState::of(count.get(0)?) {
-                FileState::Done => files.read += number,
-                FileState::Taken | FileState::Reading | FileState::Accepted => files.under_way += number,
-                FileState::Refused => files.refused += number,
-                FileState::Held => files.held += number,
-            }
-        }
         Ok(files)
     }
 }

@@ -1,9 +1,11 @@
 //! How much was taken in, by route and hour: the left side of the account, counted when messages come in and never made of
 //! the journal, which is the right side.
 
-use super::RouteNumber;
+use super::{
+    RouteNumber,
+    sql::{self, Tx, params},
+};
 use crate::event::Key;
-use rusqlite::{Transaction, params};
 use std::collections::{BTreeMap, HashMap};
 
 /// An hour, in milliseconds.
@@ -72,53 +74,52 @@ impl Intakes {
     }
 
     /// Counts them.
-    pub(super) fn write(&self, tx: &Transaction<'_>, route: RouteNumber) -> rusqlite::Result<()> {
+    pub(super) fn write(&self, tx: &Tx<'_>, route: RouteNumber) -> sql::Result<()> {
         self.by_hour.iter().try_for_each(|(hour, sums)| add(tx, route.0, *hour, *sums))
     }
 }
 
-fn add(tx: &Transaction<'_>, route: i64, hour: i64, sums: Sums) -> rusqlite::Result<()> {
-    tx.prepare_cached(
+fn add(tx: &Tx<'_>, route: i64, hour: i64, sums: Sums) -> sql::Result<()> {
+    tx.run(
         "INSERT INTO intake (route, hour, messages, copies, high, low) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
          ON CONFLICT (route, hour) DO UPDATE SET messages = intake.messages + excluded.messages,
            copies = intake.copies + excluded.copies, high = intake.high + excluded.high, low = intake.low + excluded.low",
-    )?
-    .execute(params![route, hour, sums.messages, sums.copies, sums.high, sums.low])?;
+        params![route, hour, sums.messages, sums.copies, sums.high, sums.low],
+    )?;
     Ok(())
 }
 
 /// The journal no longer remembers these: they move to hour 0, and an hour of which nothing is left is gone.
-pub(super) fn forget(tx: &Transaction<'_>, forgotten: &HashMap<(i64, i64), Sums>) -> rusqlite::Result<()> {
+pub(super) fn forget(tx: &Tx<'_>, forgotten: &HashMap<(i64, i64), Sums>) -> sql::Result<()> {
     for ((route, hour), sums) in forgotten {
         add(tx, *route, *hour, Sums::default().less(*sums))?;
         add(tx, *route, 0, Sums { high: 0, low: 0, ..*sums })?;
-        tx.prepare_cached(
+        tx.run(
             "DELETE FROM intake WHERE route = ?1 AND hour = ?2 AND hour > 0 AND messages = 0 AND copies = 0 AND high = 0 AND low = 0",
-        )?
-        .execute(params![route, hour])?;
+            params![route, hour],
+        )?;
     }
     Ok(())
 }
 
 /// A store of before version 6 has one count for each route: what its journal has is spread over the hours, the rest is what it
 /// no longer remembers.
-pub(super) fn spread(tx: &Transaction<'_>) -> rusqlite::Result<()> {
+pub(super) fn spread(tx: &Tx<'_>) -> sql::Result<()> {
     let mut by_hour: HashMap<(i64, i64), Sums> = HashMap::new();
-    let mut journal = tx.prepare("SELECT route, taken_at, duplicates, key FROM journal WHERE part = 0")?;
-    let mut rows = journal.query([])?;
-    while let Some(row) = rows.next()? {
+    tx.all("SELECT route, taken_at, duplicates, key FROM journal WHERE part = 0", params![], |row| {
         let sums = by_hour.entry((row.get(0)?, hour(row.get(1)?))).or_default();
         sums.add(&row.get(3)?);
-        sums.copies += row.get::<_, i64>(2)?;
-    }
+        sums.copies += row.get::<i64>(2)?;
+        Ok(())
+    })?;
     for ((route, hour), sums) in &by_hour {
         add(tx, *route, *hour, *sums)?;
     }
-    tx.execute(
+    tx.run(
         "INSERT INTO intake (route, hour, messages, copies, high, low)
-         SELECT n, 0, taken - coalesce((SELECT sum(messages + copies) FROM intake WHERE route = n), 0), 0, 0, 0 FROM route
-         WHERE taken <> coalesce((SELECT sum(messages + copies) FROM intake WHERE route = n), 0)",
-        [],
+         SELECT n, 0, taken - coalesce((SELECT CAST(sum(messages + copies) AS BIGINT) FROM intake WHERE route = n), 0), 0, 0, 0
+         FROM route WHERE taken <> coalesce((SELECT CAST(sum(messages + copies) AS BIGINT) FROM intake WHERE route = n), 0)",
+        params![],
     )?;
-    tx.execute_batch("ALTER TABLE route DROP COLUMN taken")
+    tx.script("ALTER TABLE route DROP COLUMN taken")
 }

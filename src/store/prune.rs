@@ -4,8 +4,8 @@
 use super::{
     State, Store, StoreError,
     intake::{self, Sums, hour},
+    sql::{self, Tx, params},
 };
-use rusqlite::{OptionalExtension as _, Transaction, params};
 use std::collections::HashMap;
 
 /// How many rows are looked at in one commit.
@@ -53,17 +53,12 @@ impl Store {
     pub async fn size(&self) -> Result<Size, StoreError> {
         self.read("measuring the journal", |tx| {
             Ok(Size {
-                messages: tx.query_row(
+                messages: tx.value(
                     "SELECT CAST(coalesce(sum(messages), 0) AS BIGINT) FROM intake WHERE hour > 0",
-                    [],
-                    |row| row.get(0),
+                    params![],
                 )?,
-                bytes: tx.query_row(
-                    "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()",
-                    [],
-                    |row| row.get(0),
-                )?,
-                oldest: tx.query_row("SELECT min(taken_at) FROM journal", [], |row| row.get(0))?,
+                bytes: tx.bytes()?,
+                oldest: tx.value("SELECT min(taken_at) FROM journal", params![])?,
             })
         })
         .await
@@ -73,50 +68,49 @@ impl Store {
 /// Messages that have come to an end, with their parts: a part is forgotten with its message and not before, for whoever
 /// replays the message must know which parts have been sent.
 fn journal(
-    tx: &Transaction<'_>,
+    tx: &Tx<'_>,
     before: i64,
     after: Option<(i64, i64, Vec<u8>)>,
-) -> rusqlite::Result<(usize, Option<Walk>)> {
+) -> sql::Result<(usize, Option<Walk>)> {
     let (at, route, key) = after.unwrap_or((i64::MIN, i64::MIN, Vec::new()));
-    let mut old = tx.prepare_cached(
-        "SELECT taken_at, route, key, state, duplicates, answer IS NULL FROM journal
-         WHERE taken_at >= ?1 AND taken_at < ?2 AND part = 0 AND (taken_at, route, key) > (?1, ?3, ?4)
-         ORDER BY taken_at, route, key LIMIT ?5",
-    )?;
-    let mut rows = old.query(params![at, before, route, key, ROWS])?;
     let (mut looked_at, mut last) = (0, None);
     let mut forgotten: HashMap<(i64, i64), Sums> = HashMap::new();
     let mut by_state: HashMap<(i64, i64), (i64, i64)> = HashMap::new();
     let mut gone = Vec::new();
     let mut until = None;
-    while let Some(row) = rows.next()? {
-        let (taken_at, route, key): (i64, i64, [u8; 32]) = (row.get(0)?, row.get(1)?, row.get(2)?);
-        let (state, duplicates, is_settled): (i64, i64, bool) = (row.get(3)?, row.get(4)?, row.get(5)?);
-        looked_at += 1;
-        last = Some((taken_at, route, key.to_vec()));
-        if !State::of(state).is_some_and(State::is_end) || !is_settled {
-            continue;
-        }
-        let sums = forgotten.entry((route, hour(taken_at))).or_default();
-        sums.add(&key);
-        sums.copies += duplicates;
-        let counts = by_state.entry((route, state)).or_default();
-        *counts = (counts.0 + 1, counts.1 + duplicates);
-        gone.push((route, key));
-        until = Some(taken_at + 1);
-    }
-    let mut delete = tx.prepare_cached("DELETE FROM journal WHERE route = ?1 AND key = ?2")?;
+    tx.all(
+        "SELECT taken_at, route, key, state, duplicates, answer IS NOT NULL FROM journal
+         WHERE taken_at >= ?1 AND taken_at < ?2 AND part = 0 AND (taken_at, route, key) > (?1, ?3, ?4)
+         ORDER BY taken_at, route, key LIMIT ?5",
+        params![at, before, route, key, ROWS],
+        |row| {
+            let (taken_at, route, key): (i64, i64, [u8; 32]) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            let (state, duplicates, is_owed): (i64, i64, bool) = (row.get(3)?, row.get(4)?, row.get(5)?);
+            looked_at += 1;
+            last = Some((taken_at, route, key.to_vec()));
+            if State::of(state).is_some_and(State::is_end) && !is_owed {
+                let sums = forgotten.entry((route, hour(taken_at))).or_default();
+                sums.add(&key);
+                sums.copies += duplicates;
+                let counts = by_state.entry((route, state)).or_default();
+                *counts = (counts.0 + 1, counts.1 + duplicates);
+                gone.push((route, key));
+                until = Some(taken_at + 1);
+            }
+            Ok(())
+        },
+    )?;
     let mut deleted = 0;
     for (route, key) in gone {
-        deleted += delete.execute(params![route, key])?;
+        deleted += tx.run("DELETE FROM journal WHERE route = ?1 AND key = ?2", params![route, key])?;
     }
     for ((route, state), (messages, duplicates)) in by_state {
-        tx.prepare_cached(
+        tx.run(
             "INSERT INTO pruned (route, state, messages, duplicates) VALUES (?1, ?2, ?3, ?4)
              ON CONFLICT (route, state) DO UPDATE SET
                messages = pruned.messages + excluded.messages, duplicates = pruned.duplicates + excluded.duplicates",
-        )?
-        .execute(params![route, state, messages, duplicates])?;
+            params![route, state, messages, duplicates],
+        )?;
     }
     intake::forget(tx, &forgotten)?;
     if let Some(until) = until {
@@ -130,35 +124,32 @@ fn journal(
 }
 
 /// What else grows: events that were published, batches that were sent, items that were settled.
-fn rest(tx: &Transaction<'_>, before: i64) -> rusqlite::Result<usize> {
-    let published = tx
-        .prepare_cached(
-            "DELETE FROM published WHERE key IN (SELECT key FROM published WHERE at < ?1 ORDER BY at LIMIT ?2)",
-        )?
-        .execute(params![before, ROWS])?;
-    let items = tx
-        .prepare_cached("DELETE FROM item WHERE n IN (SELECT n FROM item WHERE settled_at < ?1 LIMIT ?2)")?
-        .execute(params![before, ROWS])?;
+fn rest(tx: &Tx<'_>, before: i64) -> sql::Result<usize> {
+    let published = tx.run(
+        "DELETE FROM published WHERE key IN (SELECT key FROM published WHERE at < ?1 ORDER BY at LIMIT ?2)",
+        params![before, ROWS],
+    )?;
+    let items = tx.run(
+        "DELETE FROM item WHERE n IN (SELECT n FROM item WHERE settled_at < ?1 LIMIT ?2)",
+        params![before, ROWS],
+    )?;
     Ok(published + items + super::batches::prune(tx, before)?)
 }
 
 const PRUNED_BEFORE: &str = "pruned_before";
 
 /// The journal is whole from this moment on.
-fn note_pruned(tx: &Transaction<'_>, until: i64) -> rusqlite::Result<()> {
+fn note_pruned(tx: &Tx<'_>, until: i64) -> sql::Result<()> {
     let known = pruned_before(tx)?.unwrap_or(0);
-    tx.prepare_cached(
+    tx.run(
         "INSERT INTO meta (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-    )?
-    .execute(params![PRUNED_BEFORE, known.max(until).to_string()])?;
+        params![PRUNED_BEFORE, known.max(until).to_string()],
+    )?;
     Ok(())
 }
 
 /// From which moment on the journal is whole; what was taken in before and has come to its end may be forgotten.
-pub(super) fn pruned_before(tx: &Transaction<'_>) -> rusqlite::Result<Option<i64>> {
-    let value: Option<String> = tx
-        .prepare_cached("SELECT value FROM meta WHERE name = ?1")?
-        .query_row([PRUNED_BEFORE], |row| row.get(0))
-        .optional()?;
+pub(super) fn pruned_before(tx: &Tx<'_>) -> sql::Result<Option<i64>> {
+    let value: Option<String> = tx.find("SELECT value FROM meta WHERE name = ?1", params![PRUNED_BEFORE])?;
     Ok(value.and_then(|value| value.parse().ok()))
 }
