@@ -25,6 +25,8 @@ use std::{
 };
 use tracing::{error, info, warn};
 
+/// The ending of a copy's text in UTF-8, where the file came in UTF-16.
+pub(super) const NARROWED: &str = "utf8";
 /// How many files of one folder are looked at.
 const MOST_FILES: usize = 100_000;
 /// How often it is looked whether a person has decided on a file.
@@ -148,7 +150,7 @@ impl Collector {
                 self.store.file_told(file.n).await.map_err(of_store)?;
             }
             if self.store.may_forget(file.digest).await.map_err(of_store)? {
-                let _ = tokio::fs::remove_file(self.copy_of(&file.digest)).await;
+                self.forget(&file.digest).await;
             }
         }
         Ok(())
@@ -157,6 +159,13 @@ impl Collector {
     /// Our copy of a file, by its digest.
     pub(super) fn copy_of(&self, digest: &[u8]) -> PathBuf {
         self.files.join(hex(digest))
+    }
+
+    /// Removes our copy of a file that nobody needs any more.
+    pub(super) async fn forget(&self, digest: &[u8]) {
+        let copy = self.copy_of(digest);
+        let _ = tokio::fs::remove_file(copy.with_extension(NARROWED)).await;
+        let _ = tokio::fs::remove_file(copy).await;
     }
 
     /// Takes every file that is complete and not ours yet, in the order of their names.
@@ -253,7 +262,7 @@ impl Collector {
                 let again = TakenFile { name: file.name.clone(), modified: file.modified, ..*known };
                 self.tell_source(pickup, files, &again).await?;
                 if self.store.may_forget(fetched.digest).await.map_err(of_store)? {
-                    let _ = tokio::fs::remove_file(self.copy_of(&fetched.digest)).await;
+                    self.forget(&fetched.digest).await;
                 }
             }
         }

@@ -179,6 +179,24 @@ impl Store {
         Ok(RouteNumber(number))
     }
 
+    /// Takes the lead in a duty of which one bridge at a time takes care; nothing while another one has it.
+    ///
+    /// # Errors
+    /// The store failed.
+    #[expect(clippy::unused_async, reason = "a database is asked")]
+    pub async fn lead(&self, _duty: &str) -> Result<Option<Store>, StoreError> {
+        Ok(Some(self.clone()))
+    }
+
+    /// Waits until the lead is lost.
+    pub async fn led_no_more(&self) {
+        std::future::pending().await
+    }
+
+    /// Gives the lead up.
+    #[expect(clippy::unused_async, reason = "a database is told")]
+    pub async fn follow(&self, _duty: &str) {}
+
     /// Bytes that wait in the spool.
     pub fn spool_bytes(&self) -> u64 {
         self.inner.spool_bytes.load(Ordering::Relaxed)
