@@ -35,7 +35,7 @@ use tracing::{error, info, warn};
 /// How often the journal is pruned.
 const PRUNE: Duration = Duration::from_secs(3_600);
 /// How often it is measured.
-const MEASURE: Duration = Duration::from_secs(15);
+const MEASURE: Duration = Duration::from_secs(5);
 
 /// Why the bridge could not start.
 #[derive(Debug, Clone, PartialEq, Eq)]

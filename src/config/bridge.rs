@@ -7,6 +7,7 @@ use super::{
     compile::{Calendars, is_name, select},
     host_keys, plan,
     raw::bridge::{AdapterUse, BridgeFile, RouteUse, SftpUse, TlsKeys},
+    retention::Span,
     secrets::SecretRef,
     units,
 };
@@ -71,6 +72,7 @@ impl Builder<'_> {
             path: self.with.folder.join(file.store.path.as_deref().unwrap_or("var/packhorse.db")),
             spool_limit: self.size(&file.store.spool_limit, 1 << 30, &["store", "spool_limit"]),
             keep: self.duration(&file.store.keep, "90d", &["store", "keep"]),
+            dead_letters: self.duration(&file.store.dead_letters, "30d", &["store", "dead_letters"]),
         };
         let receiver = file.receiver.as_ref().and_then(|keys| {
             let listen = self.listen(&keys.listen, &["receiver", "listen"])?;
@@ -121,7 +123,21 @@ impl Builder<'_> {
             self.instance(name, adapter_use, &mut config);
         }
         self.paths(&config);
+        self.memory(&mut config);
         Some(config)
+    }
+
+    /// What has been done is remembered for as long as a copy of it can come.
+    fn memory(&mut self, config: &mut Config) {
+        let span = Span::of(config);
+        match self.file.store.keep {
+            None => config.store.keep = span.usual(),
+            Some(_) => {
+                if let Some((what, help)) = span.too_short(config.store.keep) {
+                    self.error(Code::KeepTooShort, &["store", "keep"], what, &help);
+                }
+            }
+        }
     }
 
     fn broker(&mut self) -> Option<Broker> {

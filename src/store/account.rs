@@ -509,15 +509,15 @@ impl Ground<'_> {
     /// Where messages wait, and what waits nowhere.
     fn waits(&self, collects: bool, line: &mut RouteAccount) -> sql::Result<()> {
         let Ground { route, from, now, .. } = self;
-        let of_journal = |state: State| {
+        let of_journal = format!("j.route = {route} AND j.part = 0 AND j.taken_at >= {from} AND j.state");
+        // Where few stand, it is looked from there into the journal, and not the other way round: hence the order and the signs.
+        let from_here = |place: &str| {
             format!(
-                "j.route = {route} AND j.part = 0 AND j.taken_at >= {from} AND j.state = {}",
-                state.number()
+                "{place} p CROSS JOIN journal j WHERE p.route = {route} AND j.route = p.route AND j.key = p.key
+                   AND j.part = 0 AND +j.taken_at >= {from} AND +j.state = 2"
             )
         };
-        let waiting = of_journal(State::Waiting);
-        let parked =
-            format!("parked p JOIN journal j ON j.route = p.route AND j.key = p.key WHERE {waiting}");
+        let parked = from_here("parked");
         let is_held = "EXISTS (SELECT 1 FROM held h WHERE h.route = p.route AND h.subject = p.subject)";
         let lot = self.stands(At::Lot, "p.due_at", &format!("{parked} AND NOT {is_held}"))?;
         let held = self.stands(At::Held, "p.due_at", &format!("{parked} AND {is_held}"))?;
@@ -525,12 +525,10 @@ impl Ground<'_> {
         wait(line, lot);
         wait(line, held);
         let elsewhere = format!(
-            "journal j WHERE {waiting} AND NOT EXISTS (SELECT 1 FROM parked p WHERE p.route = j.route AND p.key = j.key)"
+            "journal j WHERE {of_journal} = 2 AND NOT EXISTS (SELECT 1 FROM parked p WHERE p.route = j.route AND p.key = j.key)"
         );
         if collects {
-            let spool =
-                format!("spool s JOIN journal j ON j.route = s.route AND j.key = s.key WHERE {waiting}");
-            let spool = self.stands(At::Spool, "s.due_at", &spool)?;
+            let spool = self.stands(At::Spool, "p.due_at", &from_here("spool"))?;
             wait(line, spool);
             if self.stands(At::Spool, "j.due_at", &elsewhere)?.messages != spool.messages {
                 let lost =
@@ -544,8 +542,7 @@ impl Ground<'_> {
         }
         if self.batches(line)? != line.batched {
             let lost = format!(
-                "journal j WHERE {} AND j.key NOT IN (SELECT key FROM batch_item WHERE route = {route})",
-                of_journal(State::Batched)
+                "journal j WHERE {of_journal} = 9 AND j.key NOT IN (SELECT key FROM batch_item WHERE route = {route})"
             );
             self.astray(line, Wrong::NotInBatch, &lost)?;
         }
@@ -572,8 +569,8 @@ impl Ground<'_> {
     fn batches(&self, line: &mut RouteAccount) -> sql::Result<i64> {
         let batches = self.tx.all(
             "SELECT b.n, b.cut_off, count(DISTINCT i.key) FROM batch_item i JOIN batch b ON b.n = i.batch
-             JOIN journal j ON j.route = i.route AND j.key = i.key AND j.part = 0
-             WHERE i.route = ?1 AND j.taken_at >= ?2 AND j.state = 9 GROUP BY b.n, b.cut_off ORDER BY b.n",
+             CROSS JOIN journal j WHERE j.route = i.route AND j.key = i.key AND j.part = 0
+               AND i.route = ?1 AND +j.taken_at >= ?2 AND j.state = 9 GROUP BY b.n, b.cut_off ORDER BY b.n",
             params![self.route, self.from],
             |row| {
                 let cut_off = row.get(1)?;
@@ -600,7 +597,7 @@ impl Ground<'_> {
     fn discarded(&self, discards: &Discards) -> sql::Result<Vec<DiscardedBy>> {
         let mut by: Vec<DiscardedBy> = Vec::new();
         let discarded =
-            "SELECT key FROM journal WHERE route = ?1 AND state = 6 AND part = 0 AND taken_at >= ?2";
+            "SELECT key FROM journal WHERE +route = ?1 AND state = 6 AND part = 0 AND taken_at >= ?2";
         self.tx.all(discarded, params![self.route, self.from], |row| {
             let act = discards.get(&key_of(row, 0)?);
             let who = act.map(|(who, ..)| who.clone());

@@ -16,7 +16,7 @@ CREATE TABLE intake (
 ) STRICT, WITHOUT ROWID;
 
 -- What was given up or discarded, to be named: little, and nothing is written to it for a message that is delivered.
-CREATE INDEX journal_given_up ON journal (route, state) WHERE state IN (5, 6);
+CREATE INDEX journal_given_up ON journal (state, route) WHERE state = 5 OR state = 6;
 
 -- What has been settled, by age, to be forgotten.
 CREATE INDEX item_by_age ON item (settled_at) WHERE settled_at IS NOT NULL;

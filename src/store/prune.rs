@@ -74,35 +74,42 @@ fn journal(
 ) -> sql::Result<(usize, Option<Walk>)> {
     let (at, route, key) = after.unwrap_or((i64::MIN, i64::MIN, Vec::new()));
     let (mut looked_at, mut last) = (0, None);
-    let mut forgotten: HashMap<(i64, i64), Sums> = HashMap::new();
-    let mut by_state: HashMap<(i64, i64), (i64, i64)> = HashMap::new();
-    let mut gone = Vec::new();
-    let mut until = None;
+    let mut old = Vec::new();
     tx.all(
-        "SELECT taken_at, route, key, state, duplicates, answer IS NOT NULL FROM journal
+        "SELECT taken_at, route, key, state, answer IS NOT NULL FROM journal
          WHERE taken_at >= ?1 AND taken_at < ?2 AND part = 0 AND (taken_at, route, key) > (?1, ?3, ?4)
          ORDER BY taken_at, route, key LIMIT ?5",
         params![at, before, route, key, ROWS],
         |row| {
             let (taken_at, route, key): (i64, i64, [u8; 32]) = (row.get(0)?, row.get(1)?, row.get(2)?);
-            let (state, duplicates, is_owed): (i64, i64, bool) = (row.get(3)?, row.get(4)?, row.get(5)?);
+            let (state, is_owed): (i64, bool) = (row.get(3)?, row.get(4)?);
             looked_at += 1;
             last = Some((taken_at, route, key.to_vec()));
             if State::of(state).is_some_and(State::is_end) && !is_owed {
+                old.push((taken_at, route, key));
+            }
+            Ok(())
+        },
+    )?;
+    let mut forgotten: HashMap<(i64, i64), Sums> = HashMap::new();
+    let mut by_state: HashMap<(i64, i64), (i64, i64)> = HashMap::new();
+    let (mut gone, mut until) = (0, None);
+    for (taken_at, route, key) in old {
+        // What counts is what is removed here: another bridge may have removed it, or counted a copy, in the meantime.
+        let sql = "DELETE FROM journal WHERE route = ?1 AND key = ?2 RETURNING part, state, duplicates";
+        tx.all(sql, params![route, key], |row| {
+            gone += 1;
+            if row.get::<i64>(0)? == 0 {
+                let (state, duplicates): (i64, i64) = (row.get(1)?, row.get(2)?);
                 let sums = forgotten.entry((route, hour(taken_at))).or_default();
                 sums.add(&key);
                 sums.copies += duplicates;
                 let counts = by_state.entry((route, state)).or_default();
                 *counts = (counts.0 + 1, counts.1 + duplicates);
-                gone.push((route, key));
                 until = Some(taken_at + 1);
             }
             Ok(())
-        },
-    )?;
-    let mut deleted = 0;
-    for (route, key) in gone {
-        deleted += tx.run("DELETE FROM journal WHERE route = ?1 AND key = ?2", params![route, key])?;
+        })?;
     }
     for ((route, state), (messages, duplicates)) in by_state {
         tx.run(
@@ -120,7 +127,7 @@ fn journal(
         true => Walk { after: None, through: true },
         false => Walk { after: last, through: false },
     };
-    Ok((deleted, Some(walk)))
+    Ok((gone, Some(walk)))
 }
 
 /// What else grows: events that were published, batches that were sent, items that were settled.

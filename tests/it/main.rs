@@ -37,6 +37,7 @@ mod proxy;
 mod records;
 mod refusals;
 mod replays;
+mod retention;
 mod safeguarding;
 mod scripted;
 mod statements;
