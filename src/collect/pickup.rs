@@ -114,6 +114,9 @@ impl Collector {
     pub(super) async fn carry_files(&self, source: Option<(&Pickup, &FileSystem)>) -> Result<(), Failure> {
         for mut file in self.store.open_files(self.number).await.map_err(of_store)? {
             if file.state.is_open() {
+                if let Some((pickup, files)) = source {
+                    self.copy_again(pickup, files, &file).await?;
+                }
                 let end = match self.read_file(&file).await {
                     Ok(why) => FileEnd::Done { why },
                     Err(Halt::Later(failure)) => return Err(failure),
@@ -265,6 +268,31 @@ impl Collector {
                     self.forget(&fetched.digest).await;
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Copies a file that is begun once more if its copy is not on our disk: another bridge, which has ended, has it on its own.
+    /// The file stays in the system until all of it is through; if it is gone or another one now, it is told when it is read.
+    async fn copy_again(
+        &self,
+        pickup: &Pickup,
+        files: &FileSystem,
+        file: &TakenFile,
+    ) -> Result<(), Failure> {
+        let copy = self.copy_of(&file.digest);
+        if tokio::fs::try_exists(&copy).await.map_err(|error| self.unwritable(&error))? {
+            return Ok(());
+        }
+        let folder = self.named(&pickup.folder, "folder")?;
+        if files.look(&folder, &file.name).await?.is_none_or(|there| there.size != file.size) {
+            return Ok(());
+        }
+        let arriving = self.arriving().await?;
+        let fetched = files.fetch(&folder, &file.name, &arriving, pickup.limit).await?;
+        if fetched.digest == file.digest {
+            warn!(route = self.route.id, file = file.name, "our copy of a file that is begun was gone: it is copied again");
+            tokio::fs::rename(&arriving, copy).await.map_err(|error| self.unwritable(&error))?;
         }
         Ok(())
     }

@@ -98,6 +98,20 @@ pub enum Way {
 }
 
 impl Config {
+    /// The adapters in use and their mappings, with their digests: bridges on one store must read the same.
+    pub fn digests(&self) -> BTreeMap<String, String> {
+        let of = |instance: &Arc<Instance>| {
+            let adapter = &instance.adapter;
+            let mappings = adapter.mappings().into_iter();
+            let mappings = mappings
+                .map(|mapping| (format!("the mapping {}", mapping.name), mapping.digest.clone()));
+            std::iter::once((format!("the adapter of {}", instance.name), adapter.digest.clone()))
+                .chain(mappings)
+                .collect::<Vec<_>>()
+        };
+        self.instances.iter().flat_map(of).collect()
+    }
+
     /// Everything that has a gate.
     pub fn gated(&self) -> Vec<Gated> {
         let gated = |id: &str, instance: &Instance, way, settings: &gate::Settings, tell_after| Gated {
