@@ -105,7 +105,9 @@ async fn run(site: &Site, with: With, server: Option<&Server>, count: usize) -> 
     };
     let through = async {
         match server {
-            Some(server) => server.until("POST", "/cases", before + count).await,
+            Some(server) => {
+                server.until("POST", "/cases", before + count).await;
+            }
             None => {
                 while (site.vhost.depth("out").await as usize) < before + count {
                     assert!(began.elapsed() < Duration::from_secs(1_800), "half an hour");

@@ -64,12 +64,12 @@ pub(super) struct Intakes {
 
 impl Intakes {
     /// A message that is new.
-    pub(super) fn new(&mut self, key: Key, now: i64) {
+    pub(super) fn first(&mut self, key: Key, now: i64) {
         self.by_hour.entry(hour(now)).or_default().add(&key.0);
     }
 
     /// A copy of one that was taken in at that time: with its first, so that the sum of that time closes.
-    pub(super) fn copy(&mut self, taken_at: i64) {
+    pub(super) fn again(&mut self, taken_at: i64) {
         self.by_hour.entry(hour(taken_at)).or_default().copies += 1;
     }
 

@@ -182,7 +182,7 @@ impl Store {
             )?;
             if new == 1 {
                 let mut counted = Intakes::default();
-                counted.new(settled.key, now);
+                counted.first(settled.key, now);
                 counted.write(tx, route)?;
             } else {
                 tx.run(

@@ -233,7 +233,7 @@ impl Store {
                 if let (Record::Delivered { opens: None }, 0) = (record, claim.part)
                     && insert_delivered(tx, route, run, now, mapping.as_deref(), claim)?
                 {
-                    counted.new(claim.key, now);
+                    counted.first(claim.key, now);
                     continue;
                 }
                 // Else somebody has settled it in the meantime.
@@ -426,7 +426,7 @@ fn place(
     )?;
     if inserted == 1 {
         if claim.part == 0 {
-            counted.new(claim.key, now);
+            counted.first(claim.key, now);
         }
         return Ok(Place::Go(Went::default()));
     }
@@ -461,7 +461,7 @@ fn place(
             )?;
         }
         Place::Done | Place::Buried(_) | Place::Stale if claim.part == 0 => {
-            counted.copy(taken_at);
+            counted.again(taken_at);
             tx.run(
                 "UPDATE journal SET duplicates = duplicates + 1 WHERE route = ?1 AND key = ?2 AND part = 0",
                 params![route.0, claim.key.0],

@@ -231,7 +231,7 @@ fn take(
         params![route.0, intake.key.0, run, intake.id, now],
     )?;
     if inserted == 1 {
-        counted.new(intake.key, now);
+        counted.first(intake.key, now);
     } else {
         // Only a replay brings a dead one back; everything else that is known is a duplicate.
         let revived = tx.run(
@@ -246,7 +246,7 @@ fn take(
                     "UPDATE journal SET duplicates = duplicates + 1 WHERE route = ?1 AND key = ?2 AND part = 0 RETURNING taken_at",
                     params![route.0, intake.key.0],
                 )?;
-                counted.copy(taken_at);
+                counted.again(taken_at);
             }
             return Ok(false);
         }
