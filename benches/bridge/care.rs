@@ -98,10 +98,12 @@ async fn run(site: &Site, with: With, server: Option<&Server>, count: usize) -> 
     let began = Instant::now();
     let running: Running = site.run().await;
     let account = async {
-        while with.account {
-            site.account(ROUTE).await;
+        match with.account {
+            true => loop {
+                site.account(ROUTE).await;
+            },
+            false => std::future::pending::<()>().await,
         }
-        std::future::pending::<()>().await;
     };
     let through = async {
         match server {
