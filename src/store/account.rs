@@ -4,7 +4,7 @@
 
 use super::{
     FileState, State, Store, StoreError,
-    intake::{HOUR, Sums, hour},
+    intake::{FORGOTTEN, HOUR, Sums, hour},
     prune::pruned_before,
     sql::{self, Row, Tx, params},
 };
@@ -384,7 +384,7 @@ impl Ground<'_> {
     fn taken(&self) -> sql::Result<BTreeMap<i64, Sums>> {
         let rows = self.tx.all(
             "SELECT hour, messages, copies, high, low FROM intake WHERE route = ?1 AND hour >= ?2",
-            params![self.route, hour(self.from)],
+            params![self.route, self.since.map_or(FORGOTTEN, hour)],
             |row| {
                 let sums =
                     Sums { messages: row.get(1)?, copies: row.get(2)?, high: row.get(3)?, low: row.get(4)? };
@@ -456,14 +456,14 @@ impl Ground<'_> {
                 line.pruned += messages + copies;
                 Ok(())
             })?;
-            let moved = taken.get(&0).copied().unwrap_or_default();
+            let moved = taken.get(&FORGOTTEN).copied().unwrap_or_default();
             let differ = moved.messages + moved.copies - line.pruned;
             if differ != 0 {
                 line.astray.push(Astray { what: Wrong::Pruned, messages: differ.abs(), named: Vec::new() });
             }
         }
         let hours: std::collections::BTreeSet<i64> =
-            taken.keys().chain(rows.keys()).copied().filter(|hour| *hour > 0).collect();
+            taken.keys().chain(rows.keys()).copied().filter(|hour| *hour != FORGOTTEN).collect();
         for hour in hours {
             let taken = taken.get(&hour).copied().unwrap_or_default();
             let (messages, copies) = rows.get(&hour).copied().unwrap_or_default();

@@ -2,7 +2,7 @@
 //! the journal, which is the right side.
 
 use super::{
-    RouteNumber,
+    Claim, RouteNumber,
     sql::{self, Tx, params},
 };
 use crate::event::Key;
@@ -11,7 +11,10 @@ use std::collections::{BTreeMap, HashMap};
 /// An hour, in milliseconds.
 pub(super) const HOUR: i64 = 3_600_000;
 
-/// The hour of a moment; 0 is for what is no longer remembered one by one.
+/// Under this hour stands what is no longer remembered one by one.
+pub(super) const FORGOTTEN: i64 = -1;
+
+/// The hour of a moment.
 pub(super) fn hour(moment: i64) -> i64 {
     moment.max(0) / HOUR
 }
@@ -63,6 +66,13 @@ pub(super) struct Intakes {
 }
 
 impl Intakes {
+    /// A message that has been claimed for the first time; its parts are not counted.
+    pub(super) fn claimed(&mut self, claim: &Claim, now: i64) {
+        if claim.part == 0 {
+            self.first(claim.key, now);
+        }
+    }
+
     /// A message that is new.
     pub(super) fn first(&mut self, key: Key, now: i64) {
         self.by_hour.entry(hour(now)).or_default().add(&key.0);
@@ -89,13 +99,13 @@ fn add(tx: &Tx<'_>, route: i64, hour: i64, sums: Sums) -> sql::Result<()> {
     Ok(())
 }
 
-/// The journal no longer remembers these: they move to hour 0, and an hour of which nothing is left is gone.
+/// The journal no longer remembers these: they move to those that are forgotten, and an hour of which nothing is left is gone.
 pub(super) fn forget(tx: &Tx<'_>, forgotten: &HashMap<(i64, i64), Sums>) -> sql::Result<()> {
     for ((route, hour), sums) in forgotten {
         add(tx, *route, *hour, Sums::default().less(*sums))?;
-        add(tx, *route, 0, Sums { high: 0, low: 0, ..*sums })?;
+        add(tx, *route, FORGOTTEN, Sums { high: 0, low: 0, ..*sums })?;
         tx.run(
-            "DELETE FROM intake WHERE route = ?1 AND hour = ?2 AND hour > 0 AND messages = 0 AND copies = 0 AND high = 0 AND low = 0",
+            "DELETE FROM intake WHERE route = ?1 AND hour = ?2 AND hour >= 0 AND messages = 0 AND copies = 0 AND high = 0 AND low = 0",
             params![route, hour],
         )?;
     }
@@ -117,7 +127,7 @@ pub(super) fn spread(tx: &Tx<'_>) -> sql::Result<()> {
     }
     tx.run(
         "INSERT INTO intake (route, hour, messages, copies, high, low)
-         SELECT n, 0, taken - coalesce((SELECT CAST(sum(messages + copies) AS BIGINT) FROM intake WHERE route = n), 0), 0, 0, 0
+         SELECT n, -1, taken - coalesce((SELECT CAST(sum(messages + copies) AS BIGINT) FROM intake WHERE route = n), 0), 0, 0, 0
          FROM route WHERE taken <> coalesce((SELECT CAST(sum(messages + copies) AS BIGINT) FROM intake WHERE route = n), 0)",
         params![],
     )?;

@@ -1,7 +1,7 @@
 -- How much was taken in, counted for itself, so that the account has two sides; it came with version 6.
 
 -- One row for each route and hour in which something of it was taken in that the journal still remembers. What the journal no
--- longer remembers has moved to hour 0, in the same commit, and stands against `pruned`.
+-- longer remembers has moved to hour -1, in the same commit, and stands against `pruned`.
 CREATE TABLE intake (
     route    INTEGER NOT NULL REFERENCES route (n),
     -- Since 1970.

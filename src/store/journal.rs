@@ -185,11 +185,21 @@ impl Store {
         now: i64,
         claims: Vec<Claim>,
     ) -> Result<Vec<Place>, StoreError> {
-        let run = self.inner.run;
+        let run = self.run();
         self.write("claiming messages", move |tx| {
             let mut counted = Intakes::default();
-            let places: sql::Result<Vec<Place>> =
-                claims.iter().map(|claim| place(tx, route, run, now, claim, &mut counted)).collect();
+            let new = insert_claimed(tx, route, run, now, &claims)?;
+            let places: sql::Result<Vec<Place>> = claims
+                .iter()
+                .zip(new)
+                .map(|(claim, new)| match new {
+                    true => {
+                        counted.claimed(claim, now);
+                        Ok(Place::Go(Went::default()))
+                    }
+                    false => place(tx, route, run, now, claim, &mut counted),
+                })
+                .collect();
             counted.write(tx, route)?;
             places
         })
@@ -202,13 +212,14 @@ impl Store {
     /// # Errors
     /// The store failed.
     pub async fn look(&self, route: RouteNumber, claims: Vec<Claim>) -> Result<Vec<Place>, StoreError> {
-        let run = self.inner.run;
+        let run = self.run();
         self.write("looking messages up", move |tx| {
             claims
                 .iter()
                 .map(|claim| {
-                    let row = row_of(tx, route, claim)?;
-                    Ok(row.map_or_else(|| Place::Go(Went::default()), |row| row.place(claim, run)))
+                    let Some(row) = row_of(tx, route, claim)? else { return Ok(Place::Go(Went::default())) };
+                    let lives = row.lives(tx, run)?;
+                    Ok(row.place(claim, lives))
                 })
                 .collect()
         })
@@ -226,18 +237,33 @@ impl Store {
         mapping: Option<String>,
         records: Vec<(Claim, Record)>,
     ) -> Result<(), StoreError> {
-        let run = self.inner.run;
+        let run = self.run();
         self.write("recording outcomes", move |tx| {
             let mut counted = Intakes::default();
-            for (claim, record) in &records {
-                if let (Record::Delivered { opens: None }, 0) = (record, claim.part)
-                    && insert_delivered(tx, route, run, now, mapping.as_deref(), claim)?
-                {
-                    counted.first(claim.key, now);
-                    continue;
+            let is_done = |(claim, record): &&(Claim, Record)| {
+                claim.part == 0 && matches!(record, Record::Delivered { opens: None })
+            };
+            let (done, other): (Vec<_>, Vec<_>) = records.iter().partition(is_done);
+            let new = insert_delivered(tx, route, run, now, mapping.as_deref(), &done)?;
+            let mut known = Vec::new();
+            for (record, new) in done.into_iter().zip(new) {
+                match new {
+                    true => counted.claimed(&record.0, now),
+                    false => known.push(record),
+                }
+            }
+            for (claim, record) in known.into_iter().chain(other) {
+                let new = insert_claimed(tx, route, run, now, std::slice::from_ref(claim))?.contains(&true);
+                if new {
+                    counted.claimed(claim, now);
                 }
                 // Else somebody has settled it in the meantime.
-                if let Place::Go(_) | Place::Reply { .. } = place(tx, route, run, now, claim, &mut counted)? {
+                if new
+                    || matches!(
+                        place(tx, route, run, now, claim, &mut counted)?,
+                        Place::Go(_) | Place::Reply { .. }
+                    )
+                {
                     write(tx, route, now, mapping.as_deref(), claim.key, claim.part, record)?;
                 }
             }
@@ -293,9 +319,13 @@ impl Store {
         mapping: Option<String>,
         records: Vec<(Key, u32, Record)>,
     ) -> Result<(), StoreError> {
+        let run = self.run();
         self.write("recording outcomes", move |tx| {
             records.iter().try_for_each(|(key, part, record)| {
-                write(tx, route, now, mapping.as_deref(), *key, *part, record)
+                match tx.is_shared() && was_taken_over(tx, route, run, *key, *part, record)? {
+                    true => Ok(()),
+                    false => write(tx, route, now, mapping.as_deref(), *key, *part, record),
+                }
             })
         })
         .await
@@ -331,8 +361,17 @@ struct Row {
 }
 
 impl Row {
+    /// Whether the run that has it lives: ours, or that of another bridge.
+    fn lives(&self, tx: &Tx<'_>, run: i64) -> sql::Result<bool> {
+        match self.state {
+            Some(State::Claimed) if self.run == run => Ok(run != 0),
+            Some(State::Claimed) => tx.lives(self.run),
+            Some(_) | None => Ok(false),
+        }
+    }
+
     /// What the journal says to a claim of a message that it knows.
-    fn place(mut self, claim: &Claim, run: i64) -> Place {
+    fn place(mut self, claim: &Claim, lives: bool) -> Place {
         let replayed = claim.replay > self.replay;
         // A person's replay begins anew; what that person has said counts for this claim only, not for what happens later.
         if replayed {
@@ -340,8 +379,8 @@ impl Row {
             self.went.doubt &= !claim.settled;
         }
         match self.state {
-            Some(State::Claimed) if self.run == run && run != 0 => Place::Busy,
-            // An earlier run was cut here: whether its request went out, nobody knows.
+            Some(State::Claimed) if lives => Place::Busy,
+            // A run was cut here: whether its request went out, nobody knows.
             Some(State::Claimed) => Place::Go(Went { doubt: true, ..self.went }),
             // Whoever has the message has its parts: one that waits is never done, whichever copy of the message has come.
             Some(State::Waiting) if replayed || claim.part > 0 || claim.attempt >= self.attempt => {
@@ -393,24 +432,73 @@ fn row_of(tx: &Tx<'_>, route: RouteNumber, claim: &Claim) -> sql::Result<Option<
     )
 }
 
-/// Writes the row of a message that is new and already delivered; whether it was new.
+/// Writes the rows of messages that are new and already delivered; which were new.
 fn insert_delivered(
     tx: &Tx<'_>,
     route: RouteNumber,
     run: i64,
     now: i64,
     mapping: Option<&str>,
-    claim: &Claim,
-) -> sql::Result<bool> {
-    let inserted = tx.run(
+    done: &[&(Claim, Record)],
+) -> sql::Result<Vec<bool>> {
+    let rows: Vec<_> = done
+        .iter()
+        .map(|(claim, _)| {
+            *params![
+                route.0,
+                claim.key.0,
+                claim.attempt,
+                claim.replay,
+                run,
+                claim.source,
+                claim.id,
+                now,
+                mapping
+            ]
+        })
+        .collect();
+    let inserted = tx.each(
         "INSERT INTO journal (route, key, part, state, attempt, replay, doubt, run, source, id, taken_at, sent_at,
            done_at, mapping)
          VALUES (?1, ?2, 0, 4, ?3, ?4, 0, ?5, ?6, ?7, ?8, ?8, ?8, ?9) ON CONFLICT DO NOTHING",
-        params![route.0, claim.key.0, claim.attempt, claim.replay, run, claim.source, claim.id, now, mapping],
+        &rows,
     )?;
-    Ok(inserted == 1)
+    Ok(inserted.into_iter().map(|inserted| inserted == 1).collect())
 }
 
+/// Writes the rows of messages that are new and claimed; which were new.
+fn insert_claimed(
+    tx: &Tx<'_>,
+    route: RouteNumber,
+    run: i64,
+    now: i64,
+    claims: &[Claim],
+) -> sql::Result<Vec<bool>> {
+    let rows: Vec<_> = claims
+        .iter()
+        .map(|claim| {
+            *params![
+                route.0,
+                claim.key.0,
+                claim.part,
+                claim.attempt,
+                claim.replay,
+                run,
+                claim.source,
+                claim.id,
+                now
+            ]
+        })
+        .collect();
+    let inserted = tx.each(
+        "INSERT INTO journal (route, key, part, state, attempt, replay, doubt, run, source, id, taken_at, sent_at)
+         VALUES (?1, ?2, ?3, 1, ?4, ?5, 0, ?6, ?7, ?8, ?9, ?9) ON CONFLICT DO NOTHING",
+        &rows,
+    )?;
+    Ok(inserted.into_iter().map(|inserted| inserted == 1).collect())
+}
+
+/// What the journal says to a claim of a message that is not new.
 fn place(
     tx: &Tx<'_>,
     route: RouteNumber,
@@ -419,20 +507,10 @@ fn place(
     claim: &Claim,
     counted: &mut Intakes,
 ) -> sql::Result<Place> {
-    let inserted = tx.run(
-        "INSERT INTO journal (route, key, part, state, attempt, replay, doubt, run, source, id, taken_at, sent_at)
-         VALUES (?1, ?2, ?3, 1, ?4, ?5, 0, ?6, ?7, ?8, ?9, ?9) ON CONFLICT DO NOTHING",
-        params![route.0, claim.key.0, claim.part, claim.attempt, claim.replay, run, claim.source, claim.id, now],
-    )?;
-    if inserted == 1 {
-        if claim.part == 0 {
-            counted.first(claim.key, now);
-        }
-        return Ok(Place::Go(Went::default()));
-    }
     let Some(row) = row_of(tx, route, claim)? else { return Ok(Place::Done) };
     let taken_at = row.taken_at;
-    let place = row.place(claim, run);
+    let lives = row.lives(tx, run)?;
+    let place = row.place(claim, lives);
     match &place {
         Place::Go(went) => {
             tx.run(
@@ -455,9 +533,9 @@ fn place(
         }
         Place::Reply { .. } => {
             tx.run(
-                "UPDATE journal SET state = 3, replay = CASE WHEN replay > ?4 THEN replay ELSE ?4 END
+                "UPDATE journal SET state = 3, run = ?5, replay = CASE WHEN replay > ?4 THEN replay ELSE ?4 END
                  WHERE route = ?1 AND key = ?2 AND part = ?3",
-                params![route.0, claim.key.0, claim.part, claim.replay],
+                params![route.0, claim.key.0, claim.part, claim.replay, run],
             )?;
         }
         Place::Done | Place::Buried(_) | Place::Stale if claim.part == 0 => {
@@ -470,6 +548,29 @@ fn place(
         Place::Done | Place::Buried(_) | Place::Stale | Place::Busy => {}
     }
     Ok(place)
+}
+
+/// Whether another bridge has claimed it since, because it took ours for dead: what has become of it, that one says. Only what
+/// the system has done stays true whoever says it.
+fn was_taken_over(
+    tx: &Tx<'_>,
+    route: RouteNumber,
+    run: i64,
+    key: Key,
+    part: u32,
+    record: &Record,
+) -> sql::Result<bool> {
+    match record {
+        Record::Answered { .. } | Record::Delivered { .. } | Record::Discarded => Ok(false),
+        Record::Waiting { .. }
+        | Record::GivenBack
+        | Record::Dead { .. }
+        | Record::Batched(_)
+        | Record::Parked(_) => tx.exists(
+            "SELECT 1 FROM journal WHERE route = ?1 AND key = ?2 AND part = ?3 AND run <> ?4",
+            params![route.0, key.0, part, run],
+        ),
+    }
 }
 
 fn reply(row: Row) -> Place {

@@ -1,17 +1,23 @@
-//! The only owner of local state: spool, journal, open items, cursors, audit. SQLite, one writer thread, group commit.
+//! The only owner of state: spool, journal, open items, cursors, audit. In a file of SQLite, or on a PostgreSQL that several
+//! bridges share; one writer thread, group commit.
 //!
-//! Every promise rests on one sentence: when a call here returns, its effect is on disk (`synchronous=FULL`). Callers
+//! Every promise rests on one sentence: when a call here returns, its effect is on disk (`synchronous=FULL`,
+//! `synchronous_commit = on`). Callers
 //! acknowledge to the broker, or answer a source, only after that.
 
 mod account;
 mod batches;
+mod database;
 mod extracts;
 mod files;
 mod gates;
 mod intake;
 mod items;
 mod journal;
+mod lead;
 mod parked;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod prune;
 mod schema;
 mod spool;
@@ -32,14 +38,13 @@ pub use parked::{Due, HeldSubject, Kept, Parking, Stands};
 pub use prune::{Size, Walk};
 pub use spool::{Finish, Intake, Taken, Waiting};
 
-use crate::code::Code;
-use schema::Refused;
+use crate::{code::Code, config};
+use database::Location;
+use lead::Lead;
 use sql::{Tx, params};
-use sqlite::Sqlite;
 use std::{
     collections::HashMap,
     fmt,
-    fs::File,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
@@ -80,80 +85,85 @@ pub struct RouteNumber(i64);
 #[derive(Clone)]
 pub struct Store {
     inner: Arc<Inner>,
+    /// By which lead this is ours to write, where several bridges share it.
+    lead: Option<Arc<Lead>>,
 }
 
 struct Inner {
     writer: Writer,
+    location: Location,
     path: PathBuf,
     /// The number of this run of the bridge; 0 for anybody who only looks.
     run: i64,
     routes: Mutex<HashMap<String, RouteNumber>>,
     spool_bytes: AtomicU64,
     spool_limit: u64,
-    /// Held as long as the bridge runs.
-    _lock: Option<File>,
 }
 
 /// Who opens a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Opener {
-    /// The bridge: alone, and counted as a run.
+    /// The bridge: alone on a file, and counted as a run.
     Bridge,
     /// A person's command beside it.
     Command,
 }
 
 impl Store {
-    /// Opens the store, making its tables if it is new.
+    /// Opens the store in a file, making its tables if it is new.
     ///
     /// # Errors
     /// It cannot be opened or written, is of a newer version, or another bridge has it.
     pub fn open(path: &Path, spool_limit: u64, opener: Opener) -> Result<Store, StoreError> {
-        let unavailable = |what: String| StoreError { code: Code::StoreUnavailable, what };
-        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            std::fs::create_dir_all(folder).map_err(|error| {
-                unavailable(format!("the folder {} cannot be made: {error}", folder.display()))
-            })?;
-        }
-        let lock = match opener {
-            Opener::Command => None,
-            Opener::Bridge => {
-                let path = path.with_extension("lock");
-                let file = File::create(&path)
-                    .map_err(|error| unavailable(format!("{} cannot be written: {error}", path.display())))?;
-                file.try_lock().map_err(|_| {
-                    unavailable(format!("another bridge runs on this store ({} is locked)", path.display()))
-                })?;
-                Some(file)
-            }
-        };
-        let opening = format!("opening {}", path.display());
-        let mut database = Sqlite::open(path).map_err(|error| StoreError::of(&opening, &error))?;
-        let opened = database.prepare(opener).map_err(|refused| match refused {
-            Refused::Newer(version) => StoreError {
-                code: Code::StoreNewer,
-                what: format!(
-                    "{} has version {version}; this program reads version {}",
-                    path.display(),
-                    schema::VERSION
-                ),
-            },
-            Refused::Sql(error) => StoreError::of(&opening, &error),
-        })?;
+        Store::start(&Location::File(path.to_owned()), path, spool_limit, opener)
+    }
+
+    /// Opens the store where a configuration says.
+    ///
+    /// # Errors
+    /// As [`Store::open`]; a server cannot be reached, or does not let us in.
+    pub fn of(config: &config::Store, opener: Opener) -> Result<Store, StoreError> {
+        Store::start(&Location::of(config), &config.path, config.spool_limit, opener)
+    }
+
+    fn start(
+        location: &Location,
+        path: &Path,
+        spool_limit: u64,
+        opener: Opener,
+    ) -> Result<Store, StoreError> {
+        let (writer, opened) = Writer::start(location.clone(), opener)?;
         Ok(Store {
             inner: Arc::new(Inner {
-                writer: Writer::start(database),
+                writer,
+                location: location.clone(),
                 path: path.to_owned(),
                 run: opened.run,
                 routes: Mutex::default(),
                 spool_bytes: AtomicU64::new(opened.spool_bytes),
                 spool_limit,
-                _lock: lock,
             }),
+            lead: None,
         })
     }
 
-    /// Its file.
+    /// The number of this run of the bridge, or of its term where it leads; 0 for a command beside it.
+    pub fn run(&self) -> i64 {
+        self.lead.as_ref().map_or(self.inner.run, |lead| lead.run)
+    }
+
+    /// Whether the bridge of a run lives.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn lives(&self, run: i64) -> Result<bool, StoreError> {
+        match run == self.run() && run != 0 {
+            true => Ok(true),
+            false => self.write("looking for a bridge", move |tx| tx.lives(run)).await,
+        }
+    }
+
+    /// Its file; for a store on a server, where files that are under way lie beside.
     pub fn path(&self) -> &Path {
         &self.inner.path
     }
@@ -179,24 +189,6 @@ impl Store {
         Ok(RouteNumber(number))
     }
 
-    /// Takes the lead in a duty of which one bridge at a time takes care; nothing while another one has it.
-    ///
-    /// # Errors
-    /// The store failed.
-    #[expect(clippy::unused_async, reason = "a database is asked")]
-    pub async fn lead(&self, _duty: &str) -> Result<Option<Store>, StoreError> {
-        Ok(Some(self.clone()))
-    }
-
-    /// Waits until the lead is lost.
-    pub async fn led_no_more(&self) {
-        std::future::pending().await
-    }
-
-    /// Gives the lead up.
-    #[expect(clippy::unused_async, reason = "a database is told")]
-    pub async fn follow(&self, _duty: &str) {}
-
     /// Bytes that wait in the spool.
     pub fn spool_bytes(&self) -> u64 {
         self.inner.spool_bytes.load(Ordering::Relaxed)
@@ -208,7 +200,13 @@ impl Store {
         doing: &'static str,
         work: impl FnOnce(&Tx<'_>) -> sql::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
-        self.inner.writer.run(doing, work).await
+        let Some(lead) = &self.lead else { return self.inner.writer.run(doing, work).await };
+        let held = lead.clone();
+        let work = move |tx: &Tx<'_>| match held.holds(tx) {
+            true => work(tx).map(Some),
+            false => Ok(None),
+        };
+        self.inner.writer.run(doing, work).await?.ok_or_else(|| lead.refusal(doing))
     }
 
     /// Looks at everything as it is at one moment, on a connection of its own: whoever writes goes on meanwhile.
@@ -217,8 +215,8 @@ impl Store {
         doing: &'static str,
         work: impl FnOnce(&Tx<'_>) -> sql::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let path = self.inner.path.clone();
-        match tokio::task::spawn_blocking(move || Sqlite::open(&path)?.moment(work)).await {
+        let location = self.inner.location.clone();
+        match tokio::task::spawn_blocking(move || location.moment(work)).await {
             Ok(found) => found.map_err(|error| StoreError::of(doing, &error)),
             Err(_) => Err(StoreError {
                 code: Code::StoreUnavailable,

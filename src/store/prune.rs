@@ -51,10 +51,10 @@ impl Store {
     /// # Errors
     /// The store failed.
     pub async fn size(&self) -> Result<Size, StoreError> {
-        self.read("measuring the journal", |tx| {
+        self.write("measuring the journal", |tx| {
             Ok(Size {
                 messages: tx.value(
-                    "SELECT CAST(coalesce(sum(messages), 0) AS BIGINT) FROM intake WHERE hour > 0",
+                    "SELECT CAST(coalesce(sum(messages), 0) AS BIGINT) FROM intake WHERE hour >= 0",
                     params![],
                 )?,
                 bytes: tx.bytes()?,

@@ -41,5 +41,6 @@ mod retention;
 mod safeguarding;
 mod scripted;
 mod statements;
+mod store;
 mod support;
 mod tidy;
