@@ -8,6 +8,7 @@ mod account;
 mod bacs;
 mod batches;
 mod benefits;
+mod bridges;
 mod broker;
 #[cfg(feature = "kill-points")]
 mod campaign;
