@@ -7,7 +7,8 @@
 //!   cargo bench --bench bridge -- split [N]     a file of N rows (a million unless said) to N events on the broker, beside files of a
 //!                                               hundredth and a tenth of it; at the end the account must close
 //!   cargo bench --bench bridge -- care [N]      N events (30,000 unless said) with order, claims and the account, beside the same
-//!                                               without them (care.rs says what that means)
+//!                                               without them (care.rs says what that means); on PostgreSQL with
+//!                                               `PACKHORSE_STORE=postgres` and what `scripts/postgres start` prints in the environment
 //!   cargo bench --bench bridge -- held [N]      the same beside N held messages (100,000 unless said)
 //!   cargo bench --bench bridge -- journal [N]   the same beside a journal of N rows (ten million unless said), and while it is pruned
 //!   cargo bench --bench bridge -- batch [N]     N Direct Debit collections (500,000 unless said) from the broker into one Bacs
