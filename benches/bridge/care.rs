@@ -20,7 +20,7 @@ use super::{
 };
 use packhorse::event::Key;
 use rusqlite::{Connection, params};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::{
     ops::Range,
     sync::Arc,
@@ -100,7 +100,7 @@ async fn run(site: &Site, with: With, server: Option<&Server>, count: usize) -> 
     let account = async {
         match with.account {
             true => loop {
-                site.account(ROUTE).await;
+                account_of(site).await;
             },
             false => std::future::pending::<()>().await,
         }
@@ -125,9 +125,14 @@ async fn run(site: &Site, with: With, server: Option<&Server>, count: usize) -> 
     let rate = count as f64 / began.elapsed().as_secs_f64();
     let memory = running.most_memory() / 1024;
     running.terminate().await;
-    let line = site.account(ROUTE).await;
-    assert_eq!(line["astray"], json!([]), "{line}");
+    account_of(site).await;
     (rate, memory)
+}
+
+/// The account, which must close. The dead letters of these stores were never at the broker, which is not asked for them.
+async fn account_of(site: &Site) -> Value {
+    let out = site.good(&["account", "--json", "--offline", "--route", ROUTE]).await;
+    serde_json::from_str(&out).unwrap()
 }
 
 fn median(mut rates: Vec<f64>) -> f64 {
