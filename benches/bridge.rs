@@ -6,12 +6,19 @@
 //!                                               `sort` of both and `comm`
 //!   cargo bench --bench bridge -- split [N]     a file of N rows (a million unless said) to N events on the broker, beside files of a
 //!                                               hundredth and a tenth of it; at the end the account must close
+//!   cargo bench --bench bridge -- care [N]      N events (30,000 unless said) with order, claims and the account, beside the same
+//!                                               without them (care.rs says what that means); on PostgreSQL with
+//!                                               `PACKHORSE_STORE=postgres` and what `scripts/postgres start` prints in the environment
+//!   cargo bench --bench bridge -- held [N]      the same beside N held messages (100,000 unless said)
+//!   cargo bench --bench bridge -- journal [N]   the same beside a journal of N rows (ten million unless said), and while it is pruned
 //!   cargo bench --bench bridge -- batch [N]     N Direct Debit collections (500,000 unless said) from the broker into one Bacs
 //!                                               submission, beside a Python script that writes the same records of what it has
 //!
 //! Starts a RabbitMQ node of its own (`scripts/broker`); the bridge is the program itself, built for release.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, dead_code)]
 
+#[path = "bridge/care.rs"]
+mod care;
 #[path = "../tests/it/nightly.rs"]
 mod nightly;
 #[path = "../tests/standins/mod.rs"]
@@ -29,6 +36,9 @@ use std::{
 };
 use support::{Node, Site};
 
+/// How many events go through, to see what care costs.
+const EVENTS: usize = 30_000;
+
 #[tokio::main]
 async fn main() {
     // `cargo bench` adds `--bench`.
@@ -41,11 +51,17 @@ async fn main() {
             compare(&node, count).await;
             split(&node, count).await;
             batch(&node, items).await;
+            care::cost(&node, EVENTS).await;
+            care::held(&node, EVENTS, 100_000).await;
+            care::journal(&node, EVENTS, 10_000_000).await;
         }
         Some("compare") => compare(&node, count).await,
         Some("split") => split(&node, count).await,
         Some("batch") => batch(&node, items).await,
-        Some(other) => panic!("{other}: compare, split or batch"),
+        Some("care") => care::cost(&node, given.unwrap_or(EVENTS)).await,
+        Some("held") => care::held(&node, EVENTS, given.unwrap_or(100_000) as u64).await,
+        Some("journal") => care::journal(&node, EVENTS, given.unwrap_or(10_000_000) as u64).await,
+        Some(other) => panic!("{other}: compare, split, batch, care, held or journal"),
     }
 }
 

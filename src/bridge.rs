@@ -18,7 +18,7 @@ use crate::{
     duty::{Begin, Duty},
     keeper::{self, Keeper},
     listen,
-    store::{Opener, RouteNumber, Store},
+    store::{Opener, RouteNumber, Store, StoreError, Walk},
     system::{System, receiver},
     telemetry::{LinkLabel, Metrics},
 };
@@ -29,12 +29,18 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tokio::{net::TcpListener, sync::Notify, time::timeout};
+use tokio::{
+    net::TcpListener,
+    sync::Notify,
+    time::{Instant, timeout},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info, warn};
 
 /// How often the journal is pruned.
 const PRUNE: Duration = Duration::from_secs(3_600);
+/// How often it is measured.
+const MEASURE: Duration = Duration::from_secs(5);
 
 /// Why the bridge could not start.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -212,7 +218,7 @@ impl Bridge {
         };
         links.spawn(watch(view, end.clone()));
         routes.spawn(keeper::watch(keepers, store.clone(), metrics.clone(), stop.clone()));
-        routes.spawn(prune(store, config.store.keep, stop.clone()));
+        routes.spawn(prune(store, config.store.keep, metrics.clone(), stop.clone()));
         info!(
             council = config.council,
             deliver = config.deliver.len(),
@@ -440,26 +446,41 @@ async fn watch(view: console::View, end: CancellationToken) {
     }
 }
 
-/// Forgets what need no longer be remembered, a little at a time.
-async fn prune(store: Store, keep: Duration, stop: CancellationToken) {
-    loop {
-        let before = Timestamp::now().as_millisecond() - i64::try_from(keep.as_millis()).unwrap_or(i64::MAX);
-        loop {
-            match store.prune(before).await {
-                Ok(0) => break,
-                Ok(_) => tokio::time::sleep(Duration::from_millis(100)).await,
-                Err(error) => {
-                    error!(code = %error.code, "the journal cannot be pruned: {}", error.what);
-                    break;
-                }
+/// Forgets what need no longer be remembered, a little at a time, and says how large the journal is.
+async fn prune(store: Store, keep: Duration, metrics: Metrics, stop: CancellationToken) {
+    let mut next = Instant::now();
+    while !stop.is_cancelled() {
+        if next <= Instant::now() {
+            if let Err(error) = forget(&store, keep, &stop).await {
+                error!(code = %error.code, "the journal cannot be pruned: {}", error.what);
             }
-            if stop.is_cancelled() {
-                return;
+            next = Instant::now() + PRUNE;
+        }
+        match store.size().await {
+            Ok(size) => {
+                let age = size.oldest.map_or(0, |at| (Timestamp::now().as_millisecond() - at) / 1_000);
+                metrics.journal(size.messages, size.bytes, age.max(0));
             }
+            Err(error) => warn!(code = %error.code, "the journal cannot be measured: {}", error.what),
         }
         tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(PRUNE) => {}
+            () = tokio::time::sleep(MEASURE) => {}
         }
     }
+}
+
+/// One walk through what is older than that. Between two steps others have the store for four times as long as the step took.
+async fn forget(store: &Store, keep: Duration, stop: &CancellationToken) -> Result<(), StoreError> {
+    let before = Timestamp::now().as_millisecond() - i64::try_from(keep.as_millis()).unwrap_or(i64::MAX);
+    let mut walk = Some(Walk::default());
+    while let Some(from) = walk {
+        let began = Instant::now();
+        walk = store.prune(before, from).await?.1;
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            () = tokio::time::sleep(began.elapsed() * 4) => {}
+        }
+    }
+    Ok(())
 }

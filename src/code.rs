@@ -53,6 +53,7 @@ codes! {
     BadAddress = "PH0116", "not an address";
     BadFingerprint = "PH0117", "no fingerprint of a host key";
     NoSubject = "PH0118", "an order among events that have no subject";
+    KeepTooShort = "PH0119", "a memory that ends before a message can come back";
     // 02: adapters
     NoRepeat = "PH0201", "a route that makes money or a record does not say what makes a repeat safe";
     NoProbe = "PH0202", "`repeat = \"probe\"` without a probe";

@@ -2,6 +2,7 @@
 //! audit line, and every order of statements is such that a crash in the middle loses nothing: what is published is
 //! confirmed, what is stored is committed, and only then a letter leaves the queue.
 
+pub mod account;
 pub mod batches;
 pub mod held;
 pub mod routes;
@@ -207,6 +208,7 @@ impl Desk {
     ) -> Result<Vec<Done>, Refused> {
         self.act(which, async |browser: &Browser, letter: &DeadLetter, delivery: &Delivery| {
             self.would_pass(letter, delivery, settled)?;
+            self.is_remembered(letter, delivery, settled).await?;
             if dry {
                 return Ok(());
             }
@@ -308,6 +310,26 @@ impl Desk {
         refused(
             Code::NotReplayable,
             format!("no route `{}` is in the settings: there is nowhere to replay it to", letter.route),
+        )
+    }
+
+    /// A letter may be left of a message that was done all the same. The journal knows that, for as long as it remembers; what it
+    /// does not know is sent again only where that is harmless, or on a person's word.
+    async fn is_remembered(
+        &self,
+        letter: &DeadLetter,
+        delivery: &Delivery,
+        settled: bool,
+    ) -> Result<(), Refused> {
+        let Some(route) = self.deliver_route(letter, delivery) else { return Ok(()) };
+        let harmless = matches!(route.plan.repeat, Repeat::Probe | Repeat::Key | Repeat::Harmless);
+        // What the broker itself gave up carries no name of ours, and has not been sent by us.
+        if settled || harmless || letter.key.is_empty() || self.journal(letter).await?.is_some() {
+            return Ok(());
+        }
+        refused(
+            Code::NotReplayable,
+            "the journal does not know this message, or no longer: nobody remembers whether it has been done since. Look in the system first, then replay with --not-received, or discard",
         )
     }
 

@@ -91,6 +91,19 @@ pub const METRICS: &[(&str, &str, &str, &str)] = &[
     ("packhorse_request_seconds", "histogram", "route", "how long requests to systems took"),
     ("packhorse_drift_total", "counter", "mapping", "documents with parts that no row of the mapping knows"),
     ("packhorse_spool_bytes", "gauge", "", "bytes that wait in the spool"),
+    (
+        "packhorse_journal_messages",
+        "gauge",
+        "",
+        "messages that the journal remembers one by one, so that none is done twice",
+    ),
+    (
+        "packhorse_journal_oldest_seconds",
+        "gauge",
+        "",
+        "how long ago the oldest of them was taken in; much more than `[store] keep`: dead letters wait for a person, or pruning does not keep up",
+    ),
+    ("packhorse_store_bytes", "gauge", "", "bytes of the store on disk"),
     ("packhorse_open_items", "gauge", "route", "items that are open in a system and asked about"),
     (
         "packhorse_route_state",
@@ -128,6 +141,12 @@ pub struct Metrics {
     pub drift: Family<MappingLabel, Counter>,
     /// `packhorse_spool_bytes`
     pub spool_bytes: Gauge<i64>,
+    /// `packhorse_journal_messages`
+    pub journal_messages: Gauge<i64>,
+    /// `packhorse_journal_oldest_seconds`
+    pub journal_oldest: Gauge<i64>,
+    /// `packhorse_store_bytes`
+    pub store_bytes: Gauge<i64>,
     /// `packhorse_open_items`
     pub open_items: Family<RouteLabel, Gauge>,
     /// `packhorse_route_state`
@@ -159,8 +178,13 @@ impl Default for Metrics {
         let histogram: fn() -> Histogram = || Histogram::new([0.005, 0.02, 0.1, 0.5, 1.0, 3.0, 10.0, 30.0]);
         let requests = Family::new_with_constructor(histogram);
         registry.register_with_unit("request", help("request_seconds"), Unit::Seconds, requests.clone());
-        let spool_bytes = Gauge::<i64>::default();
-        registry.register("spool_bytes", help("spool_bytes"), spool_bytes.clone());
+        let mut gauge = |name: &str| {
+            let gauge = Gauge::<i64>::default();
+            registry.register(name, help(name), gauge.clone());
+            gauge
+        };
+        let (spool_bytes, store_bytes) = (gauge("spool_bytes"), gauge("store_bytes"));
+        let (journal_messages, journal_oldest) = (gauge("journal_messages"), gauge("journal_oldest_seconds"));
         Metrics {
             messages: register!("messages"),
             dead_letters: register!("dead_letters"),
@@ -170,6 +194,9 @@ impl Default for Metrics {
             requests,
             drift: register!("drift"),
             spool_bytes,
+            journal_messages,
+            journal_oldest,
+            store_bytes,
             open_items: register!("open_items"),
             states: register!("route_state"),
             oldest: register!("oldest_waiting_seconds"),
@@ -206,6 +233,13 @@ impl Metrics {
         self.requests
             .get_or_create_owned(&RouteLabel { route: route.to_owned() })
             .observe(took.as_secs_f64());
+    }
+
+    /// Notes how large the journal and its store are, and how many seconds ago its oldest message was taken in.
+    pub fn journal(&self, messages: i64, bytes: i64, oldest: i64) {
+        self.journal_messages.set(messages);
+        self.store_bytes.set(bytes);
+        self.journal_oldest.set(oldest);
     }
 
     /// Notes how a route's gate stands.

@@ -98,7 +98,8 @@ pub enum Command {
     Batches(batches::Batches),
     /// Taken in = delivered + waiting + dead + duplicate + discarded + nothing to publish: prove it, per route.
     ///
-    /// Exits with 1 if a line does not close.
+    /// Says where what waits waits and until when, and who discarded what was discarded. Exits with 1 if a line does not close,
+    /// and then names what is missing. It may be asked at any moment: the bridge goes on.
     Account(account::Account),
     /// Look after the store: move it to a server, back it up, see whether it is whole.
     #[command(subcommand)]

@@ -112,7 +112,7 @@ impl Verify {
         if wrong.is_empty() {
             let account = super::block_on(async {
                 let store = Store::of(&config.store, Opener::Command)?;
-                store.account().await
+                store.account(store::Asked::default()).await
             });
             match account {
                 Ok(account) => {

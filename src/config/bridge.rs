@@ -8,6 +8,7 @@ use super::{
     compile::{Calendars, is_name, select},
     host_keys, plan,
     raw::bridge::{AdapterUse, BridgeFile, RouteUse, SftpUse, TlsKeys},
+    retention::Span,
     secrets::SecretRef,
     units,
 };
@@ -118,7 +119,21 @@ impl Builder<'_> {
             self.instance(name, adapter_use, &mut config);
         }
         self.paths(&config);
+        self.memory(&mut config);
         Some(config)
+    }
+
+    /// What has been done is remembered for as long as a copy of it can come.
+    fn memory(&mut self, config: &mut Config) {
+        let span = Span::of(config);
+        match self.file.store.keep {
+            None => config.store.keep = span.usual(),
+            Some(_) => {
+                if let Some((what, help)) = span.too_short(config.store.keep) {
+                    self.error(Code::KeepTooShort, &["store", "keep"], what, &help);
+                }
+            }
+        }
     }
 
     fn broker(&mut self) -> Option<Broker> {

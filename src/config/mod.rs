@@ -11,6 +11,7 @@ mod load;
 pub mod plan;
 mod proof;
 pub mod raw;
+pub mod retention;
 pub mod schema;
 pub mod secrets;
 pub mod source;
@@ -190,6 +191,8 @@ pub struct Store {
     pub spool_limit: u64,
     /// How long it is remembered what has been done.
     pub keep: Duration,
+    /// How long a dead letter may lie, and its message is still remembered.
+    pub dead_letters: Duration,
 }
 
 impl Store {

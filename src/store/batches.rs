@@ -692,9 +692,8 @@ fn files(tx: &Tx<'_>, n: i64) -> sql::Result<Vec<BatchFileState>> {
 }
 
 /// Forgets batches that were sent before, a few at a time.
-pub(super) fn prune(tx: &Tx<'_>, before: i64) -> sql::Result<()> {
+pub(super) fn prune(tx: &Tx<'_>, before: i64) -> sql::Result<usize> {
     let old = "SELECT n FROM batch WHERE stage = 6 AND sent_at < ?1 ORDER BY n LIMIT 100";
     tx.run(&format!("DELETE FROM batch_file WHERE batch IN ({old})"), params![before])?;
-    tx.run(&format!("DELETE FROM batch WHERE n IN ({old})"), params![before])?;
-    Ok(())
+    tx.run(&format!("DELETE FROM batch WHERE n IN ({old})"), params![before])
 }

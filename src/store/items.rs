@@ -2,6 +2,7 @@
 
 use super::{
     RouteNumber, State, Store, StoreError,
+    intake::Intakes,
     sql::{self, Tx, params},
 };
 use crate::event::Key;
@@ -179,13 +180,16 @@ impl Store {
                      VALUES (?1, ?2, 0, ?3, 1, 0, 0, ?4, '', ?5, ?6, ?6, ?7) ON CONFLICT DO NOTHING",
                 params![route.0, settled.key.0, settled.state.number(), run, settled.id, now, settled.code],
             )?;
-            match new {
-                1 => tx.run("UPDATE route SET taken = taken + 1 WHERE n = ?1", params![route.0])?,
-                _ => tx.run(
+            if new == 1 {
+                let mut counted = Intakes::default();
+                counted.first(settled.key, now);
+                counted.write(tx, route)?;
+            } else {
+                tx.run(
                     "UPDATE journal SET state = ?3, done_at = ?4, code = ?5 WHERE route = ?1 AND key = ?2 AND part = 0",
                     params![route.0, settled.key.0, settled.state.number(), now, settled.code],
-                )?,
-            };
+                )?;
+            }
             super::spool::note_published(tx, now, &settled.published)?;
             settled.opens.iter().try_for_each(|item| item.open(tx, now))
         })

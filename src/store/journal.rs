@@ -2,6 +2,7 @@
 
 use super::{
     Joining, Parking, RouteNumber, Store, StoreError,
+    intake::Intakes,
     items::NewItem,
     parked::{hold, let_go},
     sql::{self, Tx, params},
@@ -56,6 +57,14 @@ impl State {
             State::Duplicate => 7,
             State::Nothing => 8,
             State::Batched => 9,
+        }
+    }
+
+    /// Whether nothing more is done with it, by itself or by a person.
+    pub fn is_end(self) -> bool {
+        match self {
+            State::Delivered | State::Discarded | State::Duplicate | State::Nothing => true,
+            State::Claimed | State::Waiting | State::Answered | State::Dead | State::Batched => false,
         }
     }
 
@@ -180,23 +189,23 @@ impl Store {
     ) -> Result<Vec<Place>, StoreError> {
         let run = self.run();
         self.write("claiming messages", move |tx| {
-            let mut taken = 0;
+            let mut counted = Intakes::default();
             let new = insert_claimed(tx, route, run, now, &claims)?;
             let places: sql::Result<Vec<Place>> = claims
                 .iter()
                 .zip(new)
                 .map(|(claim, new)| match new {
                     true => {
-                        taken += i64::from(claim.part == 0);
+                        counted.claimed(claim, now);
                         Ok(Place::Go(Went { claimed_at: Some(now), ..Went::default() }))
                     }
-                    false => place(tx, route, run, now, claim, &mut taken).map(|place| match place {
+                    false => place(tx, route, run, now, claim, &mut counted).map(|place| match place {
                         Place::Go(went) => Place::Go(Went { claimed_at: Some(now), ..went }),
                         place => place,
                     }),
                 })
                 .collect();
-            count_taken(tx, route, taken)?;
+            counted.write(tx, route)?;
             places
         })
         .await
@@ -235,28 +244,35 @@ impl Store {
     ) -> Result<(), StoreError> {
         let run = self.run();
         self.write("recording outcomes", move |tx| {
-            let mut taken = 0;
+            let mut counted = Intakes::default();
             let is_done = |(claim, record): &&(Claim, Record)| {
                 claim.part == 0 && matches!(record, Record::Delivered { opens: None })
             };
             let (done, other): (Vec<_>, Vec<_>) = records.iter().partition(is_done);
             let new = insert_delivered(tx, route, run, now, mapping.as_deref(), &done)?;
-            taken += new.iter().filter(|new| **new).count() as i64;
-            let known = done.into_iter().zip(new).filter(|(_, new)| !new).map(|(record, _)| record);
-            for (claim, record) in known.chain(other) {
+            let mut known = Vec::new();
+            for (record, new) in done.into_iter().zip(new) {
+                match new {
+                    true => counted.claimed(&record.0, now),
+                    false => known.push(record),
+                }
+            }
+            for (claim, record) in known.into_iter().chain(other) {
                 let new = insert_claimed(tx, route, run, now, std::slice::from_ref(claim))?.contains(&true);
-                taken += i64::from(new && claim.part == 0);
+                if new {
+                    counted.claimed(claim, now);
+                }
                 // Else somebody has settled it in the meantime.
                 if new
                     || matches!(
-                        place(tx, route, run, now, claim, &mut taken)?,
+                        place(tx, route, run, now, claim, &mut counted)?,
                         Place::Go(_) | Place::Reply { .. }
                     )
                 {
                     write(tx, route, now, mapping.as_deref(), claim.key, claim.part, record)?;
                 }
             }
-            count_taken(tx, route, taken)
+            counted.write(tx, route)
         })
         .await
     }
@@ -350,46 +366,6 @@ impl Store {
         })
         .await
     }
-
-    /// Removes what is older than it need be remembered, a batch at a time; how many rows are gone.
-    ///
-    /// # Errors
-    /// The store failed.
-    pub async fn prune(&self, before: i64) -> Result<usize, StoreError> {
-        self.write("pruning the journal", move |tx| {
-            let finished = "state IN (4, 6, 7, 8) AND answer IS NULL";
-            tx.run(
-                &format!(
-                    "INSERT INTO pruned (route, state, messages, duplicates)
-                     SELECT route, state, count(*), CAST(sum(duplicates) AS BIGINT) FROM
-                       (SELECT route, state, duplicates, part FROM journal WHERE taken_at < ?1 AND {finished}
-                        ORDER BY taken_at LIMIT 500) AS old
-                     WHERE part = 0 GROUP BY route, state
-                     ON CONFLICT (route, state) DO UPDATE SET
-                       messages = pruned.messages + excluded.messages, duplicates = pruned.duplicates + excluded.duplicates"
-                ),
-                params![before],
-            )?;
-            let gone = tx.run(
-                &format!(
-                    "DELETE FROM journal WHERE (route, key, part) IN
-                       (SELECT route, key, part FROM journal WHERE taken_at < ?1 AND {finished} ORDER BY taken_at LIMIT 500)"
-                ),
-                params![before],
-            )?;
-            tx.run(
-                "DELETE FROM published WHERE key IN (SELECT key FROM published WHERE at < ?1 LIMIT 500)",
-                params![before],
-            )?;
-            super::batches::prune(tx, before)?;
-            tx.run(
-                "DELETE FROM item WHERE n IN (SELECT n FROM item WHERE settled_at < ?1 LIMIT 500)",
-                params![before],
-            )?;
-            Ok(gone)
-        })
-        .await
-    }
 }
 
 struct Row {
@@ -401,6 +377,7 @@ struct Row {
     answer: Option<Vec<u8>>,
     code: Option<String>,
     why: Option<String>,
+    taken_at: i64,
 }
 
 impl Row {
@@ -449,16 +426,9 @@ impl Row {
     }
 }
 
-fn count_taken(tx: &Tx<'_>, route: RouteNumber, taken: i64) -> sql::Result<()> {
-    if taken > 0 {
-        tx.run("UPDATE route SET taken = taken + ?2 WHERE n = ?1", params![route.0, taken])?;
-    }
-    Ok(())
-}
-
 fn row_of(tx: &Tx<'_>, route: RouteNumber, claim: &Claim) -> sql::Result<Option<Row>> {
     tx.one(
-        "SELECT state, attempt, replay, run, doubt, sent_at, failed_at, kept, answer, code, why
+        "SELECT state, attempt, replay, run, doubt, sent_at, failed_at, kept, answer, code, why, taken_at
          FROM journal WHERE route = ?1 AND key = ?2 AND part = ?3",
         params![route.0, claim.key.0, claim.part],
         |row| {
@@ -477,6 +447,7 @@ fn row_of(tx: &Tx<'_>, route: RouteNumber, claim: &Claim) -> sql::Result<Option<
                 answer: row.get(8)?,
                 code: row.get(9)?,
                 why: row.get(10)?,
+                taken_at: row.get(11)?,
             })
         },
     )
@@ -555,9 +526,10 @@ fn place(
     run: i64,
     now: i64,
     claim: &Claim,
-    taken: &mut i64,
+    counted: &mut Intakes,
 ) -> sql::Result<Place> {
     let Some(row) = row_of(tx, route, claim)? else { return Ok(Place::Done) };
+    let taken_at = row.taken_at;
     let lives = row.lives(tx, run)?;
     let place = row.place(claim, lives);
     match &place {
@@ -588,7 +560,7 @@ fn place(
             )?;
         }
         Place::Done | Place::Buried(_) | Place::Stale if claim.part == 0 => {
-            *taken += 1;
+            counted.again(taken_at);
             tx.run(
                 "UPDATE journal SET duplicates = duplicates + 1 WHERE route = ?1 AND key = ?2 AND part = 0",
                 params![route.0, claim.key.0],

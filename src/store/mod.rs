@@ -13,12 +13,14 @@ mod database;
 mod extracts;
 mod files;
 mod gates;
+mod intake;
 mod items;
 mod journal;
 mod lead;
 mod parked;
 #[cfg(feature = "postgres")]
 mod postgres;
+mod prune;
 mod schema;
 mod spool;
 mod sql;
@@ -26,7 +28,9 @@ mod sqlite;
 mod verify;
 mod writer;
 
-pub use account::{Account, FileAccount, RouteAccount};
+pub use account::{
+    Account, Asked, Astray, At, Buried, DiscardedBy, FileAccount, Named, RouteAccount, Waits, Wrong,
+};
 pub use batches::{After, BatchFileState, BatchState, GroupTotal, Joining, Known, Placed, Says, ToMark};
 pub use copy::{Copied, backup, migrate};
 pub use extracts::{Compared, Said};
@@ -35,6 +39,7 @@ pub use gates::{Away, Gates};
 pub use items::{BEFORE_A_PERSON, Item, NewItem, Open, Settled};
 pub use journal::{Answer, Claim, GivenUp, Place, Record, State, Went, Why};
 pub use parked::{Due, HeldSubject, Kept, Parking, Stands};
+pub use prune::{Size, Walk};
 pub use spool::{Finish, Intake, Taken, Waiting};
 pub use verify::verify;
 
@@ -96,6 +101,7 @@ pub struct Store {
 
 struct Inner {
     writer: Writer,
+    location: Location,
     path: PathBuf,
     /// The number of this run of the bridge; 0 for anybody who only looks.
     run: i64,
@@ -148,6 +154,7 @@ impl Store {
         Ok(Store {
             inner: Arc::new(Inner {
                 writer,
+                location: location.clone(),
                 path: path.to_owned(),
                 run: opened.run,
                 routes: Mutex::default(),
@@ -218,6 +225,22 @@ impl Store {
             false => Ok(None),
         };
         self.inner.writer.run(doing, work).await?.ok_or_else(|| lead.refusal(doing))
+    }
+
+    /// Looks at everything as it is at one moment, on a connection of its own: whoever writes goes on meanwhile.
+    async fn read<T: Send + 'static>(
+        &self,
+        doing: &'static str,
+        work: impl FnOnce(&Tx<'_>) -> sql::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let location = self.inner.location.clone();
+        match tokio::task::spawn_blocking(move || location.moment(doing, work)).await {
+            Ok(found) => found,
+            Err(_) => Err(StoreError {
+                code: Code::StoreUnavailable,
+                what: format!("{doing}: the runtime is ending"),
+            }),
+        }
     }
 
     /// Writes down what a person did.

@@ -6,7 +6,7 @@ use super::{
 };
 
 /// The version of the tables that this program reads and writes.
-pub const VERSION: i64 = 5;
+pub const VERSION: i64 = 6;
 
 /// A store that has been opened.
 pub struct Opened {
@@ -60,6 +60,10 @@ pub fn bring_up(tx: &Tx<'_>, version: i64, opener: Opener, noted: i64) -> Result
     }
     if matches!(version, 3 | 4) {
         tx.script("ALTER TABLE file ADD COLUMN sequence TEXT")?;
+    }
+    if version < 6 {
+        tx.script(include_str!("intake.sql"))?;
+        super::intake::spread(tx)?;
     }
     if let Some(to) = tx.find::<String>("SELECT value FROM meta WHERE name = 'moved to'", params![])? {
         return Err(Refused::Moved(to));

@@ -2,6 +2,7 @@
 
 use super::{
     RouteNumber, State, Store, StoreError,
+    intake::Intakes,
     items::NewItem,
     sql::{self, Tx, params},
 };
@@ -205,24 +206,33 @@ pub(super) fn take_all(
 ) -> sql::Result<(Vec<bool>, u64)> {
     let mut new = Vec::with_capacity(intakes.len());
     let mut stored = 0;
+    let mut counted = Intakes::default();
     for intake in intakes {
-        let is_new = take(tx, route, run, now, intake)?;
+        let is_new = take(tx, route, run, now, intake, &mut counted)?;
         stored += if is_new { intake.body.len() as u64 } else { 0 };
         new.push(is_new);
     }
-    let count = intakes.iter().filter(|intake| intake.replay == 0).count();
-    tx.run("UPDATE route SET taken = taken + ?2 WHERE n = ?1", params![route.0, count as i64])?;
+    counted.write(tx, route)?;
     Ok((new, stored))
 }
 
-/// Whether the document is new.
-fn take(tx: &Tx<'_>, route: RouteNumber, run: i64, now: i64, intake: &Intake) -> sql::Result<bool> {
+/// Whether the document is new, or brought back by a person.
+fn take(
+    tx: &Tx<'_>,
+    route: RouteNumber,
+    run: i64,
+    now: i64,
+    intake: &Intake,
+    counted: &mut Intakes,
+) -> sql::Result<bool> {
     let inserted = tx.run(
         "INSERT INTO journal (route, key, part, state, attempt, replay, doubt, run, source, id, taken_at, due_at)
              VALUES (?1, ?2, 0, 2, 1, 0, 0, ?3, '', ?4, ?5, ?5) ON CONFLICT DO NOTHING",
         params![route.0, intake.key.0, run, intake.id, now],
     )?;
-    if inserted == 0 {
+    if inserted == 1 {
+        counted.first(intake.key, now);
+    } else {
         // Only a replay brings a dead one back; everything else that is known is a duplicate.
         let revived = tx.run(
             "UPDATE journal SET state = 2, attempt = 1, replay = ?3, due_at = ?4, failed_at = NULL
@@ -230,10 +240,14 @@ fn take(tx: &Tx<'_>, route: RouteNumber, run: i64, now: i64, intake: &Intake) ->
             params![route.0, intake.key.0, intake.replay, now],
         )?;
         if revived == 0 {
-            tx.run(
-                "UPDATE journal SET duplicates = duplicates + 1 WHERE route = ?1 AND key = ?2 AND part = 0 AND ?3 = 0",
-                params![route.0, intake.key.0, intake.replay],
-            )?;
+            // A person's replay of what has come to its end meanwhile is no copy that somebody sent.
+            if intake.replay == 0 {
+                let taken_at: i64 = tx.value(
+                    "UPDATE journal SET duplicates = duplicates + 1 WHERE route = ?1 AND key = ?2 AND part = 0 RETURNING taken_at",
+                    params![route.0, intake.key.0],
+                )?;
+                counted.again(taken_at);
+            }
             return Ok(false);
         }
     }

@@ -380,6 +380,21 @@ impl Tx<'_> {
         }
     }
 
+    /// How many bytes the whole store has.
+    pub fn bytes(&self) -> Result<i64> {
+        match self {
+            Tx::Sqlite(_) => {
+                self.value("SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()", &[])
+            }
+            #[cfg(feature = "postgres")]
+            Tx::Postgres(_) => self.value(
+                "SELECT CAST(coalesce(sum(pg_total_relation_size(c.oid)), 0) AS BIGINT) FROM pg_class c
+                 JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = current_schema() AND c.relkind = 'r'",
+                &[],
+            ),
+        }
+    }
+
     /// Carries out statements that make or change tables.
     pub fn script(&self, sql: &str) -> Result<()> {
         match self {

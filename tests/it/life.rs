@@ -8,7 +8,7 @@ use packhorse::{
     config::{plan::RetryPolicy, raw::adapter::Repeat},
     course::{Course, Next, Question, Rules},
     event::Key,
-    store::{Claim, Opener, Place, Record, RouteNumber, State, Store, Went},
+    store::{Asked, Claim, Opener, Place, Record, RouteNumber, State, Store, Went},
     verdict::Failure,
 };
 use std::time::Duration;
@@ -428,7 +428,7 @@ async fn lives(seeds: std::ops::Range<u64>, repeat: Repeat) {
                 "seed {seed}: message {message} came to an end and was not carried out"
             );
         }
-        let account = world.store().account().await.unwrap();
+        let account = world.store().account(Asked::default()).await.unwrap();
         assert!(account.closes(), "seed {seed}: {account:?}");
     }
 }

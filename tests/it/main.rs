@@ -4,6 +4,7 @@
 #[path = "../standins/mod.rs"]
 mod standins;
 
+mod account;
 mod bacs;
 mod batches;
 mod benefits;
@@ -38,6 +39,7 @@ mod proxy;
 mod records;
 mod refusals;
 mod replays;
+mod retention;
 mod safeguarding;
 mod scripted;
 mod statements;

@@ -438,9 +438,13 @@ async fn a_store_of_the_version_before_is_taken_over_with_all_it_knows() {
     ledger.one_row("event-1").await;
     assert!(bridge.stop().await);
     let store = rusqlite::Connection::open(ledger.store()).unwrap();
-    // As version 1 had it: without why parts were given up, without files, batches, gates and a parking lot.
+    // As version 1 had it: without why parts were given up, without files, batches, gates and a parking lot, and with one count of
+    // what was taken in.
     let since = "DROP INDEX journal_waiting; DROP TABLE pause; DROP TABLE gate; DROP TABLE oldest; DROP TABLE parked; DROP TABLE held;
-        ALTER TABLE route DROP COLUMN parked; ALTER TABLE route DROP COLUMN parked_bytes;";
+        ALTER TABLE route DROP COLUMN parked; ALTER TABLE route DROP COLUMN parked_bytes;
+        ALTER TABLE route ADD COLUMN taken INTEGER NOT NULL DEFAULT 0;
+        UPDATE route SET taken = coalesce((SELECT sum(messages + copies) FROM intake WHERE route = n), 0);
+        DROP TABLE intake; DROP INDEX journal_given_up; DROP INDEX item_by_age;";
     store.execute_batch(since).unwrap();
     for table in ["batch_file", "batch_item", "batch_row", "batch_serial", "batch", "extract_row", "file"] {
         store.execute_batch(&format!("DROP TABLE {table}")).unwrap();
@@ -458,6 +462,13 @@ async fn a_store_of_the_version_before_is_taken_over_with_all_it_knows() {
     store.execute_batch("ALTER TABLE file DROP COLUMN sequence; PRAGMA user_version = 4;").unwrap();
     drop(store);
     ledger.site.good(&["files", "list"]).await;
+    // What was counted in one number is counted by the hour, and closes.
+    let line = ledger.site.account(ROUTE).await;
+    assert_eq!(
+        (&line["taken"], &line["duplicate"], &line["astray"]),
+        (&json!(2), &json!(1), &json!([])),
+        "{line}"
+    );
 }
 
 #[tokio::test]

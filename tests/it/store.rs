@@ -48,6 +48,7 @@ impl Home {
             server,
             spool_limit: 1 << 20,
             keep: Duration::from_secs(1),
+            dead_letters: Duration::from_secs(1),
         }
     }
 

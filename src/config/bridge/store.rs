@@ -40,6 +40,7 @@ impl Builder<'_> {
             server: server.map(Arc::new),
             spool_limit: self.size(&keys.spool_limit, 1 << 30, &["store", "spool_limit"]),
             keep: self.duration(&keys.keep, "90d", &["store", "keep"]),
+            dead_letters: self.duration(&keys.dead_letters, "30d", &["store", "dead_letters"]),
         }
     }
 

@@ -105,8 +105,12 @@ pub struct StoreKeys {
     pub allow_unencrypted_login: bool,
     /// How much may wait in the spool before sources are told "not now". Default: `1 GiB`.
     pub spool_limit: Option<String>,
-    /// How long it is remembered what has been done, so that it is not done twice. Default: `90d`.
+    /// How long it is remembered what has been done, so that it is not done twice: at least as long as a copy can still come,
+    /// which is `dead_letters` and the longest that the routes retry and ask. Default: `90d`, or as much as that is.
     pub keep: Option<String>,
+    /// How long dead letters may lie before somebody replays or discards them. They stay longer, but what the journal has
+    /// forgotten is then replayed only on a person's word. Default: `30d`.
+    pub dead_letters: Option<String>,
 }
 
 /// The HTTP receiver.

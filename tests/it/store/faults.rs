@@ -9,7 +9,7 @@ use crate::{
 use packhorse::{
     code::Code,
     event::Key,
-    store::{Claim, Opener, Place, State, Store, StoreError},
+    store::{Asked, Claim, Opener, Place, State, Store, StoreError},
 };
 use std::time::Duration;
 
@@ -62,7 +62,7 @@ async fn a_disk_of_sqlite_that_is_full_is_told_and_what_was_committed_stays() {
     // With room again it goes on by itself.
     assert!(run("mount", &["-o", "remount,size=8m", &path]));
     let again = claims(&store, "again").await;
-    let account = store.account().await.unwrap();
+    let account = store.account(Asked::default()).await.unwrap();
     drop(store);
     until("the file is let go", async || run("umount", &[&path]).then_some(())).await;
     assert!(again.is_ok(), "{again:?}");
@@ -125,7 +125,7 @@ async fn a_server_that_is_killed_is_an_error_and_when_it_is_back_the_same_run_go
     until("it is back", async || claims(&store, "c").await.ok()).await;
     assert!(store.lives(store.run()).await.unwrap());
     assert_eq!(claims(&store, "a").await.unwrap(), [Place::Busy]);
-    assert!(store.account().await.unwrap().closes());
+    assert!(store.account(Asked::default()).await.unwrap().closes());
 }
 
 #[tokio::test]
@@ -182,7 +182,7 @@ async fn a_connection_cut_within_a_transaction_leaves_nothing_half() {
     assert_eq!(error.code, Code::StoreUnavailable, "{error}");
     other.batch_execute("ROLLBACK").await.unwrap();
     assert_eq!(until("it is back", async || claims(&store, "b").await.ok()).await.len(), 1);
-    let account = until("the account", async || store.account().await.ok()).await;
+    let account = until("the account", async || store.account(Asked::default()).await.ok()).await;
     assert!(account.closes());
     assert_eq!(account.routes[0].taken, 2);
 }

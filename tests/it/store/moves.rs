@@ -8,7 +8,7 @@ use crate::{
 use packhorse::{
     bridge::Bridge,
     code::Code,
-    store::{Opener, Store},
+    store::{Asked, Opener, Store},
 };
 use serde_json::json;
 
@@ -60,7 +60,7 @@ async fn a_store_that_is_moved_to_a_server_keeps_everything_and_its_file_is_left
     assert!(code == 1 && err.contains("is there already"), "{code}: {err}");
     assert!(bridge.stop().await);
     let backup = Store::open(&site.folder.0.join("backup.db"), 1 << 20, Opener::Command).unwrap();
-    let account = backup.account().await.unwrap();
+    let account = backup.account(Asked::default()).await.unwrap();
     assert!(account.closes());
     let line = account.routes.iter().find(|line| line.route == ROUTE).unwrap();
     assert_eq!((line.delivered, line.duplicate), (2, 1));
@@ -91,7 +91,11 @@ async fn a_server_that_holds_another_store_is_left_as_it_is() {
     })
     .await;
     assert_eq!(error.code, Code::StoreTaken, "{error}");
-    assert_eq!(from.open(Opener::Bridge).account().await.unwrap().routes.len(), 1, "it is ours still");
+    assert_eq!(
+        from.open(Opener::Bridge).account(Asked::default()).await.unwrap().routes.len(),
+        1,
+        "it is ours still"
+    );
     let database = to.database.as_ref().unwrap();
     assert_eq!(database.texts("SELECT name FROM packhorse_example.route").await, ["other.route"]);
 }

@@ -167,7 +167,7 @@ async fn bridges_that_write_at_once_lose_nothing_and_count_everything() {
     }
     let went: usize = tasks.join_all().await.into_iter().sum();
     assert_eq!(went, 200);
-    let account = stores[0].account().await.unwrap();
+    let account = stores[0].account(packhorse::store::Asked::default()).await.unwrap();
     assert!(account.closes(), "{account:?}");
     assert_eq!(account.routes[0].delivered, 200);
 }
