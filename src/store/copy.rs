@@ -280,12 +280,12 @@ pub fn backup(from: &config::Store, to: &Path) -> Result<Vec<Copied>, StoreError
     drop(location.open(Opener::Command, 0)?);
     let (mut target, _) = Location::File(part.to_owned()).open(Opener::Command, 0)?;
     let mut copied = None;
-    let read = location.moment(&doing, |from| {
+    let read = location.moment(|from| {
         let committed = target.transaction(|to| copied = Some(to.whole(|to| copy(from, to))));
         committed.and(copied.take().unwrap_or_else(|| Err(Error::Lost(doing.clone()))))
     });
     drop(target);
-    let done = read.and_then(|copied| {
+    let done = read.map_err(|error| StoreError::of(&doing, &error)).and_then(|copied| {
         let flushed = std::fs::File::open(part).and_then(|file| file.sync_all());
         flushed.and_then(|()| std::fs::rename(part, to)).map_err(cannot)?;
         Ok(copied)

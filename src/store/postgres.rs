@@ -168,18 +168,13 @@ impl Postgres {
 
     /// Looks at everything as it is at one moment; nothing is written, and nobody else waits.
     pub fn moment<T>(&mut self, work: impl FnOnce(&Tx<'_>) -> sql::Result<T>) -> sql::Result<T> {
-        if self.session.is_none() {
-            self.connect(Setup::Again)?;
-        }
+        self.connect(Setup::Again)?;
         let Some(session) = &self.session else { return Err(gone()) };
         let conversation = Conversation { runtime: &self.runtime, session };
         conversation.say("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")?;
-        let done = work(&Tx::Postgres(&conversation));
-        let ended = conversation.say("ROLLBACK");
-        if ended.is_err() {
-            self.session = None;
-        }
-        done
+        let found = work(&Tx::Postgres(&conversation))?;
+        conversation.say("COMMIT")?;
+        Ok(found)
     }
 
     /// Does work in one transaction, durable when this returns.

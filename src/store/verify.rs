@@ -67,13 +67,14 @@ pub fn verify(store: &config::Store) -> Result<Vec<String>, StoreError> {
     let location = Location::of(store);
     // Brought up to this version, and not one that was moved.
     drop(location.open(Opener::Command, 0)?);
-    location.moment(&format!("reading {location}"), |tx| {
+    let found = location.moment(|tx| {
         let mut wrong = tx.damage()?;
         if wrong.is_empty() {
             contradictions(tx, &mut wrong)?;
         }
         Ok(wrong)
-    })
+    });
+    found.map_err(|error| StoreError::of(&format!("reading {location}"), &error))
 }
 
 fn contradictions(tx: &Tx<'_>, wrong: &mut Vec<String>) -> sql::Result<()> {
