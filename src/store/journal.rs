@@ -151,6 +151,8 @@ pub struct Went {
     pub failed_at: Option<i64>,
     /// What was read before the first attempt.
     pub kept: Option<String>,
+    /// When this claim was committed, where one was.
+    pub claimed_at: Option<i64>,
 }
 
 /// What became of a claim.
@@ -195,9 +197,12 @@ impl Store {
                 .map(|(claim, new)| match new {
                     true => {
                         counted.claimed(claim, now);
-                        Ok(Place::Go(Went::default()))
+                        Ok(Place::Go(Went { claimed_at: Some(now), ..Went::default() }))
                     }
-                    false => place(tx, route, run, now, claim, &mut counted),
+                    false => place(tx, route, run, now, claim, &mut counted).map(|place| match place {
+                        Place::Go(went) => Place::Go(Went { claimed_at: Some(now), ..went }),
+                        place => place,
+                    }),
                 })
                 .collect();
             counted.write(tx, route)?;
@@ -346,6 +351,21 @@ impl Store {
         })
         .await
     }
+
+    /// How often people have replayed a message.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn replays(&self, route: RouteNumber, key: Key) -> Result<u32, StoreError> {
+        self.write("looking up a message", move |tx| {
+            let found = tx.find(
+                "SELECT replay FROM journal WHERE route = ?1 AND key = ?2 AND part = 0",
+                params![route.0, key.0],
+            )?;
+            Ok(found.unwrap_or(0))
+        })
+        .await
+    }
 }
 
 struct Row {
@@ -422,6 +442,7 @@ fn row_of(tx: &Tx<'_>, route: RouteNumber, claim: &Claim) -> sql::Result<Option<
                     sent_at: row.get(5)?,
                     failed_at: row.get(6)?,
                     kept: row.get(7)?,
+                    claimed_at: None,
                 },
                 answer: row.get(8)?,
                 code: row.get(9)?,
