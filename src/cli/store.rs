@@ -4,7 +4,7 @@ use super::exit;
 use crate::{
     code::Code,
     config::Config,
-    store::{self, Copied, Opener, Store, StoreError},
+    store::{self, Asked, Copied, Opener, Store, StoreError},
 };
 use clap::{Args, Subcommand, ValueHint};
 use serde_json::json;
@@ -112,12 +112,13 @@ impl Verify {
         if wrong.is_empty() {
             let account = super::block_on(async {
                 let store = Store::of(&config.store, Opener::Command)?;
-                store.account(store::Asked::default()).await
+                let collects = config.collect.iter().map(|route| route.id.clone()).collect();
+                store.account(Asked { collects, ..Asked::default() }).await
             });
             match account {
                 Ok(account) => {
                     let account = account?;
-                    let differ = account.routes.iter().filter(|line| line.difference() != 0);
+                    let differ = account.routes.iter().filter(|line| !line.closes());
                     wrong.extend(
                         differ.map(|line| {
                             format!("{}: the account differs by {}", line.route, line.difference())

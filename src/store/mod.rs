@@ -234,8 +234,8 @@ impl Store {
         work: impl FnOnce(&Tx<'_>) -> sql::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
         let location = self.inner.location.clone();
-        match tokio::task::spawn_blocking(move || location.moment(doing, work)).await {
-            Ok(found) => found,
+        match tokio::task::spawn_blocking(move || location.moment(work)).await {
+            Ok(found) => found.map_err(|error| StoreError::of(doing, &error)),
             Err(_) => Err(StoreError {
                 code: Code::StoreUnavailable,
                 what: format!("{doing}: the runtime is ending"),
