@@ -70,6 +70,22 @@ impl Broker {
             password: setting("BROKER_PASSWORD"),
         }
     }
+
+    /// The one whose settings were printed.
+    fn printed(settings: &str) -> Broker {
+        Broker {
+            address: printed(settings, "BROKER_ADDRESS").rsplit_once('/').unwrap().0.to_owned(),
+            management: printed(settings, "BROKER_MANAGEMENT"),
+            user: printed(settings, "BROKER_USER"),
+            password: printed(settings, "BROKER_PASSWORD"),
+        }
+    }
+}
+
+/// One of the settings that `scripts/broker` prints.
+fn printed(settings: &str, name: &str) -> String {
+    let line = settings.lines().find_map(|line| line.strip_prefix(&format!("{name}='")));
+    line.unwrap_or_else(|| panic!("no {name} in {settings}")).trim_end_matches('\'').to_owned()
 }
 
 /// A broker of a test's own, to be killed, blocked and started again.
@@ -93,17 +109,7 @@ impl Node {
         let more = folder.write("more.conf", configuration);
         let arguments = [&["start", path.to_str().unwrap()], plugins].concat();
         let out = script_with(&arguments, &[("BROKER_CONF", more.to_str().unwrap())]).await;
-        let setting = |name: &str| {
-            let line = out.lines().find_map(|line| line.strip_prefix(&format!("{name}='")));
-            line.unwrap_or_else(|| panic!("no {name} in {out}")).trim_end_matches('\'').to_owned()
-        };
-        let broker = Broker {
-            address: setting("BROKER_ADDRESS").rsplit_once('/').unwrap().0.to_owned(),
-            management: setting("BROKER_MANAGEMENT"),
-            user: setting("BROKER_USER"),
-            password: setting("BROKER_PASSWORD"),
-        };
-        Node { folder, broker }
+        Node { folder, broker: Broker::printed(&out) }
     }
 
     async fn on(&self, command: &str, more: &[&str]) -> String {
@@ -121,6 +127,11 @@ impl Node {
 
     pub async fn again(&self) {
         self.on("again", &[]).await;
+        self.answers().await;
+    }
+
+    /// Waits until its management interface answers.
+    pub async fn answers(&self) {
         let (management, user) = (format!("{}/api/overview", self.broker.management), &self.broker.user);
         until("the management interface", async || {
             let request =
@@ -132,6 +143,158 @@ impl Node {
 
     pub async fn ctl(&self, arguments: &[&str]) -> String {
         self.on("ctl", arguments).await
+    }
+}
+
+/// Nodes of RabbitMQ that are one cluster, each to be killed, held still, cut off from the others and brought back. One cluster at a
+/// time: three nodes are much for a small machine.
+pub struct Cluster {
+    folder: Folder,
+    pub nodes: Vec<Broker>,
+    /// What RabbitMQ calls them.
+    names: Vec<String>,
+    _alone: tokio::sync::MutexGuard<'static, ()>,
+}
+
+impl Cluster {
+    pub async fn start(count: usize) -> Cluster {
+        static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+        let alone = ALONE.lock().await;
+        let folder = Folder::new();
+        let path = folder.0.join("cluster");
+        let count = count.to_string();
+        // From here on something runs: whatever comes, it is stopped.
+        let mut cluster = Cluster { folder, nodes: Vec::new(), names: Vec::new(), _alone: alone };
+        script(&["cluster", path.to_str().unwrap(), &count, "rabbitmq_management"]).await;
+        for number in 1..=count.parse().unwrap() {
+            let settings = std::fs::read_to_string(path.join(format!("{number}/settings"))).unwrap();
+            cluster.nodes.push(Broker::printed(&settings));
+            cluster.names.push(printed(&settings, "BROKER_NODE"));
+        }
+        cluster
+    }
+
+    /// Gives a site, which is on the first node, the addresses of all.
+    pub fn spread(&self, site: &Site) {
+        let name = &site.vhost.name;
+        let all: Vec<String> = self.nodes.iter().map(|node| format!("\"{}/{name}\"", node.address)).collect();
+        site.edit("packhorse.toml", &format!("\"{}\"", site.vhost.address()), &all.join(", "));
+    }
+
+    async fn on(&self, command: &str, node: usize) {
+        let path = self.folder.0.join(format!("cluster/{}", node + 1));
+        script(&[command, path.to_str().unwrap()]).await;
+    }
+
+    /// `kill -9`, at once; see [`Node::kill`] for what a queue that was declared just now makes of it.
+    pub async fn kill(&self, node: usize) {
+        self.on("kill", node).await;
+    }
+
+    pub async fn again(&self, node: usize) {
+        self.on("again", node).await;
+    }
+
+    /// The node stands still; its connections stay open, and nobody is told.
+    pub async fn pause(&self, node: usize) {
+        self.on("pause", node).await;
+    }
+
+    /// The node goes on. It may find the others again before it has noticed that they took it for gone (seen with 3.10.8, on a busy
+    /// machine); RabbitMQ then shows a partition, and its app has to be restarted by a person.
+    pub async fn resume(&self, node: usize) {
+        self.on("resume", node).await;
+        let other = (node + 1) % self.nodes.len();
+        let name = &self.names[node];
+        let parted = |own: &Value| own["partitions"].as_array().is_some_and(|list| !list.is_empty());
+        let stranded = until_within(PATIENCE * 2, "the node is back, or shows a partition", async || {
+            let of = |nodes: &Value| nodes.as_array()?.iter().find(|own| own["name"] == json!(name)).cloned();
+            let own = self.ask(node, "nodes").await.and_then(|nodes| of(&nodes));
+            if own.as_ref().is_some_and(parted) {
+                return Some(true);
+            }
+            let seen = self.ask(other, "nodes").await.and_then(|nodes| of(&nodes))?;
+            (own.is_some() && seen["running"] == true && !parted(&seen)).then_some(false)
+        })
+        .await;
+        if stranded {
+            println!("RabbitMQ shows a partition, and the app of its node is restarted");
+            self.ctl(node, &["stop_app"]).await;
+            self.ctl(node, &["start_app"]).await;
+        }
+    }
+
+    pub async fn ctl(&self, node: usize, arguments: &[&str]) -> String {
+        let path = self.folder.0.join(format!("cluster/{}", node + 1));
+        script(&[&["ctl", path.to_str().unwrap()], arguments].concat()).await
+    }
+
+    /// The node and the others do not find each other any more; clients find them all.
+    pub async fn part(&self, node: usize) {
+        self.on("part", node).await;
+    }
+
+    pub async fn heal(&self, node: usize) {
+        self.on("heal", node).await;
+    }
+
+    /// A call to the management interface of a node, if it answers.
+    async fn ask(&self, node: usize, path: &str) -> Option<Value> {
+        let broker = &self.nodes[node];
+        let url = format!("{}/api/{path}", broker.management);
+        let request = reqwest::Client::new().get(url).basic_auth(&broker.user, Some(&broker.password));
+        let answer = request.timeout(Duration::from_secs(5)).send().await.ok()?;
+        serde_json::from_str(&answer.text().await.ok()?).ok()
+    }
+
+    /// On which node the leader of a queue is, as seen from another one.
+    pub async fn leader(&self, vhost: &str, queue: &str, seen_from: usize) -> usize {
+        until_within(PATIENCE * 2, &format!("a leader of {queue}"), async || {
+            let queue = self.ask(seen_from, &format!("queues/{vhost}/{queue}")).await?;
+            self.names.iter().position(|name| queue["leader"] == json!(name))
+        })
+        .await
+    }
+
+    /// To which nodes the clients of a vhost are connected, as seen from one of them.
+    pub async fn connected(&self, vhost: &str, seen_from: usize) -> Vec<usize> {
+        until_within(PATIENCE, "the broker shows a connection", async || {
+            let list = self.ask(seen_from, &format!("vhosts/{vhost}/connections")).await?;
+            let of =
+                |connection: &Value| self.names.iter().position(|name| connection["node"] == json!(name));
+            let nodes: Vec<usize> = list.as_array()?.iter().filter_map(of).collect();
+            (!nodes.is_empty()).then_some(nodes)
+        })
+        .await
+    }
+
+    /// Waits until all nodes are one cluster again, and every quorum queue of the vhost has all its members and a leader.
+    pub async fn whole(&self, vhost: &str) {
+        for node in 0..self.nodes.len() {
+            until_within(PATIENCE * 2, &format!("node {node} sees a whole cluster"), async || {
+                let nodes = self.ask(node, "nodes").await?;
+                let nodes = nodes.as_array()?;
+                let well = |node: &Value| node["running"] == true && node["partitions"] == json!([]);
+                (nodes.len() == self.nodes.len() && nodes.iter().all(well)).then_some(())
+            })
+            .await;
+        }
+        until_within(PATIENCE * 2, "every queue has all its members", async || {
+            let queues = self.ask(0, &format!("queues/{vhost}")).await?;
+            let well = |queue: &Value| {
+                queue["online"].as_array().is_some_and(|online| online.len() == self.nodes.len())
+                    && queue["leader"].as_str().is_some_and(|leader| !leader.is_empty())
+            };
+            queues.as_array()?.iter().all(well).then_some(())
+        })
+        .await;
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let path = self.folder.0.join("cluster");
+        let _ = std::process::Command::new(root().join("scripts/broker")).arg("stop").arg(path).status();
     }
 }
 
@@ -199,6 +362,11 @@ impl Vhost {
         let all = json!({ "configure": ".*", "write": ".*", "read": ".*" });
         vhost.request("PUT", &permissions, all).await;
         vhost
+    }
+
+    /// Looks at it from another node of its cluster from now on.
+    pub fn seen_from(&mut self, node: &Broker) {
+        self.broker = node.clone();
     }
 
     /// `amqp://127.0.0.1:port/vhost`, without user and password.
@@ -543,8 +711,13 @@ impl Site {
 
     /// The same with these variables in its environment.
     pub async fn run_with(&self, environment: &[(&str, &str)]) -> Running {
-        let mut running = self.begin(environment);
-        let log = self.folder.0.join("log");
+        self.run_as("log", environment).await
+    }
+
+    /// The same with a log of its own: one of several bridges of this site. Each can be killed alone ([`Running::kill`]).
+    pub async fn run_as(&self, log: &str, environment: &[(&str, &str)]) -> Running {
+        let mut running = self.begin_as(log, environment);
+        let log = self.folder.0.join(log);
         until("the program runs", async || {
             let text = std::fs::read_to_string(&log).unwrap_or_default();
             if let Ok(Some(status)) = running.child.try_wait() {
@@ -558,13 +731,17 @@ impl Site {
 
     /// Starts the program without waiting for anything.
     pub fn begin(&self, environment: &[(&str, &str)]) -> Running {
+        self.begin_as("log", environment)
+    }
+
+    fn begin_as(&self, log: &str, environment: &[(&str, &str)]) -> Running {
         let child = tokio::process::Command::new(env!("CARGO_BIN_EXE_packhorse"))
             .current_dir(&self.folder.0)
             .args(["run", "--log", "text"])
             .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::from(std::fs::File::create(self.folder.0.join("log")).unwrap()))
+            .stderr(Stdio::from(std::fs::File::create(self.folder.0.join(log)).unwrap()))
             .kill_on_drop(true)
             .spawn()
             .unwrap();
@@ -605,6 +782,17 @@ impl Site {
     /// The dead letters, when there are so many.
     pub async fn dead(&self, count: usize) -> Vec<Seen> {
         self.vhost.until("packhorse.dead", count).await
+    }
+}
+
+impl Drop for Site {
+    /// A test that fails shows the end of what the program said.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = std::fs::read_to_string(self.folder.0.join("log")).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            eprintln!("the program's log ends:\n{}", lines[lines.len().saturating_sub(60)..].join("\n"));
+        }
     }
 }
 
