@@ -10,11 +10,12 @@ use crate::{
     code::Code,
     collect::Collector,
     config::{
-        CollectRoute, Config, Way,
+        CollectRoute, Config, Instance, Way,
         plan::{Action, Source},
     },
     console,
     deliver::{Batcher, Deliverer},
+    duty::{Begin, Duty},
     keeper::{self, Keeper},
     listen,
     store::{Opener, RouteNumber, Store},
@@ -22,7 +23,12 @@ use crate::{
     telemetry::{LinkLabel, Metrics},
 };
 use jiff::Timestamp;
-use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    sync::Arc,
+    time::Duration,
+};
 use tokio::{net::TcpListener, sync::Notify, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info, warn};
@@ -72,8 +78,9 @@ impl Bridge {
     /// What would lose messages, or cannot work at all: a store that cannot be opened, a broker that is too old, queues
     /// that are not as they must be, an address that is taken. A broker that is away is no error: the bridge waits.
     pub async fn start(config: Config) -> Result<Bridge, CannotStart> {
-        let store = Store::open(&config.store.path, config.store.spool_limit, Opener::Bridge)
-            .map_err(|error| cannot(error.code, error.what))?;
+        let store =
+            Store::of(&config.store, Opener::Bridge).map_err(|error| cannot(error.code, error.what))?;
+        alike(&config, &store).await?;
         let (stop, end) = (CancellationToken::new(), CancellationToken::new());
         let (routes, links) = (TaskTracker::new(), TaskTracker::new());
         let metrics = Metrics::default();
@@ -93,6 +100,15 @@ impl Bridge {
         let keepers = keepers(&config, &store).await?;
         let keeper = |way: Way, id: &str| {
             keepers.iter().find(|keeper| keeper.way == way && keeper.route == id).cloned()
+        };
+        let mut duties: BTreeMap<String, Vec<Begin>> = BTreeMap::new();
+        let mut one_at_a_time = |instance: &Instance, way: &str, what: &str, begin: Begin| {
+            // What is counted against a limit is counted in one place.
+            let name = match instance.is_limited() {
+                true => format!("system {}", instance.name),
+                false => format!("{way} {what}"),
+            };
+            duties.entry(name).or_default().push(begin);
         };
         let mut called = Vec::new();
         for route in &config.collect {
@@ -122,12 +138,19 @@ impl Bridge {
                 });
                 called.push(receiver::Called { route: route.clone(), take });
             }
-            collector.start(&routes);
+            let led = collector.clone();
+            let begin: Begin = Box::new(move |store, stop, tasks| {
+                Arc::new(Collector { store, stop, ..(*led).clone() }).start(tasks);
+            });
+            one_at_a_time(&route.instance, "collect", &route.id, begin);
         }
         for route in &config.deliver {
             let Some(system) = systems.get(&route.instance.name) else { continue };
             let Some(keeper) = keeper(Way::Deliver, &route.id) else { continue };
-            Arc::new(Deliverer {
+            let one_bridge = route.plan.order.is_some()
+                || route.plan.opens.as_ref().is_some_and(|opens| opens.one_per.is_some())
+                || route.instance.is_limited();
+            let deliverer = Arc::new(Deliverer {
                 route: route.clone(),
                 number: number(&store, &route.id).await?,
                 asking: of_instance(&asking, &route.instance.name),
@@ -142,12 +165,27 @@ impl Bridge {
                 stop: stop.clone(),
                 missing: missing.clone(),
                 one_per: Arc::default(),
-                under_way: Default::default(),
-            })
-            .start(&routes);
+                under_way: Arc::default(),
+            });
+            match one_bridge {
+                false => deliverer.start(&routes),
+                true => {
+                    let begin: Begin = Box::new(move |store, stop, tasks| {
+                        Arc::new(Deliverer { store, stop, ..(*deliverer).clone() }).start(tasks);
+                    });
+                    one_at_a_time(&route.instance, "deliver", &route.id, begin);
+                }
+            }
         }
         for batcher in batchers(&config, &store, &systems, (&keepers, &metrics), &stop).await? {
-            batcher.start(&routes);
+            let led = batcher.clone();
+            let begin: Begin = Box::new(move |store, stop, tasks| {
+                Arc::new(Batcher { store, stop, ..(*led).clone() }).start(tasks);
+            });
+            one_at_a_time(&batcher.instance, "batch", &batcher.feed(), begin);
+        }
+        for (name, work) in duties {
+            routes.spawn(Duty { name, store: store.clone(), stop: stop.clone(), work }.serve());
         }
         let receiver = match &config.receiver {
             None => None,
@@ -200,6 +238,21 @@ impl Bridge {
         self.links.close();
         let _ = timeout(Duration::from_secs(5), self.links.wait()).await;
         drained
+    }
+}
+
+/// Bridges on one store read the same adapters and mappings, or what a message comes to would be a matter of chance.
+async fn alike(config: &Config, store: &Store) -> Result<(), CannotStart> {
+    let differ = store.reads(config.digests()).await.map_err(|error| cannot(error.code, error.what))?;
+    match differ.is_empty() {
+        true => Ok(()),
+        false => {
+            let what = format!(
+                "another bridge that runs on this store reads other files than this one: {}",
+                differ.join(", ")
+            );
+            Err(cannot(Code::BridgesDiffer, what))
+        }
     }
 }
 

@@ -27,6 +27,7 @@ use crate::{
     mapping::Condition,
     template::{Scope, Template, TemplateFailed, Texts},
 };
+use plan::Bears;
 use secrets::SecretRef;
 use std::{
     collections::{BTreeMap, HashMap},
@@ -96,6 +97,20 @@ pub enum Way {
 }
 
 impl Config {
+    /// The adapters in use and their mappings, with their digests: bridges on one store must read the same.
+    pub fn digests(&self) -> BTreeMap<String, String> {
+        let of = |instance: &Arc<Instance>| {
+            let adapter = &instance.adapter;
+            let mappings = adapter.mappings().into_iter();
+            let mappings =
+                mappings.map(|mapping| (format!("the mapping {}", mapping.name), mapping.digest.clone()));
+            std::iter::once((format!("the adapter of {}", instance.name), adapter.digest.clone()))
+                .chain(mappings)
+                .collect::<Vec<_>>()
+        };
+        self.instances.iter().flat_map(of).collect()
+    }
+
     /// Everything that has a gate.
     pub fn gated(&self) -> Vec<Gated> {
         let gated = |id: &str, instance: &Instance, way, settings: &gate::Settings, tell_after| Gated {
@@ -164,11 +179,13 @@ pub struct Address {
     pub vhost: String,
 }
 
-/// The local store.
+/// The store.
 #[derive(Debug, Clone)]
 pub struct Store {
-    /// The file.
+    /// The file; for a store on a server, where files that are under way lie beside.
     pub path: PathBuf,
+    /// The server, if it is on one.
+    pub server: Option<Arc<StoreServer>>,
     /// Bytes that may wait in the spool.
     pub spool_limit: u64,
     /// How long it is remembered what has been done.
@@ -179,6 +196,35 @@ impl Store {
     /// The folder beside it for files that are under way: copies of what was taken, batches to be written.
     pub fn files(&self) -> PathBuf {
         self.path.with_extension("files")
+    }
+
+    /// Where it is, for people.
+    pub fn place(&self) -> String {
+        self.server.as_ref().map_or_else(|| self.path.display().to_string(), |server| server.to_string())
+    }
+}
+
+/// A PostgreSQL with a store on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreServer {
+    /// Hosts of one cluster, with their ports.
+    pub hosts: Vec<(String, u16)>,
+    /// The database.
+    pub database: String,
+    /// The schema within it.
+    pub schema: String,
+    /// The user.
+    pub username: Option<String>,
+    /// The password.
+    pub password: Option<SecretRef>,
+    /// Certificates; nothing means that the connection is not encrypted.
+    pub tls: Option<Tls>,
+}
+
+impl std::fmt::Display for StoreServer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let hosts: Vec<String> = self.hosts.iter().map(|(host, port)| format!("{host}:{port}")).collect();
+        write!(f, "postgres://{}/{} (schema {})", hosts.join(","), self.database, self.schema)
     }
 }
 
@@ -207,7 +253,7 @@ pub struct Instance {
     /// The `source` of its events.
     pub source: String,
     /// What the system bears: what the bridge says, or else the adapter.
-    pub bears: plan::Bears,
+    pub bears: Bears,
     /// How its files are reached, if the bridge says so in place of the adapter.
     pub reached: Option<plan::Files>,
     /// The folder of `packhorse.toml`: where relative paths begin.
@@ -264,6 +310,12 @@ impl DeliverRoute {
 }
 
 impl Instance {
+    /// Whether it is counted how often or how many at once the system is called.
+    pub fn is_limited(&self) -> bool {
+        let Bears { most_at_once, per_minute, .. } = &self.bears;
+        most_at_once.is_some() || per_minute.is_some() || !self.adapter.rates.is_empty()
+    }
+
     /// How its files are reached.
     pub fn files<'a>(&'a self, by_adapter: &'a plan::Files) -> &'a plan::Files {
         self.reached.as_ref().unwrap_or(by_adapter)

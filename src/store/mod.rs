@@ -1,17 +1,26 @@
-//! The only owner of local state: spool, journal, open items, cursors, audit. SQLite, one writer thread, group commit.
+//! The only owner of state: spool, journal, open items, cursors, audit. In a file of SQLite, or on a PostgreSQL that several
+//! bridges share; one writer thread, group commit.
 //!
-//! Every promise rests on one sentence: when a call here returns, its effect is on disk (`synchronous=FULL`). Callers
+//! Every promise rests on one sentence: when a call here returns, its effect is on disk (`synchronous=FULL`,
+//! `synchronous_commit = on`). Callers
 //! acknowledge to the broker, or answer a source, only after that.
 
 mod account;
 mod batches;
+mod database;
 mod extracts;
 mod files;
 mod gates;
 mod items;
 mod journal;
+mod lead;
 mod parked;
+#[cfg(feature = "postgres")]
+mod postgres;
+mod schema;
 mod spool;
+mod sql;
+mod sqlite;
 mod writer;
 
 pub use account::{Account, FileAccount, RouteAccount};
@@ -24,23 +33,20 @@ pub use journal::{Answer, Claim, GivenUp, Place, Record, State, Went, Why};
 pub use parked::{Due, HeldSubject, Kept, Parking, Stands};
 pub use spool::{Finish, Intake, Taken, Waiting};
 
-use crate::code::Code;
-use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior};
+use crate::{code::Code, config};
+use database::Location;
+use lead::Lead;
+use sql::{Tx, params};
 use std::{
     collections::HashMap,
     fmt,
-    fs::File,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
 };
 use writer::Writer;
-
-/// The version of the tables that this program reads and writes.
-const VERSION: i64 = 5;
 
 /// What went wrong with the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,11 +66,8 @@ impl fmt::Display for StoreError {
 impl std::error::Error for StoreError {}
 
 impl StoreError {
-    fn of(doing: &str, error: &rusqlite::Error) -> StoreError {
-        let code = match error.sqlite_error_code() {
-            Some(rusqlite::ErrorCode::DiskFull) => Code::StoreFull,
-            _ => Code::StoreUnavailable,
-        };
+    fn of(doing: &str, error: &sql::Error) -> StoreError {
+        let code = if error.is_full() { Code::StoreFull } else { Code::StoreUnavailable };
         StoreError { code, what: format!("{doing}: {error}") }
     }
 }
@@ -77,6 +80,8 @@ pub struct RouteNumber(i64);
 #[derive(Clone)]
 pub struct Store {
     inner: Arc<Inner>,
+    /// By which lead this is ours to write, where several bridges share it.
+    lead: Option<Arc<Lead>>,
 }
 
 struct Inner {
@@ -87,69 +92,71 @@ struct Inner {
     routes: Mutex<HashMap<String, RouteNumber>>,
     spool_bytes: AtomicU64,
     spool_limit: u64,
-    /// Held as long as the bridge runs.
-    _lock: Option<File>,
 }
 
 /// Who opens a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Opener {
-    /// The bridge: alone, and counted as a run.
+    /// The bridge: alone on a file, and counted as a run.
     Bridge,
     /// A person's command beside it.
     Command,
 }
 
 impl Store {
-    /// Opens the store, making its tables if it is new.
+    /// Opens the store in a file, making its tables if it is new.
     ///
     /// # Errors
     /// It cannot be opened or written, is of a newer version, or another bridge has it.
     pub fn open(path: &Path, spool_limit: u64, opener: Opener) -> Result<Store, StoreError> {
-        let unavailable = |what: String| StoreError { code: Code::StoreUnavailable, what };
-        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            std::fs::create_dir_all(folder).map_err(|error| {
-                unavailable(format!("the folder {} cannot be made: {error}", folder.display()))
-            })?;
-        }
-        let lock = match opener {
-            Opener::Command => None,
-            Opener::Bridge => {
-                let path = path.with_extension("lock");
-                let file = File::create(&path)
-                    .map_err(|error| unavailable(format!("{} cannot be written: {error}", path.display())))?;
-                file.try_lock().map_err(|_| {
-                    unavailable(format!("another bridge runs on this store ({} is locked)", path.display()))
-                })?;
-                Some(file)
-            }
-        };
-        let opening = format!("opening {}", path.display());
-        let mut connection = connect(path).map_err(|error| StoreError::of(&opening, &error))?;
-        let (run, spool_bytes) = prepare(&mut connection, opener).map_err(|error| match error {
-            Prepare::Newer(version) => StoreError {
-                code: Code::StoreNewer,
-                what: format!(
-                    "{} has version {version}; this program reads version {VERSION}",
-                    path.display()
-                ),
-            },
-            Prepare::Sqlite(error) => StoreError::of(&opening, &error),
-        })?;
+        Store::start(&Location::File(path.to_owned()), path, spool_limit, opener)
+    }
+
+    /// Opens the store where a configuration says.
+    ///
+    /// # Errors
+    /// As [`Store::open`]; a server cannot be reached, or does not let us in.
+    pub fn of(config: &config::Store, opener: Opener) -> Result<Store, StoreError> {
+        Store::start(&Location::of(config), &config.path, config.spool_limit, opener)
+    }
+
+    fn start(
+        location: &Location,
+        path: &Path,
+        spool_limit: u64,
+        opener: Opener,
+    ) -> Result<Store, StoreError> {
+        let (writer, opened) = Writer::start(location.clone(), opener)?;
         Ok(Store {
             inner: Arc::new(Inner {
-                writer: Writer::start(connection),
+                writer,
                 path: path.to_owned(),
-                run,
+                run: opened.run,
                 routes: Mutex::default(),
-                spool_bytes: AtomicU64::new(spool_bytes),
+                spool_bytes: AtomicU64::new(opened.spool_bytes),
                 spool_limit,
-                _lock: lock,
             }),
+            lead: None,
         })
     }
 
-    /// Its file.
+    /// The number of this run of the bridge, or of its term where it leads; 0 for a command beside it.
+    pub fn run(&self) -> i64 {
+        self.lead.as_ref().map_or(self.inner.run, |lead| lead.run)
+    }
+
+    /// Whether the bridge of a run lives.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn lives(&self, run: i64) -> Result<bool, StoreError> {
+        match run == self.run() && run != 0 {
+            true => Ok(true),
+            false => self.write("looking for a bridge", move |tx| tx.lives(run)).await,
+        }
+    }
+
+    /// Its file; for a store on a server, where files that are under way lie beside.
     pub fn path(&self) -> &Path {
         &self.inner.path
     }
@@ -165,8 +172,8 @@ impl Store {
         let owned = name.to_owned();
         let number = self
             .write("numbering a route", move |tx| {
-                tx.execute("INSERT INTO route (name) VALUES (?1) ON CONFLICT (name) DO NOTHING", [&owned])?;
-                tx.query_row("SELECT n FROM route WHERE name = ?1", [&owned], |row| row.get(0))
+                tx.run("INSERT INTO route (name) VALUES (?1) ON CONFLICT (name) DO NOTHING", params![owned])?;
+                tx.value("SELECT n FROM route WHERE name = ?1", params![owned])
             })
             .await?;
         if let Ok(mut routes) = self.inner.routes.lock() {
@@ -184,9 +191,15 @@ impl Store {
     async fn write<T: Send + 'static>(
         &self,
         doing: &'static str,
-        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
+        work: impl FnOnce(&Tx<'_>) -> sql::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
-        self.inner.writer.run(doing, work).await
+        let Some(lead) = &self.lead else { return self.inner.writer.run(doing, work).await };
+        let held = lead.clone();
+        let work = move |tx: &Tx<'_>| match held.holds(tx) {
+            true => work(tx).map(Some),
+            false => Ok(None),
+        };
+        self.inner.writer.run(doing, work).await?.ok_or_else(|| lead.refusal(doing))
     }
 
     /// Writes down what a person did.
@@ -204,85 +217,12 @@ impl Store {
         let line = [who, what, reason, about].map(str::to_owned);
         self.write("writing the audit trail", move |tx| {
             let [who, what, reason, about] = line;
-            tx.execute(
+            tx.run(
                 "INSERT INTO audit (at, who, what, reason, about) VALUES (?1, ?2, ?3, ?4, ?5)",
-                rusqlite::params![now, who, what, reason, about],
+                params![now, who, what, reason, about],
             )?;
             Ok(())
         })
         .await
     }
-}
-
-fn connect(path: &Path) -> rusqlite::Result<Connection> {
-    let connection = Connection::open(path)?;
-    // A person's command waits for the bridge, which may be writing large files down without a pause.
-    connection.busy_timeout(Duration::from_secs(30))?;
-    connection.pragma_update(None, "journal_mode", "WAL")?;
-    connection.pragma_update(None, "synchronous", "FULL")?;
-    connection.pragma_update(None, "foreign_keys", true)?;
-    connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
-    // In pages of 4 KiB: keys are spread over the whole table, so the same pages come again before they must be copied back.
-    connection.pragma_update(None, "wal_autocheckpoint", 8_192)?;
-    connection.pragma_update(None, "temp_store", "MEMORY")?;
-    connection.set_prepared_statement_cache_capacity(64);
-    Ok(connection)
-}
-
-enum Prepare {
-    Newer(i64),
-    Sqlite(rusqlite::Error),
-}
-
-impl From<rusqlite::Error> for Prepare {
-    fn from(error: rusqlite::Error) -> Prepare {
-        Prepare::Sqlite(error)
-    }
-}
-
-/// Makes or checks the tables; gives the number of this run and the bytes in the spool.
-fn prepare(connection: &mut Connection, opener: Opener) -> Result<(i64, u64), Prepare> {
-    let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let version: i64 = tx.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    if version > VERSION {
-        return Err(Prepare::Newer(version));
-    }
-    if version == 0 {
-        tx.execute_batch(include_str!("schema.sql"))?;
-    }
-    if version == 1 {
-        tx.execute_batch("ALTER TABLE journal ADD COLUMN why TEXT")?;
-    }
-    if version < 3 {
-        tx.execute_batch(include_str!("files.sql"))?;
-    }
-    if version < 4 {
-        tx.execute_batch(include_str!("batches.sql"))?;
-    }
-    if version < 5 {
-        // Extracts were compared within the store.
-        tx.execute_batch("DROP TABLE IF EXISTS extract_new")?;
-        tx.execute_batch(include_str!("parked.sql"))?;
-        tx.execute_batch(include_str!("gates.sql"))?;
-    }
-    if matches!(version, 3 | 4) {
-        tx.execute_batch("ALTER TABLE file ADD COLUMN sequence TEXT")?;
-    }
-    if version < VERSION {
-        tx.pragma_update(None, "user_version", VERSION)?;
-    }
-    let mut run = 0;
-    if opener == Opener::Bridge {
-        let last: Option<String> =
-            tx.query_row("SELECT value FROM meta WHERE name = 'run'", [], |row| row.get(0)).optional()?;
-        run = last.and_then(|last| last.parse::<i64>().ok()).unwrap_or(0) + 1;
-        tx.execute(
-            "INSERT INTO meta (name, value) VALUES ('run', ?1) ON CONFLICT (name) DO UPDATE SET value = ?1",
-            [run.to_string()],
-        )?;
-    }
-    let bytes: i64 =
-        tx.query_row("SELECT coalesce(sum(length(body)), 0) FROM spool", [], |row| row.get(0))?;
-    tx.commit()?;
-    Ok((run, u64::try_from(bytes).unwrap_or(0)))
 }

@@ -1,10 +1,14 @@
 //! The one thread that writes: it takes all work that waits, does it in one transaction, and answers everybody after
 //! the commit. Sixty-four callers cost one fsync, not sixty-four.
 
-use super::StoreError;
+use super::{
+    Opener, StoreError,
+    database::{Database, Location},
+    schema::Opened,
+    sql::{self, Tx},
+};
 use crate::code::Code;
-use rusqlite::{Connection, Transaction, TransactionBehavior};
-use std::thread;
+use std::{sync::mpsc::sync_channel, thread};
 use tokio::sync::{mpsc, oneshot};
 
 /// How much work waits at most; callers beyond that wait to hand theirs in.
@@ -13,7 +17,7 @@ const QUEUE: usize = 4_096;
 const GROUP: usize = 512;
 
 /// What a piece of work does inside the transaction, and what it answers when that is committed or lost.
-type Work = Box<dyn FnOnce(&Transaction<'_>) -> Reply + Send>;
+type Work = Box<dyn FnOnce(&Tx<'_>) -> Reply + Send>;
 type Reply = Box<dyn FnOnce(Result<(), &StoreError>) + Send>;
 
 /// The handle to the thread. When the last one is dropped, the thread finishes its work and ends.
@@ -22,27 +26,35 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Starts the thread on a connection.
-    pub fn start(connection: Connection) -> Writer {
+    /// Starts the thread, which opens the database.
+    pub fn start(location: Location, opener: Opener) -> Result<(Writer, Opened), StoreError> {
         let (queue, waiting) = mpsc::channel(QUEUE);
-        let spawned =
-            thread::Builder::new().name("store".to_owned()).spawn(move || work(connection, waiting));
-        if let Err(error) = spawned {
-            tracing::error!(code = %Code::StoreUnavailable, "the store's thread could not be started: {error}");
-        }
-        Writer { queue }
+        let (sender, opened) = sync_channel(1);
+        let ended = |what: String| StoreError { code: Code::StoreUnavailable, what };
+        thread::Builder::new()
+            .name("store".to_owned())
+            .spawn(move || match location.open(opener) {
+                Err(error) => drop(sender.send(Err(error))),
+                Ok((database, opened)) => {
+                    drop(sender.send(Ok(opened)));
+                    work(database, waiting);
+                }
+            })
+            .map_err(|error| ended(format!("the store's thread cannot be started: {error}")))?;
+        let opened = opened.recv().map_err(|_| ended("the store's thread has ended".to_owned()))??;
+        Ok((Writer { queue }, opened))
     }
 
     /// Does a piece of work in the next transaction; returns after its commit.
     pub async fn run<T: Send + 'static>(
         &self,
         doing: &'static str,
-        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
+        work: impl FnOnce(&Tx<'_>) -> sql::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (sender, receiver) = oneshot::channel();
         let job: Work = Box::new(move |tx| {
             // A piece that fails half-way must not leave its first half in the group's transaction.
-            let result = savepoint(tx, work).map_err(|error| StoreError::of(doing, &error));
+            let result = tx.whole(work).map_err(|error| StoreError::of(doing, &error));
             Box::new(move |committed| {
                 let _ = sender.send(match committed {
                     Ok(()) => result,
@@ -59,32 +71,11 @@ impl Writer {
     }
 }
 
-fn savepoint<T>(
-    tx: &Transaction<'_>,
-    work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
-) -> rusqlite::Result<T> {
-    tx.prepare_cached("SAVEPOINT work")?.execute([])?;
-    match work(tx) {
-        Ok(value) => {
-            tx.prepare_cached("RELEASE work")?.execute([])?;
-            Ok(value)
-        }
-        Err(error) => {
-            tx.execute_batch("ROLLBACK TO work; RELEASE work")?;
-            Err(error)
-        }
-    }
-}
-
-fn work(mut connection: Connection, mut waiting: mpsc::Receiver<Work>) {
+fn work(mut database: Database, mut waiting: mpsc::Receiver<Work>) {
     let mut group = Vec::with_capacity(GROUP);
-    while waiting.blocking_recv_many(&mut group, GROUP) > 0 {
+    while database.wait(&mut waiting, &mut group, GROUP) > 0 {
         let mut replies: Vec<Reply> = Vec::with_capacity(group.len());
-        let committed = (|| {
-            let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            replies.extend(group.drain(..).map(|work| work(&tx)));
-            tx.commit()
-        })();
+        let committed = database.transaction(|tx| replies.extend(group.drain(..).map(|work| work(tx))));
         // Work that was never begun, because the transaction could not be: its callers hear it by their dropped channel.
         group.clear();
         let result = committed.map_err(|error| StoreError::of("committing", &error));
