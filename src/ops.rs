@@ -317,7 +317,14 @@ impl Desk {
         delivery: &Delivery,
         settled: bool,
     ) -> Result<(), Refused> {
-        let replay = letter.replay + 1;
+        let number = self.store.route(&letter.route).await?;
+        // Another copy of it may have been replayed since, so that the letter's own count is behind: then it would be taken for
+        // that one's duplicate, and be gone.
+        let known = match key_of(letter) {
+            Some(key) => self.store.replays(number, key).await?,
+            None => 0,
+        };
+        let replay = letter.replay.max(known) + 1;
         if let Some(route) = self.deliver_route(letter, delivery) {
             let message = Message {
                 exchange: self.names.back(),
@@ -339,7 +346,6 @@ impl Desk {
             };
         }
         let now = Timestamp::now().as_millisecond();
-        let number = self.store.route(&letter.route).await?;
         if !letter.item.is_empty() {
             return match self.store.ask_now(number, letter.item.clone(), now).await? {
                 true => Ok(()),
