@@ -4,10 +4,11 @@
 
 use crate::{
     broker::paid,
+    nodes::Cluster,
     ordered::{self, Cases},
     payments,
     standins::{http::Server, ims::Ims},
-    support::{Cluster, PATIENCE, Running, until_within},
+    support::{PATIENCE, Running, until_within},
 };
 use lapin::{BasicProperties, options};
 use serde_json::json;

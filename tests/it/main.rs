@@ -32,6 +32,7 @@ mod life;
 mod network;
 mod new;
 mod nightly;
+mod nodes;
 mod ordered;
 mod payments;
 mod peer;

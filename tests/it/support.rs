@@ -11,10 +11,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-mod cluster;
-
-pub use cluster::Cluster;
-
 /// Long enough for a busy machine; a test that waits so long has failed.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -76,7 +72,7 @@ impl Broker {
     }
 
     /// The one whose settings were printed.
-    fn printed(settings: &str) -> Broker {
+    pub fn printed(settings: &str) -> Broker {
         Broker {
             address: printed(settings, "BROKER_ADDRESS").rsplit_once('/').unwrap().0.to_owned(),
             management: printed(settings, "BROKER_MANAGEMENT"),
@@ -87,7 +83,7 @@ impl Broker {
 }
 
 /// One of the settings that `scripts/broker` prints.
-fn printed(settings: &str, name: &str) -> String {
+pub fn printed(settings: &str, name: &str) -> String {
     let line = settings.lines().find_map(|line| line.strip_prefix(&format!("{name}='")));
     line.unwrap_or_else(|| panic!("no {name} in {settings}")).trim_end_matches('\'').to_owned()
 }
@@ -158,7 +154,7 @@ impl Drop for Node {
 }
 
 /// Runs `scripts/broker`; what it prints.
-async fn script(arguments: &[&str]) -> String {
+pub async fn script(arguments: &[&str]) -> String {
     script_with(arguments, &[]).await
 }
 

@@ -1,6 +1,6 @@
 //! Several nodes of RabbitMQ as one cluster, each of which can be killed, held still, cut off and brought back.
 
-use super::{Broker, Folder, PATIENCE, Site, printed, root, script, until_within};
+use crate::support::{Broker, Folder, PATIENCE, Site, printed, root, script, until_within};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ impl Cluster {
         script(&[command, path.to_str().unwrap()]).await;
     }
 
-    /// `kill -9`, at once; see [`super::Node::kill`] for what a queue that was declared just now makes of it.
+    /// `kill -9`, at once; see [`crate::support::Node::kill`] for what a queue that was declared just now makes of it.
     pub async fn kill(&self, node: usize) {
         self.on("kill", node).await;
     }
