@@ -98,8 +98,17 @@ impl Publisher {
             if open.is_empty() {
                 return Some(results);
             }
-            if let Some(Published::Unknown(error)) = open.first().and_then(|at| results.get(*at)) {
-                warn!(code = %error.code, messages = open.len(), "not confirmed by the broker, publishing again: {}", error.what);
+            for at in open.iter().take(1) {
+                match results.get(*at) {
+                    Some(Published::Unknown(error)) => {
+                        warn!(code = %error.code, messages = open.len(), "not confirmed by the broker, publishing again: {}", error.what);
+                    }
+                    Some(Published::Nacked) => {
+                        let exchange = messages.get(*at).map_or("", |message| &message.exchange);
+                        warn!(code = %Code::PublishRefused, messages = open.len(), exchange, "not taken by the broker, publishing again: a queue behind this exchange is full, or cannot take anything now");
+                    }
+                    Some(Published::Confirmed | Published::Returned(_) | Published::Refused(_)) | None => {}
+                }
             }
             tokio::select! {
                 () = stop.cancelled() => return None,
@@ -155,7 +164,17 @@ impl Publisher {
             }
         };
         match sent {
-            Ok(Ok(results)) => results,
+            Ok(Ok(results)) => {
+                // A quorum queue goes on to refuse the channel that it has once refused, also when the limit that it was about
+                // has been lifted (seen with 3.10.8): the next try is made on another.
+                if results.contains(&Published::Nacked)
+                    && let Some(refused) = slot.take()
+                {
+                    let close = refused.channel.close(200, "done".into());
+                    let _ = refused.live.call("closing a channel", close).await;
+                }
+                results
+            }
             Ok(Err(error)) => {
                 let error = BrokerError::of("publishing", &error);
                 // A channel can fail alone; whether the connection did too, its watcher finds out.

@@ -2,7 +2,11 @@
 //! a node of each test's own where it is to suffer. Nothing is lost, nothing is done twice, and it goes on by itself.
 
 use crate::{
-    standins::{http::Server, ims::Ims, pay::Pay},
+    standins::{
+        http::{Fault, Server},
+        ims::Ims,
+        pay::Pay,
+    },
     support::{Broker, Node, Site, example, until},
 };
 use packhorse::bridge::Bridge;
@@ -85,6 +89,133 @@ async fn a_broker_that_is_killed_and_comes_again_loses_nothing_and_makes_nothing
         ims.rows().iter().map(|row| row["PspReference"].as_str().unwrap().to_owned()).collect();
     assert_eq!((ims.rows().len(), references.len()), (40, 40));
     assert_eq!(site.account("localgov-ims.post").await["delivered"], 40);
+}
+
+/// So many rows, each of another payment; the platform is told of each; nothing is left.
+async fn each_is_posted_once(ims: &Ims, site: &Site, count: usize) {
+    until("all rows", async || (ims.rows().len() >= count).then_some(())).await;
+    until("all are told", async || (told(site).await.len() >= count).then_some(())).await;
+    until("the account says so", async || {
+        (site.account("localgov-ims.post").await["delivered"] == count).then_some(())
+    })
+    .await;
+    let references: BTreeSet<String> =
+        ims.rows().iter().map(|row| row["PspReference"].as_str().unwrap().to_owned()).collect();
+    assert_eq!((ims.rows().len(), references.len()), (count, count));
+}
+
+#[tokio::test]
+async fn a_broker_whose_app_is_stopped_and_started_again_is_found_again_and_nothing_is_lost_or_posted_twice()
+{
+    let node = Node::start().await;
+    let (ims, _server, site) = ims_on(node.broker.clone()).await;
+    let bridge = site.start().await;
+    for number in 0..30 {
+        site.vhost.say("payment.succeeded.v1", &format!("event-{number}"), &paid(number)).await;
+    }
+    node.ctl(&["stop_app"]).await;
+    node.ctl(&["start_app"]).await;
+    node.answers().await;
+    for number in 30..40 {
+        site.vhost.say("payment.succeeded.v1", &format!("event-{number}"), &paid(number)).await;
+    }
+    each_is_posted_once(&ims, &site, 40).await;
+    assert!(bridge.stop().await);
+}
+
+#[tokio::test]
+async fn while_the_broker_is_out_of_disk_what_is_posted_waits_for_its_reply_also_through_a_crash_and_is_not_posted_again()
+ {
+    let node = Node::start().await;
+    let (ims, _server, site) = ims_on(node.broker.clone()).await;
+    site.good(&["topology", "apply"]).await;
+    for number in 0..10 {
+        site.vhost.say("payment.succeeded.v1", &format!("event-{number}"), &paid(number)).await;
+    }
+    node.ctl(&["set_disk_free_limit", "900000GB"]).await;
+    for _ in 0..2 {
+        let bridge = site.run().await;
+        until("a row that nobody is told of", async || {
+            let waits = site.account("localgov-ims.post").await["waiting"].as_u64()? > 0;
+            (waits && !ims.rows().is_empty()).then_some(())
+        })
+        .await;
+        until("the bridge says that the broker takes nothing", async || {
+            let log = std::fs::read_to_string(site.folder.0.join("log")).unwrap();
+            log.contains("PH3007").then_some(())
+        })
+        .await;
+        assert!(told(&site).await.is_empty());
+        bridge.kill().await;
+    }
+    let bridge = site.start().await;
+    node.ctl(&["set_disk_free_limit", "50MB"]).await;
+    each_is_posted_once(&ims, &site, 10).await;
+    assert!(bridge.stop().await);
+}
+
+#[tokio::test]
+async fn a_message_that_is_given_back_beyond_the_limit_is_a_dead_letter_of_the_broker_and_replayed_it_is_posted_once()
+ {
+    let (ims, server, site) = ims_on(Broker::shared()).await;
+    site.good(&["topology", "apply"]).await;
+    // Somebody's policy; the lower limit counts.
+    let policy = json!({ "pattern": "^packhorse\\.localgov", "definition": { "delivery-limit": 2 }, "apply-to": "queues" });
+    site.vhost.call("PUT", "policies/narrow", policy).await;
+    site.vhost.say("payment.succeeded.v1", "event-1", &paid(1)).await;
+    // A bridge that dies of this message, again and again, before the system has done anything.
+    server.misbehave("POST", "/api", Fault::Hang, 3);
+    for number in 1..=3 {
+        let bridge = site.run().await;
+        server.until("POST", "/api", number).await;
+        bridge.kill().await;
+    }
+    assert_eq!(site.dead(1).await[0].json()["data"], paid(1));
+    let bridge = site.start().await;
+    let list = site.good(&["dead-letters", "list"]).await;
+    assert!(list.contains("PH3010"), "{list}");
+    site.account("localgov-ims.post").await;
+    site.good(&["dead-letters", "replay", "--code", "PH3010", "--by", "tester", "--reason", "seen to"]).await;
+    each_is_posted_once(&ims, &site, 1).await;
+    assert!(bridge.stop().await);
+}
+
+#[tokio::test]
+async fn a_policy_that_leaves_the_dead_letters_no_room_holds_them_up_and_loses_none_and_it_is_told() {
+    let (_ims, _server, site) = ims_on(Broker::shared()).await;
+    let management = format!("[broker]\nmanagement = \"{}\"", Broker::shared().management);
+    site.edit("packhorse.toml", "[broker]", &management);
+    let bridge = site.run().await;
+    site.good(&["topology", "verify"]).await;
+    let policy =
+        json!({ "pattern": "^packhorse\\.dead$", "definition": { "max-length": 1 }, "apply-to": "queues" });
+    site.vhost.call("PUT", "policies/narrow", policy).await;
+    until("verify tells of it", async || {
+        let (code, out, err) = site.command(&["topology", "verify"]).await;
+        (code != 0 && format!("{out}{err}").contains("max-length = 1")).then_some(())
+    })
+    .await;
+    let mut broken = paid(1);
+    broken["amount"] = json!("a lot");
+    for number in 0..10 {
+        site.vhost.say("payment.succeeded.v1", &format!("event-{number}"), &broken).await;
+    }
+    until("the bridge says that the broker does not take them", async || {
+        let log = std::fs::read_to_string(site.folder.0.join("log")).unwrap();
+        log.contains("PH3006").then_some(())
+    })
+    .await;
+    assert!(site.vhost.depth("packhorse.dead").await < 10);
+    site.account("localgov-ims.post").await;
+    site.vhost.call("DELETE", "policies/narrow", Value::Null).await;
+    let ids: BTreeSet<String> =
+        site.dead(10).await.iter().map(|letter| letter.properties["message_id"].to_string()).collect();
+    assert_eq!(ids.len(), 10, "{ids:?}");
+    until("the account says so", async || {
+        (site.account("localgov-ims.post").await["dead"] == 10).then_some(())
+    })
+    .await;
+    assert_eq!(bridge.terminate().await, 0);
 }
 
 #[tokio::test]
@@ -195,7 +326,7 @@ async fn a_wrong_password_is_told_at_once_and_never_shown() {
 #[tokio::test]
 async fn a_message_of_a_route_that_is_gone_ends_in_the_dead_letters_and_not_nowhere() {
     let (_ims, server, site) = ims_on(Broker::shared()).await;
-    server.misbehave("POST", "/api", crate::standins::http::Fault::Status(503, None), 3);
+    server.misbehave("POST", "/api", Fault::Status(503, None), 3);
     let bridge = site.start().await;
     site.vhost.say("payment.succeeded.v1", "event-1", &paid(1)).await;
     server.until("POST", "/api", 3).await;

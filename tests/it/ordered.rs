@@ -3,7 +3,7 @@
 
 use crate::{
     standins::http::{Answer, Request, Server},
-    support::{Site, example, until},
+    support::{Broker, Site, example, until},
 };
 use packhorse::{
     event::Key,
@@ -18,7 +18,7 @@ use std::{
 
 const EVENT: &str = "payment.succeeded.v1";
 pub const ROUTE: &str = "cases.post";
-const QUEUE: &str = "packhorse.cases.post";
+pub const QUEUE: &str = "packhorse.cases.post";
 
 /// What the system does with the next requests about a subject's message, by both.
 type Wishes = Arc<Mutex<HashMap<(String, u32), Vec<u16>>>>;
@@ -42,6 +42,11 @@ fn about(body: &Value) -> (String, u32) {
 
 impl Cases {
     pub async fn new(more: &str) -> Cases {
+        Cases::on(Broker::shared(), "", more).await
+    }
+
+    /// The same on a broker of the test's own, with other adapters of the bridge besides.
+    pub async fn on(broker: Broker, others: &str, more: &str) -> Cases {
         let (wishes, taken): (Wishes, Taken) = Default::default();
         let (wanted, list) = (wishes.clone(), taken.clone());
         let handler = move |request: &Request| {
@@ -62,7 +67,11 @@ impl Cases {
             }
         };
         let server = Server::start(Arc::new(handler), 0).await.unwrap();
-        let site = Site::new(&format!("[adapters.cases]\nsettings = {{ url = \"{}\" }}\nwhen_away = {{ first = \"1s\", most = \"2s\" }}\n", server.url)).await;
+        let settings = format!(
+            "[adapters.cases]\nsettings = {{ url = \"{}\" }}\nwhen_away = {{ first = \"1s\", most = \"2s\" }}\n{others}",
+            server.url
+        );
+        let site = Site::on(broker, &settings).await;
         site.folder.write(
             "adapters/cases.toml",
             format!(
@@ -110,6 +119,15 @@ impl Cases {
             }
         }
         first
+    }
+
+    /// Everything that came of each subject, what came twice included.
+    pub fn all(&self) -> BTreeMap<String, Vec<u32>> {
+        let mut all: BTreeMap<String, Vec<u32>> = BTreeMap::new();
+        for (subject, number) in self.taken() {
+            all.entry(subject).or_default().push(number);
+        }
+        all
     }
 
     fn of(&self, subject: &str) -> Vec<u32> {

@@ -70,6 +70,22 @@ impl Broker {
             password: setting("BROKER_PASSWORD"),
         }
     }
+
+    /// The one whose settings were printed.
+    pub fn printed(settings: &str) -> Broker {
+        Broker {
+            address: printed(settings, "BROKER_ADDRESS").rsplit_once('/').unwrap().0.to_owned(),
+            management: printed(settings, "BROKER_MANAGEMENT"),
+            user: printed(settings, "BROKER_USER"),
+            password: printed(settings, "BROKER_PASSWORD"),
+        }
+    }
+}
+
+/// One of the settings that `scripts/broker` prints.
+pub fn printed(settings: &str, name: &str) -> String {
+    let line = settings.lines().find_map(|line| line.strip_prefix(&format!("{name}='")));
+    line.unwrap_or_else(|| panic!("no {name} in {settings}")).trim_end_matches('\'').to_owned()
 }
 
 /// A broker of a test's own, to be killed, blocked and started again.
@@ -93,17 +109,7 @@ impl Node {
         let more = folder.write("more.conf", configuration);
         let arguments = [&["start", path.to_str().unwrap()], plugins].concat();
         let out = script_with(&arguments, &[("BROKER_CONF", more.to_str().unwrap())]).await;
-        let setting = |name: &str| {
-            let line = out.lines().find_map(|line| line.strip_prefix(&format!("{name}='")));
-            line.unwrap_or_else(|| panic!("no {name} in {out}")).trim_end_matches('\'').to_owned()
-        };
-        let broker = Broker {
-            address: setting("BROKER_ADDRESS").rsplit_once('/').unwrap().0.to_owned(),
-            management: setting("BROKER_MANAGEMENT"),
-            user: setting("BROKER_USER"),
-            password: setting("BROKER_PASSWORD"),
-        };
-        Node { folder, broker }
+        Node { folder, broker: Broker::printed(&out) }
     }
 
     async fn on(&self, command: &str, more: &[&str]) -> String {
@@ -121,6 +127,11 @@ impl Node {
 
     pub async fn again(&self) {
         self.on("again", &[]).await;
+        self.answers().await;
+    }
+
+    /// Waits until its management interface answers.
+    pub async fn answers(&self) {
         let (management, user) = (format!("{}/api/overview", self.broker.management), &self.broker.user);
         until("the management interface", async || {
             let request =
@@ -143,7 +154,7 @@ impl Drop for Node {
 }
 
 /// Runs `scripts/broker`; what it prints.
-async fn script(arguments: &[&str]) -> String {
+pub async fn script(arguments: &[&str]) -> String {
     script_with(arguments, &[]).await
 }
 
@@ -199,6 +210,11 @@ impl Vhost {
         let all = json!({ "configure": ".*", "write": ".*", "read": ".*" });
         vhost.request("PUT", &permissions, all).await;
         vhost
+    }
+
+    /// Looks at it from another node of its cluster from now on.
+    pub fn seen_from(&mut self, node: &Broker) {
+        self.broker = node.clone();
     }
 
     /// `amqp://127.0.0.1:port/vhost`, without user and password.
@@ -641,6 +657,17 @@ impl Site {
     /// The dead letters, when there are so many.
     pub async fn dead(&self, count: usize) -> Vec<Seen> {
         self.vhost.until("packhorse.dead", count).await
+    }
+}
+
+impl Drop for Site {
+    /// A test that fails shows the end of what the program said.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = std::fs::read_to_string(self.folder.0.join("log")).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            eprintln!("the program's log ends:\n{}", lines[lines.len().saturating_sub(60)..].join("\n"));
+        }
     }
 }
 
