@@ -211,9 +211,11 @@ impl Desk {
                 return Ok(());
             }
             self.give_back(letter, delivery, settled).await?;
+            crate::kill::point("operator.replayed");
             let what = if settled { "replay, not received" } else { "replay" };
             let now = Timestamp::now().as_millisecond();
             self.store.audit(now, &actor.who, what, &actor.reason, &letter.key).await?;
+            crate::kill::point("operator.noted");
             browser.settle(delivery, Settle::Ack).await?;
             Ok(())
         })
@@ -238,8 +240,10 @@ impl Desk {
                 let route = self.store.route(&letter.route).await?;
                 self.store.let_go(route, letter.item.clone()).await?;
             }
+            crate::kill::point("operator.discarded");
             let about = if letter.key.is_empty() { &letter.sha256 } else { &letter.key };
             self.store.audit(now, &actor.who, "discard", &actor.reason, about).await?;
+            crate::kill::point("operator.noted");
             browser.settle(delivery, Settle::Ack).await?;
             Ok(())
         })

@@ -54,8 +54,13 @@ pub enum Heard {
         channel: u16,
         tag: u64,
     },
-    /// Rejected, or given back.
-    NotTaken,
+    /// Given back unprocessed: `basic.nack`, which a RabbitMQ 4.3 does not count.
+    GivenBack {
+        connection: usize,
+        channel: u16,
+    },
+    /// `basic.reject`: as a RabbitMQ 4.3 counts, the message has failed.
+    Rejected,
 }
 
 /// What is written to a connection.
@@ -382,9 +387,11 @@ impl Connection {
             Class::Basic(basic::AMQPMethod::Ack(ack)) => {
                 peer.hear(Heard::Acknowledged { channel, tag: ack.delivery_tag }, wire);
             }
-            Class::Basic(basic::AMQPMethod::Nack(_) | basic::AMQPMethod::Reject(_)) => {
-                peer.hear(Heard::NotTaken, wire);
+            Class::Basic(basic::AMQPMethod::Nack(nack)) => {
+                assert!(nack.requeue && !nack.multiple, "a broker would drop it");
+                peer.hear(Heard::GivenBack { connection: self.number, channel }, wire);
             }
+            Class::Basic(basic::AMQPMethod::Reject(_)) => peer.hear(Heard::Rejected, wire),
             _ => {}
         }
     }
