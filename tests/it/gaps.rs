@@ -131,7 +131,8 @@ async fn dies_after(site: &Site, point: &str, meanwhile: impl AsyncFnOnce()) {
     meanwhile().await;
     until(&format!("it dies at {point}"), async || running.has_ended().then_some(())).await;
     let log = std::fs::read_to_string(site.folder.0.join("log")).unwrap();
-    assert!(log.contains(&format!("killed at {point}")), "{point}: {log}");
+    let (name, _) = point.split_once(':').unwrap_or((point, "1"));
+    assert!(log.contains(&format!("killed at {name}\n")), "{point}: {log}");
 }
 
 /// Runs it until the route has delivered so many, and stops it; nothing is left and every sum closes.

@@ -51,6 +51,7 @@ pub enum Heard {
     },
     Published(Box<Sent>),
     Acknowledged {
+        connection: usize,
         channel: u16,
         tag: u64,
     },
@@ -385,7 +386,8 @@ impl Connection {
                 self.coming.insert(channel, (sent, u64::MAX));
             }
             Class::Basic(basic::AMQPMethod::Ack(ack)) => {
-                peer.hear(Heard::Acknowledged { channel, tag: ack.delivery_tag }, wire);
+                let (connection, tag) = (self.number, ack.delivery_tag);
+                peer.hear(Heard::Acknowledged { connection, channel, tag }, wire);
             }
             Class::Basic(basic::AMQPMethod::Nack(nack)) => {
                 assert!(nack.requeue && !nack.multiple, "a broker would drop it");
