@@ -10,11 +10,12 @@ use crate::{
     code::Code,
     collect::Collector,
     config::{
-        CollectRoute, Config, Way,
+        CollectRoute, Config, Instance, Way,
         plan::{Action, Source},
     },
     console,
     deliver::{Batcher, Deliverer},
+    duty::Duty,
     keeper::{self, Keeper},
     listen,
     store::{Opener, RouteNumber, Store},
@@ -94,6 +95,14 @@ impl Bridge {
         let keeper = |way: Way, id: &str| {
             keepers.iter().find(|keeper| keeper.way == way && keeper.route == id).cloned()
         };
+        let duty = |instance: &Instance, way: &str, what: &str| {
+            // What is counted against a limit is counted in one place.
+            let name = match instance.is_limited() {
+                true => format!("system {}", instance.name),
+                false => format!("{way} {what}"),
+            };
+            Duty { name, store: store.clone(), stop: stop.clone() }
+        };
         let mut called = Vec::new();
         for route in &config.collect {
             let Some(system) = systems.get(&route.instance.name) else { continue };
@@ -122,12 +131,18 @@ impl Bridge {
                 });
                 called.push(receiver::Called { route: route.clone(), take });
             }
-            collector.start(&routes);
+            let led = collector.clone();
+            routes.spawn(duty(&route.instance, "collect", &route.id).serve(move |store, stop, tasks| {
+                Arc::new(Collector { store, stop, ..(*led).clone() }).start(tasks);
+            }));
         }
         for route in &config.deliver {
             let Some(system) = systems.get(&route.instance.name) else { continue };
             let Some(keeper) = keeper(Way::Deliver, &route.id) else { continue };
-            Arc::new(Deliverer {
+            let one_bridge = route.plan.order.is_some()
+                || route.plan.opens.as_ref().is_some_and(|opens| opens.one_per.is_some())
+                || route.instance.is_limited();
+            let deliverer = Arc::new(Deliverer {
                 route: route.clone(),
                 number: number(&store, &route.id).await?,
                 asking: of_instance(&asking, &route.instance.name),
@@ -142,12 +157,25 @@ impl Bridge {
                 stop: stop.clone(),
                 missing: missing.clone(),
                 one_per: Arc::default(),
-                under_way: Default::default(),
-            })
-            .start(&routes);
+                under_way: Arc::default(),
+            });
+            match one_bridge {
+                false => deliverer.start(&routes),
+                true => {
+                    routes.spawn(duty(&route.instance, "deliver", &route.id).serve(
+                        move |store, stop, tasks| {
+                            Arc::new(Deliverer { store, stop, ..(*deliverer).clone() }).start(tasks);
+                        },
+                    ));
+                }
+            }
         }
         for batcher in batchers(&config, &store, &systems, (&keepers, &metrics), &stop).await? {
-            batcher.start(&routes);
+            routes.spawn(duty(&batcher.instance, "batch", &batcher.feed()).serve(
+                move |store, stop, tasks| {
+                    Arc::new(Batcher { store, stop, ..(*batcher).clone() }).start(tasks);
+                },
+            ));
         }
         let receiver = match &config.receiver {
             None => None,

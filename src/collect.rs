@@ -55,6 +55,7 @@ const BATCH: u32 = 128;
 const LOOK: Duration = Duration::from_secs(1);
 
 /// One route from a system, ready to run.
+#[derive(Clone)]
 pub struct Collector {
     /// The route.
     pub route: Arc<CollectRoute>,

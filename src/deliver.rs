@@ -47,6 +47,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, warn};
 
 /// One route to a system, ready to run.
+#[derive(Clone)]
 pub struct Deliverer {
     /// The route.
     pub route: Arc<DeliverRoute>,
@@ -77,7 +78,7 @@ pub struct Deliverer {
     /// What is being sent at this moment of which there may be only one.
     pub one_per: Arc<Mutex<HashSet<String>>>,
     /// What is under way without a claim on disk.
-    pub under_way: Mutex<HashSet<Key>>,
+    pub under_way: Arc<Mutex<HashSet<Key>>>,
 }
 
 /// A delivery that has been read.

@@ -12,6 +12,7 @@ pub mod config;
 pub mod console;
 pub mod deliver;
 pub mod draft;
+pub mod duty;
 pub mod emit;
 pub mod event;
 pub mod format;

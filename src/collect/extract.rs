@@ -293,7 +293,7 @@ impl Collector {
     /// Our copy of an extract, to look at single rows.
     async fn copy(&self, file: &TakenFile) -> Result<Copy, Halt> {
         let mut records = self.open_copy(file, None).await?;
-        let path = self.copy_of(&file.digest);
+        let path = self.text_of(file).await?;
         blocking(move || {
             // Behind its first record it is known what stands around records.
             records.next().map_err(|error| refused(&error))?;

@@ -25,6 +25,8 @@ use std::{
 };
 use tracing::{error, info, warn};
 
+/// The ending of a copy's text in UTF-8, where the file came in UTF-16.
+pub(super) const NARROWED: &str = "utf8";
 /// How many files of one folder are looked at.
 const MOST_FILES: usize = 100_000;
 /// How often it is looked whether a person has decided on a file.
@@ -112,6 +114,9 @@ impl Collector {
     pub(super) async fn carry_files(&self, source: Option<(&Pickup, &FileSystem)>) -> Result<(), Failure> {
         for mut file in self.store.open_files(self.number).await.map_err(of_store)? {
             if file.state.is_open() {
+                if let Some((pickup, files)) = source {
+                    self.copy_again(pickup, files, &file).await?;
+                }
                 let end = match self.read_file(&file).await {
                     Ok(why) => FileEnd::Done { why },
                     Err(Halt::Later(failure)) => return Err(failure),
@@ -148,7 +153,7 @@ impl Collector {
                 self.store.file_told(file.n).await.map_err(of_store)?;
             }
             if self.store.may_forget(file.digest).await.map_err(of_store)? {
-                let _ = tokio::fs::remove_file(self.copy_of(&file.digest)).await;
+                self.forget(&file.digest).await;
             }
         }
         Ok(())
@@ -157,6 +162,13 @@ impl Collector {
     /// Our copy of a file, by its digest.
     pub(super) fn copy_of(&self, digest: &[u8]) -> PathBuf {
         self.files.join(hex(digest))
+    }
+
+    /// Removes our copy of a file that nobody needs any more.
+    pub(super) async fn forget(&self, digest: &[u8]) {
+        let copy = self.copy_of(digest);
+        let _ = tokio::fs::remove_file(copy.with_extension(NARROWED)).await;
+        let _ = tokio::fs::remove_file(copy).await;
     }
 
     /// Takes every file that is complete and not ours yet, in the order of their names.
@@ -253,9 +265,34 @@ impl Collector {
                 let again = TakenFile { name: file.name.clone(), modified: file.modified, ..*known };
                 self.tell_source(pickup, files, &again).await?;
                 if self.store.may_forget(fetched.digest).await.map_err(of_store)? {
-                    let _ = tokio::fs::remove_file(self.copy_of(&fetched.digest)).await;
+                    self.forget(&fetched.digest).await;
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Copies a file that is begun once more if its copy is not on our disk: another bridge, which has ended, has it on its own.
+    /// The file stays in the system until all of it is through; if it is gone or another one now, it is told when it is read.
+    async fn copy_again(
+        &self,
+        pickup: &Pickup,
+        files: &FileSystem,
+        file: &TakenFile,
+    ) -> Result<(), Failure> {
+        let copy = self.copy_of(&file.digest);
+        if tokio::fs::try_exists(&copy).await.map_err(|error| self.unwritable(&error))? {
+            return Ok(());
+        }
+        let folder = self.named(&pickup.folder, "folder")?;
+        if files.look(&folder, &file.name).await?.is_none_or(|there| there.size != file.size) {
+            return Ok(());
+        }
+        let arriving = self.arriving().await?;
+        let fetched = files.fetch(&folder, &file.name, &arriving, pickup.limit).await?;
+        if fetched.digest == file.digest {
+            warn!(route = self.route.id, file = file.name, "our copy of a file that is begun was gone: it is copied again");
+            tokio::fs::rename(&arriving, copy).await.map_err(|error| self.unwritable(&error))?;
         }
         Ok(())
     }

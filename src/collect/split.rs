@@ -1,13 +1,17 @@
 //! The records of a file: read through once before the first is released, then taken in a chunk at a time, each chunk in
 //! one commit with the point up to which the file has been read.
 
-use super::{Collector, now, pickup::Halt};
+use super::{
+    Collector, now,
+    pickup::{Halt, NARROWED},
+};
 use crate::{
     code::Code,
     event::{Key, hex},
     format::{
         FormatError,
         records::{Point, RecordLimits, Records, Summary},
+        wide::{self, NotNarrowed},
     },
     origin::{Origin, shown},
     store::{BASELINE, Compared, FileState, Intake, Progress, Taken, TakenFile},
@@ -16,8 +20,8 @@ use crate::{
 };
 use std::{
     fs::File,
-    io::{BufReader, Seek as _, SeekFrom},
-    path::Path,
+    io::{BufReader, Read as _, Seek as _, SeekFrom},
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -25,6 +29,8 @@ use std::{
 const CHUNK: usize = 512;
 /// Bytes of one commit.
 const CHUNK_BYTES: usize = 8 << 20;
+/// Bytes at the beginning of a file that say its encoding.
+const HEAD: u64 = 64;
 /// How long the spool is left to empty itself.
 const FULL: Duration = Duration::from_secs(2);
 
@@ -109,9 +115,42 @@ impl Collector {
         }
     }
 
+    /// Our copy of a file as it is split: of one in UTF-16, its text in UTF-8, which stands beside it.
+    pub(super) async fn text_of(&self, file: &TakenFile) -> Result<PathBuf, Halt> {
+        let (path, layout) = (self.copy_of(&file.digest), self.route.plan.layout.clone());
+        let text = move || -> Result<PathBuf, Opening> {
+            let ours = |error| Opening::Io(path.clone(), error);
+            let narrowed = path.with_extension(NARROWED);
+            let mut copy = File::open(&path).map_err(ours)?;
+            let mut head = Vec::new();
+            copy.by_ref().take(HEAD).read_to_end(&mut head).map_err(ours)?;
+            let Some(encoding) = wide::of_file(&head, layout.as_deref()).map_err(Opening::Format)? else {
+                return Ok(path);
+            };
+            if narrowed.exists() {
+                return Ok(narrowed);
+            }
+            copy.rewind().map_err(ours)?;
+            let part = narrowed.with_extension("part");
+            let unwritable = |error| Opening::Unwritable(part.clone(), error);
+            let to = File::create(&part).map_err(unwritable)?;
+            wide::narrow(copy, &to, encoding).map_err(|failed| {
+                let _ = std::fs::remove_file(&part);
+                match failed {
+                    NotNarrowed::Read(error) => ours(error),
+                    NotNarrowed::Write(error) => unwritable(error),
+                    NotNarrowed::Format(error) => Opening::Format(error),
+                }
+            })?;
+            to.sync_all().and_then(|()| std::fs::rename(&part, &narrowed)).map_err(unwritable)?;
+            Ok(narrowed)
+        };
+        tokio::task::spawn_blocking(text).await.map_err(panicked)?.map_err(opening)
+    }
+
     /// Opens our copy of a file, at its beginning or at the point up to which it has been read.
     pub(super) async fn open_copy(&self, file: &TakenFile, point: Option<Point>) -> Result<Open, Halt> {
-        let path = self.copy_of(&file.digest);
+        let path = self.text_of(file).await?;
         let (format, layout) = (self.route.plan.format, self.route.plan.layout.clone());
         let open = move || -> Result<Open, Opening> {
             let ours = |error| Opening::Io(path.clone(), error);
@@ -126,10 +165,7 @@ impl Collector {
                 }
             }
         };
-        tokio::task::spawn_blocking(open).await.map_err(panicked)?.map_err(|opening| match opening {
-            Opening::Format(error) => refused(&error),
-            Opening::Io(path, error) => lost(&path, &error),
-        })
+        tokio::task::spawn_blocking(open).await.map_err(panicked)?.map_err(opening)
     }
 
     /// The next records.
@@ -175,8 +211,20 @@ impl Collector {
 }
 
 enum Opening {
-    Io(std::path::PathBuf, std::io::Error),
+    Io(PathBuf, std::io::Error),
+    Unwritable(PathBuf, std::io::Error),
     Format(FormatError),
+}
+
+fn opening(failed: Opening) -> Halt {
+    match failed {
+        Opening::Format(error) => refused(&error),
+        Opening::Io(path, error) => lost(&path, &error),
+        Opening::Unwritable(path, error) => {
+            let what = format!("{} cannot be written: {error}", path.display());
+            Halt::Later(Failure::not_done(Code::StoreUnavailable, what))
+        }
+    }
 }
 
 /// The file as a whole cannot be read.

@@ -89,7 +89,7 @@ impl Collector {
         if let Took::Known(_) = self.write_down(&arriving, new).await?
             && self.store.may_forget(dumped.digest).await.map_err(of_store)?
         {
-            let _ = tokio::fs::remove_file(self.copy_of(&dumped.digest)).await;
+            self.forget(&dumped.digest).await;
         }
         self.carry_files(None).await
     }

@@ -27,6 +27,7 @@ use crate::{
     mapping::Condition,
     template::{Scope, Template, TemplateFailed, Texts},
 };
+use plan::Bears;
 use secrets::SecretRef;
 use std::{
     collections::{BTreeMap, HashMap},
@@ -96,6 +97,20 @@ pub enum Way {
 }
 
 impl Config {
+    /// The adapters in use and their mappings, with their digests: bridges on one store must read the same.
+    pub fn digests(&self) -> BTreeMap<String, String> {
+        let of = |instance: &Arc<Instance>| {
+            let adapter = &instance.adapter;
+            let mappings = adapter.mappings().into_iter();
+            let mappings = mappings
+                .map(|mapping| (format!("the mapping {}", mapping.name), mapping.digest.clone()));
+            std::iter::once((format!("the adapter of {}", instance.name), adapter.digest.clone()))
+                .chain(mappings)
+                .collect::<Vec<_>>()
+        };
+        self.instances.iter().flat_map(of).collect()
+    }
+
     /// Everything that has a gate.
     pub fn gated(&self) -> Vec<Gated> {
         let gated = |id: &str, instance: &Instance, way, settings: &gate::Settings, tell_after| Gated {
@@ -207,7 +222,7 @@ pub struct Instance {
     /// The `source` of its events.
     pub source: String,
     /// What the system bears: what the bridge says, or else the adapter.
-    pub bears: plan::Bears,
+    pub bears: Bears,
     /// How its files are reached, if the bridge says so in place of the adapter.
     pub reached: Option<plan::Files>,
     /// The folder of `packhorse.toml`: where relative paths begin.
@@ -264,6 +279,12 @@ impl DeliverRoute {
 }
 
 impl Instance {
+    /// Whether it is counted how often or how many at once the system is called.
+    pub fn is_limited(&self) -> bool {
+        let Bears { most_at_once, per_minute, .. } = &self.bears;
+        most_at_once.is_some() || per_minute.is_some() || !self.adapter.rates.is_empty()
+    }
+
     /// How its files are reached.
     pub fn files<'a>(&'a self, by_adapter: &'a plan::Files) -> &'a plan::Files {
         self.reached.as_ref().unwrap_or(by_adapter)

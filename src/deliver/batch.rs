@@ -48,6 +48,7 @@ const PORTION: u32 = 1_000;
 const LONGEST: Duration = Duration::from_secs(600);
 
 /// A batch of an adapter in use, ready to run.
+#[derive(Clone)]
 pub struct Batcher {
     /// The adapter in use.
     pub instance: Arc<Instance>,
@@ -101,7 +102,8 @@ impl Batcher {
         });
     }
 
-    fn feed(&self) -> String {
+    /// What it is called, with its adapter.
+    pub fn feed(&self) -> String {
         self.instance.feed(&self.batch.name)
     }
 

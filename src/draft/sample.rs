@@ -15,6 +15,7 @@ use crate::{
             raw::{CsvKeys, LayoutFile, LinesKeys, XmlKeys},
         },
         records::{RecordLimits, Records, kind_of_file},
+        wide::{self, NotNarrowed},
         write_json_pretty,
     },
     tree::{Name, TEXT, Tree},
@@ -105,6 +106,17 @@ pub fn read(kind: Kind, bytes: &[u8], schema: &EventSchema, example: &Tree) -> R
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Err(not_a_sample("it is empty".to_owned()));
     }
+    let mut narrowed = Vec::new();
+    let bytes = match wide::of_file(bytes, None).map_err(refused)? {
+        None => bytes,
+        Some(encoding) => match wide::narrow(bytes, &mut narrowed, encoding) {
+            Ok(()) => narrowed.as_slice(),
+            Err(NotNarrowed::Format(error)) => return Err(refused(error)),
+            Err(NotNarrowed::Read(error) | NotNarrowed::Write(error)) => {
+                return Err(not_a_sample(error.to_string()));
+            }
+        },
+    };
     match kind {
         Kind::Csv => csv(bytes),
         Kind::Xml => xml(bytes, &wanted),
@@ -132,8 +144,8 @@ fn refused(error: FormatError) -> Refused {
 }
 
 fn csv(bytes: &[u8]) -> Result<Sample, Refused> {
-    if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") || bytes.contains(&0) {
-        let what = "it is in UTF-16 or no text: save it as UTF-8".to_owned();
+    if bytes.contains(&0) {
+        let what = "it is no text, or in UTF-16 without its byte-order mark: save it as UTF-8".to_owned();
         return Err(not_a_sample(what));
     }
     let mut notes = Vec::new();

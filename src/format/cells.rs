@@ -474,6 +474,10 @@ fn quoted(cell: &str, quote: u8, out: &mut String) {
 
 /// The bytes of text in the layout's encoding.
 pub(super) fn encoded(text: String, layout: &Layout) -> Result<Vec<u8>, FormatError> {
+    if let Some(wide) = layout.wide {
+        let what = format!("files in {} are read, not written", wide.name());
+        return Err(FormatError::nowhere(Code::CannotWrite, what));
+    }
     charset::encode(text, Some(layout.encoding).filter(|encoding| *encoding != UTF_8))
 }
 

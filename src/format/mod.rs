@@ -14,6 +14,7 @@ pub mod layout;
 mod names;
 pub mod records;
 mod soap;
+pub mod wide;
 mod xml;
 
 pub use json::{parse as parse_json, write as write_json, write_pretty as write_json_pretty};

@@ -1,8 +1,7 @@
 //! The account: taken in = delivered + waiting + dead + duplicate + discarded + nothing to publish, per route. The left
 //! side is counted when messages come in, the right side from the rows: they agree, or something is wrong.
 
-use super::{FileState, State, Store, StoreError};
-use rusqlite::params;
+use super::{FileState, State, Store, StoreError, sql::params};
 
 /// The account of all routes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -84,24 +83,30 @@ impl Store {
     pub async fn account(&self) -> Result<Account, StoreError> {
         self.write("drawing up the account", |tx| {
             let mut account = Account::default();
-            let mut routes = tx.prepare_cached("SELECT n, name, taken FROM route ORDER BY name")?;
-            let mut rows = routes.query([])?;
-            while let Some(row) = rows.next()? {
-                let n: i64 = row.get(0)?;
-                let mut line =
-                    RouteAccount { route: row.get(1)?, taken: row.get(2)?, ..RouteAccount::default() };
-                let mut states = tx.prepare_cached(
-                    "SELECT state, sum(messages), sum(duplicates) FROM (
+            let routes =
+                tx.all("SELECT n, name, taken, parked FROM route ORDER BY name", params![], |row| {
+                    let parked = row.get(3)?;
+                    let line = RouteAccount {
+                        route: row.get(1)?,
+                        taken: row.get(2)?,
+                        parked,
+                        ..RouteAccount::default()
+                    };
+                    Ok((row.get::<i64>(0)?, line))
+                })?;
+            for (n, mut line) in routes {
+                let states = tx.all(
+                    "SELECT state, CAST(sum(messages) AS BIGINT), CAST(sum(duplicates) AS BIGINT) FROM (
                        SELECT state, count(*) AS messages, sum(duplicates) AS duplicates FROM journal
                          WHERE route = ?1 AND part = 0 GROUP BY state
-                       UNION ALL SELECT state, messages, duplicates FROM pruned WHERE route = ?1)
+                       UNION ALL SELECT state, messages, duplicates FROM pruned WHERE route = ?1) AS counted
                      GROUP BY state",
+                    params![n],
+                    |row| Ok((State::of(row.get(0)?), row.get::<i64>(1)?, row.get::<i64>(2)?)),
                 )?;
-                let mut counts = states.query([n])?;
-                while let Some(count) = counts.next()? {
-                    let (messages, duplicates): (i64, i64) = (count.get(1)?, count.get(2)?);
+                for (state, messages, duplicates) in states {
                     line.duplicate += duplicates;
-                    match State::of(count.get(0)?) {
+                    match state {
                         Some(State::Delivered) => line.delivered += messages,
                         Some(State::Claimed | State::Waiting | State::Answered) | None => {
                             line.waiting += messages
@@ -116,27 +121,32 @@ impl Store {
                         Some(State::Nothing) => line.nothing += messages,
                     }
                 }
-                line.next_due = tx
-                    .prepare_cached("SELECT min(due_at) FROM journal WHERE route = ?1 AND state = 2")?
-                    .query_row(params![n], |row| row.get(0))?;
-                line.parked = tx
-                    .prepare_cached("SELECT parked FROM route WHERE n = ?1")?
-                    .query_row(params![n], |row| row.get(0))?;
+                line.next_due =
+                    tx.value("SELECT min(due_at) FROM journal WHERE route = ?1 AND state = 2", params![n])?;
                 line.open_items = tx
-                    .prepare_cached("SELECT count(*) FROM item WHERE route = ?1 AND settled_at IS NULL")?
-                    .query_row(params![n], |row| row.get(0))?;
-                let mut files = tx.prepare_cached(
-                    "SELECT state, count(*), sum(records), sum(duplicates) FROM file WHERE route = ?1 GROUP BY state",
+                    .value("SELECT count(*) FROM item WHERE route = ?1 AND settled_at IS NULL", params![n])?;
+                let files = tx.all(
+                    "SELECT state, count(*), CAST(sum(records) AS BIGINT), CAST(sum(duplicates) AS BIGINT)
+                     FROM file WHERE route = ?1 GROUP BY state",
+                    params![n],
+                    |row| {
+                        Ok((
+                            FileState::of(row.get(0)?),
+                            row.get::<i64>(1)?,
+                            row.get::<i64>(2)?,
+                            row.get::<i64>(3)?,
+                        ))
+                    },
                 )?;
-                let mut counts = files.query([n])?;
-                while let Some(count) = counts.next()? {
-                    let number: i64 = count.get(1)?;
+                for (state, number, records, duplicates) in files {
                     line.files.taken += number;
-                    line.files.records += count.get::<_, i64>(2)?;
-                    line.files.duplicate += count.get::<_, i64>(3)?;
-                    match FileState::of(count.get(0)?) {
+                    line.files.records += records;
+                    line.files.duplicate += duplicates;
+                    match state {
                         FileState::Done => line.files.read += number,
-                        FileState::Taken | FileState::Reading | FileState::Accepted => line.files.under_way += number,
+                        FileState::Taken | FileState::Reading | FileState::Accepted => {
+                            line.files.under_way += number
+                        }
                         FileState::Refused => line.files.refused += number,
                         FileState::Held => line.files.held += number,
                     }

@@ -1,11 +1,13 @@
 //! Batches: what has joined them, how they stand, what is remembered of what was sent.
 
-use super::{NewItem, RouteNumber, Store, StoreError};
+use super::{
+    NewItem, RouteNumber, Store, StoreError,
+    sql::{self, Param as _, Row, Tx, Value, params},
+};
 use crate::{
     batch::{Life, SealedBy, Size, Stage, next_serial},
     event::Key,
 };
-use rusqlite::{OptionalExtension as _, Row, ToSql, Transaction, params};
 
 /// An event that joins a batch.
 #[derive(Debug, Clone)]
@@ -153,7 +155,7 @@ const COLUMNS: &str =
     "n, feed, per, stage, items, sum, opened_at, cut_off, asked, sealed_at, sealed_by, serial, processing,
     failed, retry_at, code, why, sent_at";
 
-fn read(row: &Row<'_>) -> rusqlite::Result<BatchState> {
+fn read(row: &Row<'_>) -> sql::Result<BatchState> {
     let life = Life {
         stage: Stage::of(row.get(3)?).unwrap_or(Stage::Sent),
         items: row.get(4)?,
@@ -181,17 +183,12 @@ fn read(row: &Row<'_>) -> rusqlite::Result<BatchState> {
 
 impl Joining {
     /// Joins: the open batch, or a new one if there is none or it would not fit. In the commit in which the journal says so.
-    pub(super) fn join(
-        &self,
-        tx: &Transaction<'_>,
-        now: i64,
-        route: RouteNumber,
-        key: &[u8],
-    ) -> rusqlite::Result<()> {
-        let open: Option<(i64, i64, i64)> = tx
-            .prepare_cached("SELECT n, items, sum FROM batch WHERE feed = ?1 AND per = ?2 AND stage = 1")?
-            .query_row(params![self.feed, self.per], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
-            .optional()?;
+    pub(super) fn join(&self, tx: &Tx<'_>, now: i64, route: RouteNumber, key: &[u8]) -> sql::Result<()> {
+        let open: Option<(i64, i64, i64)> = tx.one(
+            "SELECT n, items, sum FROM batch WHERE feed = ?1 AND per = ?2 AND stage = 1",
+            params![self.feed, self.per],
+            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+        )?;
         let (batch, items, sum) = match open {
             Some((n, items, sum)) => match self.size.bursts(items, sum, self.amount) {
                 None => (n, items, sum),
@@ -205,65 +202,62 @@ impl Joining {
         let (record, amount) = match &self.says {
             Says::Record(record) => (Some(record), self.amount),
             Says::Row { key, record } => {
-                tx.prepare_cached(
+                tx.run(
                     "INSERT INTO batch_row (feed, file, key, grp, sort, amount, record) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
                      ON CONFLICT (feed, file, key) DO UPDATE SET grp = ?4, sort = ?5, amount = ?6, record = ?7",
-                )?
-                .execute(params![self.feed, self.file, key, self.group, self.sort, self.amount, record])?;
+                    params![self.feed, self.file, key, self.group, self.sort, self.amount, record],
+                )?;
                 (None, 0)
             }
             Says::NoRow { key } => {
-                tx.prepare_cached("DELETE FROM batch_row WHERE feed = ?1 AND file = ?2 AND key = ?3")?
-                    .execute(params![self.feed, self.file, key])?;
+                tx.run(
+                    "DELETE FROM batch_row WHERE feed = ?1 AND file = ?2 AND key = ?3",
+                    params![self.feed, self.file, key],
+                )?;
                 (None, 0)
             }
         };
-        tx.prepare_cached(
+        tx.run(
             "INSERT INTO batch_item (batch, route, key, file, grp, sort, amount, record, kept)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
-        )?
-        .execute(params![batch, route.0, key, self.file, self.group, self.sort, amount, record, self.kept])?;
-        tx.prepare_cached("UPDATE batch SET items = items + 1, sum = sum + ?2 WHERE n = ?1")?
-            .execute(params![batch, amount])?;
+            params![batch, route.0, key, self.file, self.group, self.sort, amount, record, self.kept],
+        )?;
+        tx.run("UPDATE batch SET items = items + 1, sum = sum + ?2 WHERE n = ?1", params![batch, amount])?;
         if let Some(by) = self.size.full(items + 1, sum.saturating_add(amount)) {
             seal(tx, batch, now, by)?;
         }
         Ok(())
     }
 
-    fn open(&self, tx: &Transaction<'_>, now: i64) -> rusqlite::Result<i64> {
-        tx.prepare_cached(
+    fn open(&self, tx: &Tx<'_>, now: i64) -> sql::Result<i64> {
+        tx.value(
             "INSERT INTO batch (feed, per, stage, opened_at, cut_off) VALUES (?1, ?2, 1, ?3, ?4) RETURNING n",
-        )?
-        .query_row(params![self.feed, self.per, now, self.cut_off], |row| row.get(0))
+            params![self.feed, self.per, now, self.cut_off],
+        )
     }
 }
 
-fn seal(tx: &Transaction<'_>, n: i64, now: i64, by: SealedBy) -> rusqlite::Result<bool> {
-    let sealed = tx
-        .prepare_cached(
-            "UPDATE batch SET stage = 2, sealed_at = ?2, sealed_by = ?3 WHERE n = ?1 AND stage = 1",
-        )?
-        .execute(params![n, now, by.as_str()])?;
+fn seal(tx: &Tx<'_>, n: i64, now: i64, by: SealedBy) -> sql::Result<bool> {
+    let sealed = tx.run(
+        "UPDATE batch SET stage = 2, sealed_at = ?2, sealed_by = ?3 WHERE n = ?1 AND stage = 1",
+        params![n, now, by.as_str()],
+    )?;
     Ok(sealed == 1)
 }
 
 /// The next records behind a place, in two steps: first those that sort alike, then those that sort behind. Each is answered by
 /// the index from that place on; by both at once it would be walked from the start for every portion.
 fn portion(
-    tx: &Transaction<'_>,
+    tx: &Tx<'_>,
     steps: [&str; 2],
-    (of, file, sort, at): (&dyn ToSql, &dyn ToSql, &dyn ToSql, &dyn ToSql),
+    [of, file, sort, at]: [Value<'_>; 4],
     most: u32,
-    placed: fn(&Row<'_>) -> rusqlite::Result<Placed>,
-) -> rusqlite::Result<Vec<Placed>> {
+    placed: fn(&Row<'_>) -> sql::Result<Placed>,
+) -> sql::Result<Vec<Placed>> {
     let mut found: Vec<Placed> = Vec::new();
     for sql in steps {
         let left = i64::from(most) - found.len() as i64;
-        let mut statement = tx.prepare_cached(sql)?;
-        for row in statement.query_map(params![of, file, sort, at, left], placed)? {
-            found.push(row?);
-        }
+        found.extend(tx.all(sql, &[of, file, sort, at, Value::Int(left)], placed)?);
     }
     Ok(found)
 }
@@ -276,7 +270,7 @@ impl Store {
     pub async fn batches_under_way(&self, feed: String) -> Result<Vec<BatchState>, StoreError> {
         self.write("looking at batches", move |tx| {
             let sql = format!("SELECT {COLUMNS} FROM batch WHERE feed = ?1 AND stage < 6 ORDER BY n");
-            tx.prepare_cached(&sql)?.query_map([&feed], read)?.collect()
+            tx.all(&sql, params![feed], read)
         })
         .await
     }
@@ -290,7 +284,7 @@ impl Store {
             let sql = format!(
                 "SELECT {COLUMNS} FROM batch ORDER BY stage = 6, CASE stage WHEN 6 THEN -n ELSE n END LIMIT ?1"
             );
-            tx.prepare_cached(&sql)?.query_map([most], read)?.collect()
+            tx.all(&sql, params![most], read)
         })
         .await
     }
@@ -302,7 +296,7 @@ impl Store {
     pub async fn batch(&self, n: i64) -> Result<Option<(BatchState, Vec<BatchFileState>)>, StoreError> {
         self.write("looking at a batch", move |tx| {
             let sql = format!("SELECT {COLUMNS} FROM batch WHERE n = ?1");
-            let Some(state) = tx.prepare_cached(&sql)?.query_row([n], read).optional()? else {
+            let Some(state) = tx.one(&sql, params![n], read)? else {
                 return Ok(None);
             };
             Ok(Some((state, files(tx, n)?)))
@@ -330,9 +324,9 @@ impl Store {
         reason: String,
     ) -> Result<bool, StoreError> {
         self.write("asking for a batch to be sealed", move |tx| {
-            let open = tx.execute("UPDATE batch SET asked = 1 WHERE n = ?1 AND stage = 1", [n])? == 1;
+            let open = tx.run("UPDATE batch SET asked = 1 WHERE n = ?1 AND stage = 1", params![n])? == 1;
             if open {
-                tx.execute(
+                tx.run(
                     "INSERT INTO audit (at, who, what, reason, about) VALUES (?1, ?2, 'seal batch', ?3, ?4)",
                     params![now, who, reason, n.to_string()],
                 )?;
@@ -348,7 +342,7 @@ impl Store {
     /// The store failed.
     pub async fn postpone_batch(&self, n: i64, cut_off: Option<i64>) -> Result<(), StoreError> {
         self.write("postponing a batch", move |tx| {
-            tx.execute("UPDATE batch SET cut_off = ?2 WHERE n = ?1 AND stage = 1", params![n, cut_off])?;
+            tx.run("UPDATE batch SET cut_off = ?2 WHERE n = ?1 AND stage = 1", params![n, cut_off])?;
             Ok(())
         })
         .await
@@ -365,19 +359,18 @@ impl Store {
         processing: String,
     ) -> Result<(), StoreError> {
         self.write("numbering a batch", move |tx| {
-            let feed: Option<String> = tx
-                .query_row("SELECT feed FROM batch WHERE n = ?1 AND stage = 2", [n], |row| row.get(0))
-                .optional()?;
+            let feed: Option<String> = tx.find(
+                "SELECT feed FROM batch WHERE n = ?1 AND stage = 2",
+                params![n],
+            )?;
             let Some(feed) = feed else { return Ok(()) };
-            let before: Option<i64> = tx
-                .query_row("SELECT last FROM batch_serial WHERE feed = ?1", [&feed], |row| row.get(0))
-                .optional()?;
+            let before: Option<i64> = tx.find("SELECT last FROM batch_serial WHERE feed = ?1", params![feed])?;
             let serial = next_serial(before, first, last);
-            tx.execute(
+            tx.run(
                 "INSERT INTO batch_serial (feed, last) VALUES (?1, ?2) ON CONFLICT (feed) DO UPDATE SET last = ?2",
                 params![feed, serial],
             )?;
-            tx.execute(
+            tx.run(
                 "UPDATE batch SET stage = 3, serial = ?2, processing = ?3, failed = 0, retry_at = NULL, code = NULL, why = NULL
                  WHERE n = ?1",
                 params![n, serial, processing],
@@ -393,11 +386,12 @@ impl Store {
     /// The store failed.
     pub async fn batch_totals(&self, n: i64) -> Result<Vec<GroupTotal>, StoreError> {
         self.write("adding up a batch", move |tx| {
-            let mut statement = tx.prepare_cached(
-                "SELECT file, grp, count(*), sum(amount) FROM batch_item WHERE batch = ?1 AND record IS NOT NULL
+            tx.all(
+                "SELECT file, grp, count(*), CAST(sum(amount) AS BIGINT) FROM batch_item WHERE batch = ?1 AND record IS NOT NULL
                  GROUP BY file, grp ORDER BY file, min(n)",
-            )?;
-            statement.query_map([n], total)?.collect()
+                params![n],
+                total,
+            )
         })
         .await
     }
@@ -408,11 +402,12 @@ impl Store {
     /// The store failed.
     pub async fn return_totals(&self, feed: String) -> Result<Vec<GroupTotal>, StoreError> {
         self.write("adding up a return", move |tx| {
-            let mut statement = tx.prepare_cached(
-                "SELECT file, grp, count(*), sum(amount) FROM batch_row WHERE feed = ?1
+            tx.all(
+                "SELECT file, grp, count(*), CAST(sum(amount) AS BIGINT) FROM batch_row WHERE feed = ?1
                  GROUP BY file, grp ORDER BY file, min(sort)",
-            )?;
-            statement.query_map([&feed], total)?.collect()
+                params![feed],
+                total,
+            )
         })
         .await
     }
@@ -432,8 +427,9 @@ impl Store {
             let same = "SELECT n, sort, grp, record FROM batch_item
                  WHERE batch = ?1 AND file = ?2 AND sort = ?3 AND n > ?4 AND record IS NOT NULL ORDER BY n LIMIT ?5";
             let behind = "SELECT n, sort, grp, record FROM batch_item
-                 WHERE batch = ?1 AND file = ?2 AND sort > ?3 AND ?4 IS NOT NULL AND record IS NOT NULL ORDER BY sort, n LIMIT ?5";
-            portion(tx, [same, behind], (&n, &file, &after.sort, &after.n), most, |row| {
+                 WHERE batch = ?1 AND file = ?2 AND sort > ?3 AND ?4 IS NOT NULL AND record IS NOT NULL
+                 ORDER BY sort, n LIMIT ?5";
+            portion(tx, [same, behind], [n.value(), file.value(), after.sort.value(), after.n.value()], most, |row| {
                 let after = After { n: row.get(0)?, sort: row.get(1)?, key: String::new() };
                 Ok(Placed { after, group: row.get(2)?, record: row.get(3)? })
             })
@@ -457,10 +453,16 @@ impl Store {
                  WHERE feed = ?1 AND file = ?2 AND sort = ?3 AND key > ?4 ORDER BY key LIMIT ?5";
             let behind = "SELECT key, sort, grp, record FROM batch_row
                  WHERE feed = ?1 AND file = ?2 AND sort > ?3 AND ?4 IS NOT NULL ORDER BY sort, key LIMIT ?5";
-            portion(tx, [same, behind], (&feed, &file, &after.sort, &after.key), most, |row| {
-                let after = After { n: 0, key: row.get(0)?, sort: row.get(1)? };
-                Ok(Placed { after, group: row.get(2)?, record: row.get(3)? })
-            })
+            portion(
+                tx,
+                [same, behind],
+                [feed.value(), file.value(), after.sort.value(), after.key.value()],
+                most,
+                |row| {
+                    let after = After { n: 0, key: row.get(0)?, sort: row.get(1)? };
+                    Ok(Placed { after, group: row.get(2)?, record: row.get(3)? })
+                },
+            )
         })
         .await
     }
@@ -472,11 +474,11 @@ impl Store {
     pub async fn batch_rendered(&self, n: i64, files: Vec<BatchFileState>) -> Result<(), StoreError> {
         self.write("noting a rendered batch", move |tx| {
             let stage = "UPDATE batch SET stage = 4, failed = 0, retry_at = NULL, code = NULL, why = NULL WHERE n = ?1 AND stage = 3";
-            if tx.execute(stage, [n])? == 0 {
+            if tx.run(stage, params![n])? == 0 {
                 return Ok(());
             }
             for file in &files {
-                tx.execute(
+                tx.run(
                     "INSERT INTO batch_file (batch, file, name, digest, size) VALUES (?1, ?2, ?3, ?4, ?5)",
                     params![n, file.file, file.name, file.digest, file.size],
                 )?;
@@ -493,8 +495,8 @@ impl Store {
     /// The store failed.
     pub async fn render_again(&self, n: i64) -> Result<(), StoreError> {
         self.write("rendering a batch again", move |tx| {
-            if tx.execute("UPDATE batch SET stage = 3 WHERE n = ?1 AND stage = 4", [n])? == 1 {
-                tx.execute("DELETE FROM batch_file WHERE batch = ?1", [n])?;
+            if tx.run("UPDATE batch SET stage = 3 WHERE n = ?1 AND stage = 4", params![n])? == 1 {
+                tx.run("DELETE FROM batch_file WHERE batch = ?1", params![n])?;
             }
             Ok(())
         })
@@ -508,7 +510,7 @@ impl Store {
     pub async fn claim_batch_file(&self, n: i64, file: String, at: Option<i64>) -> Result<(), StoreError> {
         self.write("claiming a file of a batch", move |tx| {
             let sql = "UPDATE batch_file SET claimed_at = ?3 WHERE batch = ?1 AND file = ?2";
-            tx.execute(sql, params![n, file, at])?;
+            tx.run(sql, params![n, file, at])?;
             Ok(())
         })
         .await
@@ -529,15 +531,15 @@ impl Store {
     ) -> Result<bool, StoreError> {
         self.write("settling a batch", move |tx| {
             let put_at = received.then_some(now);
-            let settled = tx.execute(
+            let settled = tx.run(
                 "UPDATE batch_file SET claimed_at = NULL, put_at = ?2 WHERE batch = ?1 AND claimed_at IS NOT NULL AND put_at IS NULL
                  AND EXISTS (SELECT 1 FROM batch WHERE n = ?1 AND stage = 4 AND code = ?3)",
                 params![n, put_at, crate::code::Code::OutcomeUnknown.as_str()],
             )?;
             if settled > 0 {
-                tx.execute("UPDATE batch SET retry_at = NULL, failed = 0 WHERE n = ?1", [n])?;
+                tx.run("UPDATE batch SET retry_at = NULL, failed = 0 WHERE n = ?1", params![n])?;
                 let what = if received { "batch received" } else { "batch not received" };
-                tx.execute(
+                tx.run(
                     "INSERT INTO audit (at, who, what, reason, about) VALUES (?1, ?2, ?3, ?4, ?5)",
                     params![now, who, what, reason, n.to_string()],
                 )?;
@@ -554,15 +556,15 @@ impl Store {
     pub async fn batch_file_put(&self, n: i64, file: Option<String>, now: i64) -> Result<(), StoreError> {
         self.write("noting a file of a batch", move |tx| {
             if let Some(file) = file {
-                tx.execute(
+                tx.run(
                     "UPDATE batch_file SET put_at = ?3 WHERE batch = ?1 AND file = ?2",
                     params![n, file, now],
                 )?;
             }
-            tx.execute(
+            tx.run(
                 "UPDATE batch SET stage = 5, failed = 0, retry_at = NULL, code = NULL, why = NULL
                  WHERE n = ?1 AND stage = 4 AND NOT EXISTS (SELECT 1 FROM batch_file WHERE batch = ?1 AND put_at IS NULL)",
-                [n],
+                params![n],
             )?;
             Ok(())
         })
@@ -581,7 +583,7 @@ impl Store {
         why: String,
     ) -> Result<(), StoreError> {
         self.write("noting that a batch failed", move |tx| {
-            tx.execute(
+            tx.run(
                 "UPDATE batch SET failed = failed + 1, retry_at = ?2, code = ?3, why = ?4 WHERE n = ?1",
                 params![n, retry_at, code, why],
             )?;
@@ -596,17 +598,18 @@ impl Store {
     /// The store failed.
     pub async fn batch_to_mark(&self, n: i64, most: u32) -> Result<Vec<ToMark>, StoreError> {
         self.write("reading a batch", move |tx| {
-            let mut statement =
-                tx.prepare_cached("SELECT n, route, key, kept FROM batch_item WHERE batch = ?1 LIMIT ?2")?;
-            let rows = statement.query_map(params![n, most], |row| {
-                Ok(ToMark {
-                    n: row.get(0)?,
-                    route: RouteNumber(row.get(1)?),
-                    key: Key(row.get(2)?),
-                    kept: row.get(3)?,
-                })
-            })?;
-            rows.collect()
+            tx.all(
+                "SELECT n, route, key, kept FROM batch_item WHERE batch = ?1 LIMIT ?2",
+                params![n, most],
+                |row| {
+                    Ok(ToMark {
+                        n: row.get(0)?,
+                        route: RouteNumber(row.get(1)?),
+                        key: Key(row.get(2)?),
+                        kept: row.get(3)?,
+                    })
+                },
+            )
         })
         .await
     }
@@ -624,16 +627,16 @@ impl Store {
     ) -> Result<(), StoreError> {
         self.write("marking a batch", move |tx| {
             for (item, remembered) in &items {
-                tx.prepare_cached("DELETE FROM batch_item WHERE n = ?1")?.execute([item.n])?;
-                tx.prepare_cached(
+                tx.run("DELETE FROM batch_item WHERE n = ?1", params![item.n])?;
+                tx.run(
                     "UPDATE journal SET state = 4, done_at = ?3 WHERE route = ?1 AND key = ?2 AND part = 0 AND state = 9",
-                )?
-                .execute(params![item.route.0, item.key.0, now])?;
+                    params![item.route.0, item.key.0, now],
+                )?;
                 if let Some(remembered) = remembered {
                     remembered.remember(tx, now)?;
                 }
             }
-            tx.execute(
+            tx.run(
                 "UPDATE batch SET stage = 6, sent_at = ?2, failed = 0, retry_at = NULL, code = NULL, why = NULL
                  WHERE n = ?1 AND stage = 5 AND NOT EXISTS (SELECT 1 FROM batch_item WHERE batch = ?1)",
                 params![n, now],
@@ -649,50 +652,49 @@ impl Store {
     /// The store failed.
     pub async fn about(&self, route: RouteNumber, key: String) -> Result<Known, StoreError> {
         self.write("looking for what a report is about", move |tx| {
-            let cause: Option<String> = tx
-                .prepare_cached("SELECT cause FROM item WHERE route = ?1 AND key = ?2")?
-                .query_row(params![route.0, key], |row| row.get(0))
-                .optional()?;
+            let cause: Option<String> = tx.find(
+                "SELECT cause FROM item WHERE route = ?1 AND key = ?2",
+                params![route.0, key],
+            )?;
             if let Some(cause) = cause {
                 return Ok(Known::Sent(cause));
             }
-            let on_its_way: bool = tx
-                .prepare_cached(
-                    "SELECT EXISTS (SELECT 1 FROM batch WHERE stage BETWEEN 2 AND 5
+            let on_its_way: bool = tx.value(
+                "SELECT EXISTS (SELECT 1 FROM batch WHERE stage BETWEEN 2 AND 5
                        AND EXISTS (SELECT 1 FROM batch_item WHERE batch_item.batch = batch.n AND route = ?1))",
-                )?
-                .query_row([route.0], |row| row.get(0))?;
+                params![route.0],
+            )?;
             Ok(if on_its_way { Known::OnItsWay } else { Known::Unknown })
         })
         .await
     }
 }
 
-fn total(row: &Row<'_>) -> rusqlite::Result<GroupTotal> {
+fn total(row: &Row<'_>) -> sql::Result<GroupTotal> {
     Ok(GroupTotal { file: row.get(0)?, group: row.get(1)?, count: row.get(2)?, sum: row.get(3)? })
 }
 
-fn files(tx: &Transaction<'_>, n: i64) -> rusqlite::Result<Vec<BatchFileState>> {
-    let mut statement = tx.prepare_cached(
+fn files(tx: &Tx<'_>, n: i64) -> sql::Result<Vec<BatchFileState>> {
+    tx.all(
         "SELECT file, name, digest, size, claimed_at, put_at FROM batch_file WHERE batch = ?1 ORDER BY file",
-    )?;
-    let rows = statement.query_map([n], |row| {
-        Ok(BatchFileState {
-            file: row.get(0)?,
-            name: row.get(1)?,
-            digest: row.get(2)?,
-            size: row.get(3)?,
-            claimed_at: row.get(4)?,
-            put_at: row.get(5)?,
-        })
-    })?;
-    rows.collect()
+        params![n],
+        |row| {
+            Ok(BatchFileState {
+                file: row.get(0)?,
+                name: row.get(1)?,
+                digest: row.get(2)?,
+                size: row.get(3)?,
+                claimed_at: row.get(4)?,
+                put_at: row.get(5)?,
+            })
+        },
+    )
 }
 
 /// Forgets batches that were sent before, a few at a time.
-pub(super) fn prune(tx: &Transaction<'_>, before: i64) -> rusqlite::Result<()> {
+pub(super) fn prune(tx: &Tx<'_>, before: i64) -> sql::Result<()> {
     let old = "SELECT n FROM batch WHERE stage = 6 AND sent_at < ?1 ORDER BY n LIMIT 100";
-    tx.execute(&format!("DELETE FROM batch_file WHERE batch IN ({old})"), [before])?;
-    tx.execute(&format!("DELETE FROM batch WHERE n IN ({old})"), [before])?;
+    tx.run(&format!("DELETE FROM batch_file WHERE batch IN ({old})"), params![before])?;
+    tx.run(&format!("DELETE FROM batch WHERE n IN ({old})"), params![before])?;
     Ok(())
 }

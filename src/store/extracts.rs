@@ -3,8 +3,10 @@
 //! It holds not what a row said, only that it was said: keys stand here in clear, since an event that says "gone" has
 //! nothing else to say.
 
-use super::{RouteNumber, Store, StoreError};
-use rusqlite::{Transaction, params};
+use super::{
+    RouteNumber, Store, StoreError,
+    sql::{self, Tx, params},
+};
 
 /// What a row says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,17 +29,16 @@ pub struct Compared {
 }
 
 impl Compared {
-    pub(super) fn write(&self, tx: &Transaction<'_>, route: RouteNumber) -> rusqlite::Result<()> {
+    pub(super) fn write(&self, tx: &Tx<'_>, route: RouteNumber) -> sql::Result<()> {
         for row in &self.said {
-            tx.prepare_cached(
+            tx.run(
                 "INSERT INTO extract_row (route, key, hash, name) VALUES (?1, ?2, ?3, ?4)
                  ON CONFLICT (route, key) DO UPDATE SET hash = ?3, name = ?4",
-            )?
-            .execute(params![route.0, row.key, row.hash, row.name])?;
+                params![route.0, row.key, row.hash, row.name],
+            )?;
         }
         for key in &self.gone {
-            tx.prepare_cached("DELETE FROM extract_row WHERE route = ?1 AND key = ?2")?
-                .execute(params![route.0, key])?;
+            tx.run("DELETE FROM extract_row WHERE route = ?1 AND key = ?2", params![route.0, key])?;
         }
         Ok(())
     }
@@ -55,13 +56,12 @@ impl Store {
         most: usize,
     ) -> Result<Vec<([u8; 16], [u8; 16])>, StoreError> {
         self.write("comparing an extract", move |tx| {
-            let mut statement = tx.prepare_cached(
-                "SELECT key, hash FROM extract_row WHERE route = ?1 AND key > ?2 ORDER BY key LIMIT ?3",
-            )?;
             let behind = behind.as_ref().map_or(&[][..], |key| key.as_slice());
-            let rows = statement
-                .query_map(params![route.0, behind, most as i64], |row| Ok((row.get(0)?, row.get(1)?)))?;
-            rows.collect()
+            tx.all(
+                "SELECT key, hash FROM extract_row WHERE route = ?1 AND key > ?2 ORDER BY key LIMIT ?3",
+                params![route.0, behind, most as i64],
+                |row| Ok((row.get(0)?, row.get(1)?)),
+            )
         })
         .await
     }
@@ -76,10 +76,8 @@ impl Store {
         keys: Vec<[u8; 16]>,
     ) -> Result<Vec<String>, StoreError> {
         self.write("comparing an extract", move |tx| {
-            let mut statement = tx.prepare_cached(
-                "SELECT coalesce(max(name), '[]') FROM extract_row WHERE route = ?1 AND key = ?2",
-            )?;
-            keys.iter().map(|key| statement.query_row(params![route.0, key], |row| row.get(0))).collect()
+            let sql = "SELECT coalesce(max(name), '[]') FROM extract_row WHERE route = ?1 AND key = ?2";
+            keys.iter().map(|key| tx.value(sql, params![route.0, key])).collect()
         })
         .await
     }

@@ -1,8 +1,11 @@
 //! Files that were taken from a system: what they are, how far they have been read, and what a person decided of them.
 //! The point up to which a file has been read moves in the same commit as the records that were taken in.
 
-use super::{Intake, RouteNumber, Store, StoreError, Taken, spool::take_all};
-use rusqlite::{OptionalExtension as _, Row, Transaction, params};
+use super::{
+    Intake, RouteNumber, Store, StoreError, Taken,
+    spool::take_all,
+    sql::{self, Row, Tx, Value, params},
+};
 
 /// How a file stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -148,8 +151,8 @@ pub const BASELINE: &str = "baseline";
 const COLUMNS: &str = "f.n, f.route, r.name, f.name, f.digest, f.size, f.modified, f.state, f.told, f.taken_at, f.done_at, \
      f.point, f.records, f.bad, f.duplicates, f.code, f.why, f.who, f.reason, f.sequence";
 
-fn file(row: &Row<'_>) -> rusqlite::Result<TakenFile> {
-    let count = |at: usize| row.get::<_, i64>(at).map(|number| u64::try_from(number).unwrap_or(0));
+fn file(row: &Row<'_>) -> sql::Result<TakenFile> {
+    let count = |at: usize| row.get::<i64>(at).map(|number| u64::try_from(number).unwrap_or(0));
     let mut digest = [0; 32];
     let bytes: Vec<u8> = row.get(4)?;
     digest.iter_mut().zip(bytes).for_each(|(to, from)| *to = from);
@@ -177,14 +180,12 @@ fn file(row: &Row<'_>) -> rusqlite::Result<TakenFile> {
     })
 }
 
-fn find(
-    tx: &Transaction<'_>,
-    which: &str,
-    parameters: impl rusqlite::Params,
-) -> rusqlite::Result<Option<TakenFile>> {
-    tx.prepare_cached(&format!("SELECT {COLUMNS} FROM file f JOIN route r ON r.n = f.route WHERE {which}"))?
-        .query_row(parameters, file)
-        .optional()
+fn find(tx: &Tx<'_>, which: &str, parameters: &[Value<'_>]) -> sql::Result<Option<TakenFile>> {
+    tx.one(
+        &format!("SELECT {COLUMNS} FROM file f JOIN route r ON r.n = f.route WHERE {which}"),
+        parameters,
+        file,
+    )
 }
 
 impl Store {
@@ -212,15 +213,16 @@ impl Store {
             if let Some(known) = known {
                 // Before the source was told, it is the same file and no second one.
                 if known.told || known.name != new.name {
-                    tx.prepare_cached("UPDATE file SET duplicates = duplicates + 1 WHERE n = ?1")?.execute([known.n])?;
+                    tx.run("UPDATE file SET duplicates = duplicates + 1 WHERE n = ?1", params![known.n])?;
                 }
                 return Ok(Took::Known(Box::new(known)));
             }
-            tx.prepare_cached(
-                "INSERT INTO file (route, name, digest, size, modified, state, told, taken_at) VALUES (?1, ?2, ?3, ?4, ?5, 1, 0, ?6)",
-            )?
-            .execute(params![route.0, new.name, new.digest, new.size as i64, new.modified, now])?;
-            Ok(Took::New(tx.last_insert_rowid()))
+            let n = tx.value(
+                "INSERT INTO file (route, name, digest, size, modified, state, told, taken_at)
+                 VALUES (?1, ?2, ?3, ?4, ?5, 1, 0, ?6) RETURNING n",
+                params![route.0, new.name, new.digest, new.size as i64, new.modified, now],
+            )?;
+            Ok(Took::New(n))
         })
         .await
     }
@@ -254,12 +256,14 @@ impl Store {
     /// The store failed.
     pub async fn open_files(&self, route: RouteNumber) -> Result<Vec<TakenFile>, StoreError> {
         self.write("looking for files", move |tx| {
-            tx.prepare_cached(&format!(
-                "SELECT {COLUMNS} FROM file f JOIN route r ON r.n = f.route
+            tx.all(
+                &format!(
+                    "SELECT {COLUMNS} FROM file f JOIN route r ON r.n = f.route
                  WHERE f.route = ?1 AND (f.state IN (1, 2, 6) OR f.told = 0) ORDER BY f.n"
-            ))?
-            .query_map([route.0], file)?
-            .collect()
+                ),
+                params![route.0],
+                file,
+            )
         })
         .await
     }
@@ -275,12 +279,14 @@ impl Store {
         most: u32,
     ) -> Result<Vec<TakenFile>, StoreError> {
         self.write("listing files", move |tx| {
-            tx.prepare_cached(&format!(
+            tx.all(
+                &format!(
                 "SELECT {COLUMNS} FROM file f JOIN route r ON r.n = f.route
                  WHERE (?1 IS NULL OR r.name = ?1) AND (?2 IS NULL OR f.state = ?2) ORDER BY f.n DESC LIMIT ?3"
-            ))?
-            .query_map(params![route, state.map(FileState::number), most], file)?
-            .collect()
+            ),
+                params![route, state.map(FileState::number), most],
+                file,
+            )
         })
         .await
     }
@@ -291,7 +297,7 @@ impl Store {
     /// The store failed.
     pub async fn place_file(&self, n: i64, sequence: String) -> Result<(), StoreError> {
         self.write("placing a file", move |tx| {
-            tx.prepare_cached("UPDATE file SET sequence = ?2 WHERE n = ?1")?.execute(params![n, sequence])?;
+            tx.run("UPDATE file SET sequence = ?2 WHERE n = ?1", params![n, sequence])?;
             Ok(())
         })
         .await
@@ -303,10 +309,10 @@ impl Store {
     /// The store failed.
     pub async fn begin_file(&self, n: i64, point: Option<String>) -> Result<(), StoreError> {
         self.write("beginning a file", move |tx| {
-            tx.prepare_cached(
+            tx.run(
                 "UPDATE file SET state = CASE state WHEN 6 THEN 6 ELSE 2 END, point = ?2 WHERE n = ?1",
-            )?
-            .execute(params![n, point])?;
+                params![n, point],
+            )?;
             Ok(())
         })
         .await
@@ -350,10 +356,10 @@ impl Store {
                 FileEnd::Refused { code, why } => (FileState::Refused, Some(code), Some(why)),
                 FileEnd::Held { code, why } => (FileState::Held, Some(code), Some(why)),
             };
-            tx.prepare_cached(
+            tx.run(
                 "UPDATE file SET state = ?2, done_at = ?3, point = NULL, code = ?4, why = coalesce(?5, why) WHERE n = ?1",
-            )?
-            .execute(params![n, state.number(), now, code, why])?;
+                params![n, state.number(), now, code, why],
+            )?;
             Ok(())
         })
         .await
@@ -365,7 +371,7 @@ impl Store {
     /// The store failed.
     pub async fn file_told(&self, n: i64) -> Result<(), StoreError> {
         self.write("telling a source", move |tx| {
-            tx.prepare_cached("UPDATE file SET told = 1 WHERE n = ?1")?.execute([n])?;
+            tx.run("UPDATE file SET told = 1 WHERE n = ?1", params![n])?;
             Ok(())
         })
         .await
@@ -394,11 +400,11 @@ impl Store {
         code: String,
     ) -> Result<(), StoreError> {
         self.write("superseding held extracts", move |tx| {
-            tx.prepare_cached(
+            tx.run(
                 "UPDATE file SET state = 4, done_at = ?3, code = ?4, why = 'extract ' || ?2 || ', which is newer, counts in its place'
                  WHERE route = ?1 AND n < ?2 AND state = 5",
-            )?
-            .execute(params![route.0, n, now, code])?;
+                params![route.0, n, now, code],
+            )?;
             Ok(())
         })
         .await
@@ -410,11 +416,10 @@ impl Store {
     /// The store failed.
     pub async fn may_forget(&self, digest: [u8; 32]) -> Result<bool, StoreError> {
         self.write("looking for a file", move |tx| {
-            let needed = tx
-                .prepare_cached(
-                    "SELECT 1 FROM file WHERE digest = ?1 AND (state IN (1, 2, 5, 6) OR told = 0)",
-                )?
-                .exists([digest])?;
+            let needed = tx.exists(
+                "SELECT 1 FROM file WHERE digest = ?1 AND (state IN (1, 2, 5, 6) OR told = 0)",
+                params![digest],
+            )?;
             Ok(!needed)
         })
         .await
@@ -439,11 +444,12 @@ impl Store {
                 Decision::Reject => (FileState::Refused, "reject extract"),
             };
             let point = (accept == Decision::Baseline).then_some(BASELINE);
-            let changed = tx
-                .prepare_cached("UPDATE file SET state = ?2, who = ?3, reason = ?4, done_at = ?5, point = ?6 WHERE n = ?1 AND state = 5")?
-                .execute(params![n, state.number(), who, reason, now, point])?;
+            let changed = tx.run(
+                "UPDATE file SET state = ?2, who = ?3, reason = ?4, done_at = ?5, point = ?6 WHERE n = ?1 AND state = 5",
+                params![n, state.number(), who, reason, now, point],
+            )?;
             if changed > 0 {
-                tx.execute(
+                tx.run(
                     "INSERT INTO audit (at, who, what, reason, about) VALUES (?1, ?2, ?3, ?4, ?5)",
                     params![now, who, what, reason, format!("file {n}")],
                 )?;
@@ -490,9 +496,11 @@ pub struct Progress {
 }
 
 impl Progress {
-    fn write(&self, tx: &Transaction<'_>, route: RouteNumber, records: usize) -> rusqlite::Result<()> {
-        tx.prepare_cached("UPDATE file SET point = ?2, records = records + ?3, bad = bad + ?4 WHERE n = ?1")?
-            .execute(params![self.file, self.point, records as i64, self.bad as i64])?;
+    fn write(&self, tx: &Tx<'_>, route: RouteNumber, records: usize) -> sql::Result<()> {
+        tx.run(
+            "UPDATE file SET point = ?2, records = records + ?3, bad = bad + ?4 WHERE n = ?1",
+            params![self.file, self.point, records as i64, self.bad as i64],
+        )?;
         self.compared.write(tx, route)
     }
 }

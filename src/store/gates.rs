@@ -1,9 +1,11 @@
 //! What persons have stopped, and how the gates of the routes stand, for commands beside the bridge.
 
-use super::{RouteNumber, Store, StoreError};
+use super::{
+    RouteNumber, Store, StoreError,
+    sql::{self, Row, Tx, params},
+};
 use crate::gate::Pause;
 use jiff::Timestamp;
-use rusqlite::{OptionalExtension as _, Row, Transaction, params};
 
 /// A route whose system was found to be away, as the bridge last said.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,20 +37,13 @@ pub struct Gates {
     pub oldest: Vec<(String, i64)>,
 }
 
-fn read_pause(row: &Row<'_>) -> rusqlite::Result<(String, Pause)> {
+fn read_pause(row: &Row<'_>) -> sql::Result<(String, Pause)> {
     let since = Timestamp::from_millisecond(row.get(3)?).unwrap_or(Timestamp::UNIX_EPOCH);
     Ok((row.get(0)?, Pause { who: row.get(1)?, why: row.get(2)?, since }))
 }
 
-fn audit(
-    tx: &Transaction<'_>,
-    now: i64,
-    who: &str,
-    what: &str,
-    why: &str,
-    route: &str,
-) -> rusqlite::Result<()> {
-    tx.execute(
+fn audit(tx: &Tx<'_>, now: i64, who: &str, what: &str, why: &str, route: &str) -> sql::Result<()> {
+    tx.run(
         "INSERT INTO audit (at, who, what, reason, about) VALUES (?1, ?2, ?3, ?4, ?5)",
         params![now, who, what, why, route],
     )?;
@@ -69,11 +64,13 @@ impl Store {
     ) -> Result<Option<Pause>, StoreError> {
         let [route, who, why] = [route, who, why].map(str::to_owned);
         self.write("pausing a route", move |tx| {
-            let before = tx
-                .query_row("SELECT route, who, why, since FROM pause WHERE route = ?1", [&route], read_pause)
-                .optional()?;
+            let before = tx.one(
+                "SELECT route, who, why, since FROM pause WHERE route = ?1",
+                params![route],
+                read_pause,
+            )?;
             if before.is_none() {
-                tx.execute(
+                tx.run(
                     "INSERT INTO pause (route, who, why, since) VALUES (?1, ?2, ?3, ?4)",
                     params![route, who, why, now],
                 )?;
@@ -91,7 +88,7 @@ impl Store {
     pub async fn resume(&self, route: &str, now: i64, who: &str, why: &str) -> Result<bool, StoreError> {
         let [route, who, why] = [route, who, why].map(str::to_owned);
         self.write("resuming a route", move |tx| {
-            let was = tx.execute("DELETE FROM pause WHERE route = ?1", [&route])? == 1;
+            let was = tx.run("DELETE FROM pause WHERE route = ?1", params![route])? == 1;
             if was {
                 audit(tx, now, &who, "resume route", &why, &route)?;
             }
@@ -106,8 +103,7 @@ impl Store {
     /// The store failed.
     pub async fn pauses(&self) -> Result<Vec<(String, Pause)>, StoreError> {
         self.write("reading pauses", |tx| {
-            let mut all = tx.prepare_cached("SELECT route, who, why, since FROM pause ORDER BY route")?;
-            all.query_map([], read_pause)?.collect()
+            tx.all("SELECT route, who, why, since FROM pause ORDER BY route", params![], read_pause)
         })
         .await
     }
@@ -119,27 +115,21 @@ impl Store {
     pub async fn gates(&self) -> Result<Gates, StoreError> {
         let pauses = self.pauses().await?;
         self.write("reading gates", |tx| {
-            let mut away = tx.prepare_cached(
-                "SELECT route, state = 'probing', since, until, times, code, why FROM gate",
-            )?;
-            let away = away.query_map([], |row| {
-                Ok(Away {
-                    route: row.get(0)?,
-                    probing: row.get(1)?,
-                    since: row.get(2)?,
-                    until: row.get(3)?,
-                    times: row.get(4)?,
-                    code: row.get(5)?,
-                    why: row.get(6)?,
-                })
-            })?;
-            let mut oldest = tx.prepare_cached("SELECT route, since FROM oldest")?;
-            let oldest = oldest.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-            Ok(Gates {
-                pauses,
-                away: away.collect::<rusqlite::Result<_>>()?,
-                oldest: oldest.collect::<rusqlite::Result<_>>()?,
-            })
+            let away =
+                tx.all("SELECT route, state, since, until, times, code, why FROM gate", params![], |row| {
+                    Ok(Away {
+                        route: row.get(0)?,
+                        probing: row.get::<String>(1)? == "probing",
+                        since: row.get(2)?,
+                        until: row.get(3)?,
+                        times: row.get(4)?,
+                        code: row.get(5)?,
+                        why: row.get(6)?,
+                    })
+                })?;
+            let oldest =
+                tx.all("SELECT route, since FROM oldest", params![], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            Ok(Gates { pauses, away, oldest })
         })
         .await
     }
@@ -150,18 +140,21 @@ impl Store {
     /// The store failed.
     pub async fn write_gates(&self, away: Vec<Away>, oldest: Vec<(String, i64)>) -> Result<(), StoreError> {
         self.write("writing gates", move |tx| {
-            tx.execute("DELETE FROM gate", [])?;
-            tx.execute("DELETE FROM oldest", [])?;
+            tx.run("DELETE FROM gate", params![])?;
+            tx.run("DELETE FROM oldest", params![])?;
             for row in &away {
                 let state = if row.probing { "probing" } else { "tripped" };
-                tx.prepare_cached(
-                    "INSERT OR REPLACE INTO gate (route, state, since, until, times, code, why) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-                )?
-                .execute(params![row.route, state, row.since, row.until, row.times, row.code, row.why])?;
+                tx.run(
+                    "INSERT INTO gate (route, state, since, until, times, code, why) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+                     ON CONFLICT (route) DO UPDATE SET state = ?2, since = ?3, until = ?4, times = ?5, code = ?6, why = ?7",
+                    params![row.route, state, row.since, row.until, row.times, row.code, row.why],
+                )?;
             }
             for (route, since) in &oldest {
-                tx.prepare_cached("INSERT OR REPLACE INTO oldest (route, since) VALUES (?1, ?2)")?
-                    .execute(params![route, since])?;
+                tx.run(
+                    "INSERT INTO oldest (route, since) VALUES (?1, ?2) ON CONFLICT (route) DO UPDATE SET since = ?2",
+                    params![route, since],
+                )?;
             }
             Ok(())
         })
@@ -174,8 +167,7 @@ impl Store {
     /// The store failed.
     pub async fn oldest_waiting(&self, route: RouteNumber) -> Result<Option<i64>, StoreError> {
         self.write("looking for what waits longest", move |tx| {
-            tx.prepare_cached("SELECT min(taken_at) FROM journal WHERE route = ?1 AND state = 2")?
-                .query_row([route.0], |row| row.get(0))
+            tx.value("SELECT min(taken_at) FROM journal WHERE route = ?1 AND state = 2", params![route.0])
         })
         .await
     }

@@ -1,8 +1,10 @@
 //! Open items: what is under way in a system and has to be asked about until it is settled.
 
-use super::{RouteNumber, State, Store, StoreError};
+use super::{
+    RouteNumber, State, Store, StoreError,
+    sql::{self, Tx, params},
+};
 use crate::event::Key;
-use rusqlite::{OptionalExtension as _, Transaction, params};
 
 /// An item about to be opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,22 +74,22 @@ pub enum Open {
 }
 
 impl NewItem {
-    pub(super) fn open(&self, tx: &Transaction<'_>, now: i64) -> rusqlite::Result<()> {
-        tx.prepare_cached(
+    pub(super) fn open(&self, tx: &Tx<'_>, now: i64) -> sql::Result<()> {
+        tx.run(
             "INSERT INTO item (route, key, one_per, cause, opened_at, due_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
              ON CONFLICT (route, key) DO NOTHING",
-        )?
-        .execute(params![self.route.0, self.key, self.one_per, self.cause, now, self.due_at])?;
+            params![self.route.0, self.key, self.one_per, self.cause, now, self.due_at],
+        )?;
         Ok(())
     }
 
     /// Remembers what was sent: nobody asks about it, but a report may name it. The first of a key counts.
-    pub(super) fn remember(&self, tx: &Transaction<'_>, now: i64) -> rusqlite::Result<()> {
-        tx.prepare_cached(
+    pub(super) fn remember(&self, tx: &Tx<'_>, now: i64) -> sql::Result<()> {
+        tx.run(
             "INSERT INTO item (route, key, cause, opened_at, due_at, settled_at, outcome) VALUES (?1, ?2, ?3, ?4, ?4, ?4, '')
              ON CONFLICT (route, key) DO NOTHING",
-        )?
-        .execute(params![self.route.0, self.key, self.cause, now])?;
+            params![self.route.0, self.key, self.cause, now],
+        )?;
         Ok(())
     }
 }
@@ -99,22 +101,22 @@ impl Store {
     /// The store failed.
     pub async fn due_items(&self, route: RouteNumber, now: i64, most: u32) -> Result<Vec<Item>, StoreError> {
         self.write("looking for open items", move |tx| {
-            let mut statement = tx.prepare_cached(
+            tx.all(
                 "SELECT n, key, cause, opened_at, asked, failed, told FROM item
                  WHERE route = ?1 AND settled_at IS NULL AND due_at <= ?2 ORDER BY due_at LIMIT ?3",
-            )?;
-            let rows = statement.query_map(params![route.0, now, most], |row| {
-                Ok(Item {
-                    n: row.get(0)?,
-                    key: row.get(1)?,
-                    cause: row.get(2)?,
-                    opened_at: row.get(3)?,
-                    asked: row.get(4)?,
-                    failed: row.get(5)?,
-                    told: row.get(6)?,
-                })
-            })?;
-            rows.collect()
+                params![route.0, now, most],
+                |row| {
+                    Ok(Item {
+                        n: row.get(0)?,
+                        key: row.get(1)?,
+                        cause: row.get(2)?,
+                        opened_at: row.get(3)?,
+                        asked: row.get(4)?,
+                        failed: row.get(5)?,
+                        told: row.get(6)?,
+                    })
+                },
+            )
         })
         .await
     }
@@ -125,10 +127,12 @@ impl Store {
     /// The store failed.
     pub async fn asked(&self, n: i64, due_at: i64, failed: u32, told: bool) -> Result<(), StoreError> {
         self.write("noting an answer", move |tx| {
-            tx.prepare_cached(
-                "UPDATE item SET asked = asked + 1, due_at = ?2, failed = ?3, told = told OR ?4 WHERE n = ?1",
-            )?
-            .execute(params![n, due_at, failed, told])?;
+            tx.run(
+                "UPDATE item SET asked = asked + 1, due_at = ?2, failed = ?3,
+                   told = CASE WHEN ?4 = 1 THEN 1 ELSE told END
+                 WHERE n = ?1",
+                params![n, due_at, failed, told],
+            )?;
             Ok(())
         })
         .await
@@ -140,13 +144,12 @@ impl Store {
     /// The store failed.
     pub async fn one_per(&self, route: RouteNumber, one_per: String) -> Result<Option<Open>, StoreError> {
         self.write("looking for an open item", move |tx| {
-            let found: Option<(i64, Option<i64>, Option<String>)> = tx
-                .prepare_cached(
-                    "SELECT opened_at, settled_at, outcome FROM item WHERE route = ?1 AND one_per = ?2
+            let found: Option<(i64, Option<i64>, Option<String>)> = tx.one(
+                "SELECT opened_at, settled_at, outcome FROM item WHERE route = ?1 AND one_per = ?2
                      ORDER BY settled_at IS NOT NULL, n DESC LIMIT 1",
-                )?
-                .query_row(params![route.0, one_per], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
-                .optional()?;
+                params![route.0, one_per],
+                |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+            )?;
             Ok(found.map(|(opened, settled, outcome)| match settled {
                 None => Open::Since(opened),
                 Some(_) => Open::Settled(outcome.unwrap_or_default()),
@@ -167,19 +170,21 @@ impl Store {
     ) -> Result<(), StoreError> {
         let run = self.inner.run;
         self.write("settling an open item", move |tx| {
-            tx.prepare_cached("UPDATE item SET settled_at = ?2, outcome = ?3 WHERE n = ?1")?
-                .execute(params![settled.n, now, settled.outcome])?;
-            let new = tx
-                .prepare_cached(
-                    "INSERT INTO journal (route, key, part, state, attempt, replay, doubt, run, source, id, taken_at, done_at, code)
+            tx.run(
+                "UPDATE item SET settled_at = ?2, outcome = ?3 WHERE n = ?1",
+                params![settled.n, now, settled.outcome],
+            )?;
+            let new = tx.run(
+                "INSERT INTO journal (route, key, part, state, attempt, replay, doubt, run, source, id, taken_at, done_at, code)
                      VALUES (?1, ?2, 0, ?3, 1, 0, 0, ?4, '', ?5, ?6, ?6, ?7) ON CONFLICT DO NOTHING",
-                )?
-                .execute(params![route.0, settled.key.0, settled.state.number(), run, settled.id, now, settled.code])?;
+                params![route.0, settled.key.0, settled.state.number(), run, settled.id, now, settled.code],
+            )?;
             match new {
-                1 => tx.prepare_cached("UPDATE route SET taken = taken + 1 WHERE n = ?1")?.execute(params![route.0])?,
-                _ => tx
-                    .prepare_cached("UPDATE journal SET state = ?3, done_at = ?4, code = ?5 WHERE route = ?1 AND key = ?2 AND part = 0")?
-                    .execute(params![route.0, settled.key.0, settled.state.number(), now, settled.code])?,
+                1 => tx.run("UPDATE route SET taken = taken + 1 WHERE n = ?1", params![route.0])?,
+                _ => tx.run(
+                    "UPDATE journal SET state = ?3, done_at = ?4, code = ?5 WHERE route = ?1 AND key = ?2 AND part = 0",
+                    params![route.0, settled.key.0, settled.state.number(), now, settled.code],
+                )?,
             };
             super::spool::note_published(tx, now, &settled.published)?;
             settled.opens.iter().try_for_each(|item| item.open(tx, now))
@@ -194,7 +199,7 @@ impl Store {
     /// The store failed.
     pub async fn ask_now(&self, route: RouteNumber, key: String, now: i64) -> Result<bool, StoreError> {
         self.write("asking again", move |tx| {
-            let found = tx.execute(
+            let found = tx.run(
                 "UPDATE item SET due_at = ?3, opened_at = ?3, asked = 0, failed = 0, settled_at = NULL, outcome = NULL
                  WHERE route = ?1 AND key = ?2 AND (settled_at IS NULL OR outcome = ?4)",
                 params![route.0, key, now, BEFORE_A_PERSON],
@@ -211,7 +216,7 @@ impl Store {
     /// The store failed.
     pub async fn let_go(&self, route: RouteNumber, key: String) -> Result<(), StoreError> {
         self.write("letting an item go", move |tx| {
-            tx.execute(
+            tx.run(
                 "UPDATE item SET outcome = '' WHERE route = ?1 AND key = ?2 AND outcome = ?3",
                 params![route.0, key, BEFORE_A_PERSON],
             )?;
@@ -226,10 +231,10 @@ impl Store {
     /// The store failed.
     pub async fn is_open(&self, route: RouteNumber, key: String) -> Result<bool, StoreError> {
         self.write("looking for an open item", move |tx| {
-            tx.prepare_cached(
+            tx.value(
                 "SELECT count(*) FROM item WHERE route = ?1 AND key = ?2 AND settled_at IS NULL",
-            )?
-            .query_row(params![route.0, key], |row| row.get(0))
+                params![route.0, key],
+            )
         })
         .await
     }
@@ -240,8 +245,7 @@ impl Store {
     /// The store failed.
     pub async fn open_items(&self, route: RouteNumber) -> Result<u32, StoreError> {
         self.write("counting open items", move |tx| {
-            tx.prepare_cached("SELECT count(*) FROM item WHERE route = ?1 AND settled_at IS NULL")?
-                .query_row([route.0], |row| row.get(0))
+            tx.value("SELECT count(*) FROM item WHERE route = ?1 AND settled_at IS NULL", params![route.0])
         })
         .await
     }

@@ -4,9 +4,9 @@ use super::{
     Joining, Parking, RouteNumber, Store, StoreError,
     items::NewItem,
     parked::{hold, let_go},
+    sql::{self, Tx, params},
 };
 use crate::{code::Code, event::Key, order::Subject};
-use rusqlite::{OptionalExtension as _, Transaction, params};
 
 /// How a message stands on a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -179,7 +179,7 @@ impl Store {
         let run = self.inner.run;
         self.write("claiming messages", move |tx| {
             let mut taken = 0;
-            let places: rusqlite::Result<Vec<Place>> =
+            let places: sql::Result<Vec<Place>> =
                 claims.iter().map(|claim| place(tx, route, run, now, claim, &mut taken)).collect();
             count_taken(tx, route, taken)?;
             places
@@ -249,8 +249,10 @@ impl Store {
         kept: String,
     ) -> Result<(), StoreError> {
         self.write("keeping what was read", move |tx| {
-            tx.prepare_cached("UPDATE journal SET kept = ?4 WHERE route = ?1 AND key = ?2 AND part = ?3")?
-                .execute(params![route.0, key.0, part, kept])?;
+            tx.run(
+                "UPDATE journal SET kept = ?4 WHERE route = ?1 AND key = ?2 AND part = ?3",
+                params![route.0, key.0, part, kept],
+            )?;
             Ok(())
         })
         .await
@@ -262,10 +264,10 @@ impl Store {
     /// The store failed.
     pub async fn sending(&self, route: RouteNumber, key: Key, part: u32, now: i64) -> Result<(), StoreError> {
         self.write("noting an attempt", move |tx| {
-            tx.prepare_cached(
+            tx.run(
                 "UPDATE journal SET sent_at = ?4, doubt = 1 WHERE route = ?1 AND key = ?2 AND part = ?3",
-            )?
-            .execute(params![route.0, key.0, part, now])?;
+                params![route.0, key.0, part, now],
+            )?;
             Ok(())
         })
         .await
@@ -296,12 +298,11 @@ impl Store {
     /// The store failed.
     pub async fn state(&self, route: RouteNumber, key: Key) -> Result<Option<(State, bool)>, StoreError> {
         self.write("looking up a message", move |tx| {
-            let found: Option<(i64, bool)> = tx
-                .prepare_cached(
-                    "SELECT state, doubt FROM journal WHERE route = ?1 AND key = ?2 AND part = 0",
-                )?
-                .query_row(params![route.0, key.0], |row| Ok((row.get(0)?, row.get(1)?)))
-                .optional()?;
+            let found: Option<(i64, bool)> = tx.one(
+                "SELECT state, doubt FROM journal WHERE route = ?1 AND key = ?2 AND part = 0",
+                params![route.0, key.0],
+                |row| Ok((row.get(0)?, row.get(1)?)),
+            )?;
             Ok(found.and_then(|(state, doubt)| Some((State::of(state)?, doubt))))
         })
         .await
@@ -314,28 +315,34 @@ impl Store {
     pub async fn prune(&self, before: i64) -> Result<usize, StoreError> {
         self.write("pruning the journal", move |tx| {
             let finished = "state IN (4, 6, 7, 8) AND answer IS NULL";
-            tx.execute(
+            tx.run(
                 &format!(
                     "INSERT INTO pruned (route, state, messages, duplicates)
-                     SELECT route, state, count(*), sum(duplicates) FROM
+                     SELECT route, state, count(*), CAST(sum(duplicates) AS BIGINT) FROM
                        (SELECT route, state, duplicates, part FROM journal WHERE taken_at < ?1 AND {finished}
-                        ORDER BY taken_at LIMIT 500)
+                        ORDER BY taken_at LIMIT 500) AS old
                      WHERE part = 0 GROUP BY route, state
                      ON CONFLICT (route, state) DO UPDATE SET
-                       messages = messages + excluded.messages, duplicates = duplicates + excluded.duplicates"
+                       messages = pruned.messages + excluded.messages, duplicates = pruned.duplicates + excluded.duplicates"
                 ),
-                [before],
+                params![before],
             )?;
-            let gone = tx.execute(
+            let gone = tx.run(
                 &format!(
                     "DELETE FROM journal WHERE (route, key, part) IN
                        (SELECT route, key, part FROM journal WHERE taken_at < ?1 AND {finished} ORDER BY taken_at LIMIT 500)"
                 ),
-                [before],
+                params![before],
             )?;
-            tx.execute("DELETE FROM published WHERE key IN (SELECT key FROM published WHERE at < ?1 LIMIT 500)", [before])?;
+            tx.run(
+                "DELETE FROM published WHERE key IN (SELECT key FROM published WHERE at < ?1 LIMIT 500)",
+                params![before],
+            )?;
             super::batches::prune(tx, before)?;
-            tx.execute("DELETE FROM item WHERE n IN (SELECT n FROM item WHERE settled_at < ?1 LIMIT 500)", [before])?;
+            tx.run(
+                "DELETE FROM item WHERE n IN (SELECT n FROM item WHERE settled_at < ?1 LIMIT 500)",
+                params![before],
+            )?;
             Ok(gone)
         })
         .await
@@ -390,71 +397,69 @@ impl Row {
     }
 }
 
-fn count_taken(tx: &Transaction<'_>, route: RouteNumber, taken: i64) -> rusqlite::Result<()> {
+fn count_taken(tx: &Tx<'_>, route: RouteNumber, taken: i64) -> sql::Result<()> {
     if taken > 0 {
-        tx.prepare_cached("UPDATE route SET taken = taken + ?2 WHERE n = ?1")?
-            .execute(params![route.0, taken])?;
+        tx.run("UPDATE route SET taken = taken + ?2 WHERE n = ?1", params![route.0, taken])?;
     }
     Ok(())
 }
 
-fn row_of(tx: &Transaction<'_>, route: RouteNumber, claim: &Claim) -> rusqlite::Result<Option<Row>> {
-    tx.prepare_cached(
+fn row_of(tx: &Tx<'_>, route: RouteNumber, claim: &Claim) -> sql::Result<Option<Row>> {
+    tx.one(
         "SELECT state, attempt, replay, run, doubt, sent_at, failed_at, kept, answer, code, why
          FROM journal WHERE route = ?1 AND key = ?2 AND part = ?3",
-    )?
-    .query_row(params![route.0, claim.key.0, claim.part], |row| {
-        Ok(Row {
-            state: State::of(row.get(0)?),
-            attempt: row.get(1)?,
-            replay: row.get(2)?,
-            run: row.get(3)?,
-            went: Went {
-                doubt: row.get(4)?,
-                sent_at: row.get(5)?,
-                failed_at: row.get(6)?,
-                kept: row.get(7)?,
-            },
-            answer: row.get(8)?,
-            code: row.get(9)?,
-            why: row.get(10)?,
-        })
-    })
-    .optional()
+        params![route.0, claim.key.0, claim.part],
+        |row| {
+            Ok(Row {
+                state: State::of(row.get(0)?),
+                attempt: row.get(1)?,
+                replay: row.get(2)?,
+                run: row.get(3)?,
+                went: Went {
+                    doubt: row.get(4)?,
+                    sent_at: row.get(5)?,
+                    failed_at: row.get(6)?,
+                    kept: row.get(7)?,
+                },
+                answer: row.get(8)?,
+                code: row.get(9)?,
+                why: row.get(10)?,
+            })
+        },
+    )
 }
 
 /// Writes the row of a message that is new and already delivered; whether it was new.
 fn insert_delivered(
-    tx: &Transaction<'_>,
+    tx: &Tx<'_>,
     route: RouteNumber,
     run: i64,
     now: i64,
     mapping: Option<&str>,
     claim: &Claim,
-) -> rusqlite::Result<bool> {
-    let inserted = tx
-        .prepare_cached(
-            "INSERT INTO journal (route, key, part, state, attempt, replay, doubt, run, source, id, taken_at, sent_at, done_at, mapping)
-             VALUES (?1, ?2, 0, 4, ?3, ?4, 0, ?5, ?6, ?7, ?8, ?8, ?8, ?9) ON CONFLICT DO NOTHING",
-        )?
-        .execute(params![route.0, claim.key.0, claim.attempt, claim.replay, run, claim.source, claim.id, now, mapping])?;
+) -> sql::Result<bool> {
+    let inserted = tx.run(
+        "INSERT INTO journal (route, key, part, state, attempt, replay, doubt, run, source, id, taken_at, sent_at,
+           done_at, mapping)
+         VALUES (?1, ?2, 0, 4, ?3, ?4, 0, ?5, ?6, ?7, ?8, ?8, ?8, ?9) ON CONFLICT DO NOTHING",
+        params![route.0, claim.key.0, claim.attempt, claim.replay, run, claim.source, claim.id, now, mapping],
+    )?;
     Ok(inserted == 1)
 }
 
 fn place(
-    tx: &Transaction<'_>,
+    tx: &Tx<'_>,
     route: RouteNumber,
     run: i64,
     now: i64,
     claim: &Claim,
     taken: &mut i64,
-) -> rusqlite::Result<Place> {
-    let inserted = tx
-        .prepare_cached(
-            "INSERT INTO journal (route, key, part, state, attempt, replay, doubt, run, source, id, taken_at, sent_at)
-             VALUES (?1, ?2, ?3, 1, ?4, ?5, 0, ?6, ?7, ?8, ?9, ?9) ON CONFLICT DO NOTHING",
-        )?
-        .execute(params![route.0, claim.key.0, claim.part, claim.attempt, claim.replay, run, claim.source, claim.id, now])?;
+) -> sql::Result<Place> {
+    let inserted = tx.run(
+        "INSERT INTO journal (route, key, part, state, attempt, replay, doubt, run, source, id, taken_at, sent_at)
+         VALUES (?1, ?2, ?3, 1, ?4, ?5, 0, ?6, ?7, ?8, ?9, ?9) ON CONFLICT DO NOTHING",
+        params![route.0, claim.key.0, claim.part, claim.attempt, claim.replay, run, claim.source, claim.id, now],
+    )?;
     if inserted == 1 {
         *taken += i64::from(claim.part == 0);
         return Ok(Place::Go(Went::default()));
@@ -463,25 +468,37 @@ fn place(
     let place = row.place(claim, run);
     match &place {
         Place::Go(went) => {
-            tx.prepare_cached(
-                "UPDATE journal SET state = 1, attempt = ?4, replay = max(replay, ?5), run = ?6, doubt = ?7, due_at = NULL,
-                   sent_at = CASE WHEN ?7 THEN sent_at ELSE ?8 END, failed_at = ?9
+            tx.run(
+                "UPDATE journal SET state = 1, attempt = ?4, run = ?6, doubt = ?7, due_at = NULL,
+                   replay = CASE WHEN replay > ?5 THEN replay ELSE ?5 END,
+                   sent_at = CASE WHEN ?7 = 1 THEN sent_at ELSE ?8 END, failed_at = ?9
                  WHERE route = ?1 AND key = ?2 AND part = ?3",
-            )?
-            .execute(params![route.0, claim.key.0, claim.part, claim.attempt, claim.replay, run, went.doubt, now, went.failed_at])?;
+                params![
+                    route.0,
+                    claim.key.0,
+                    claim.part,
+                    claim.attempt,
+                    claim.replay,
+                    run,
+                    went.doubt,
+                    now,
+                    went.failed_at
+                ],
+            )?;
         }
         Place::Reply { .. } => {
-            tx.prepare_cached(
-                "UPDATE journal SET state = 3, replay = max(replay, ?4) WHERE route = ?1 AND key = ?2 AND part = ?3",
-            )?
-            .execute(params![route.0, claim.key.0, claim.part, claim.replay])?;
+            tx.run(
+                "UPDATE journal SET state = 3, replay = CASE WHEN replay > ?4 THEN replay ELSE ?4 END
+                 WHERE route = ?1 AND key = ?2 AND part = ?3",
+                params![route.0, claim.key.0, claim.part, claim.replay],
+            )?;
         }
         Place::Done | Place::Buried(_) | Place::Stale if claim.part == 0 => {
             *taken += 1;
-            tx.prepare_cached(
+            tx.run(
                 "UPDATE journal SET duplicates = duplicates + 1 WHERE route = ?1 AND key = ?2 AND part = 0",
-            )?
-            .execute(params![route.0, claim.key.0])?;
+                params![route.0, claim.key.0],
+            )?;
         }
         Place::Done | Place::Buried(_) | Place::Stale | Place::Busy => {}
     }
@@ -520,79 +537,85 @@ impl Answer {
 }
 
 fn write(
-    tx: &Transaction<'_>,
+    tx: &Tx<'_>,
     route: RouteNumber,
     now: i64,
     mapping: Option<&str>,
     key: Key,
     part: u32,
     record: &Record,
-) -> rusqlite::Result<()> {
+) -> sql::Result<()> {
     let key = key.0;
     match record {
         Record::Answered { answer, opens } => {
-            tx.prepare_cached(
+            tx.run(
                 "UPDATE journal SET state = 3, answer = ?4, doubt = 0, mapping = ?5 WHERE route = ?1 AND key = ?2 AND part = ?3",
-            )?
-            .execute(params![route.0, key, part, answer.to_column(), mapping])?;
+                params![route.0, key, part, answer.to_column(), mapping],
+            )?;
             if let Some(item) = opens {
                 item.open(tx, now)?;
             }
         }
         Record::Delivered { opens } => {
-            tx.prepare_cached(
+            tx.run(
                 "UPDATE journal SET state = 4, doubt = 0, answer = NULL, kept = NULL, done_at = ?4, due_at = NULL, mapping = ?5
                  WHERE route = ?1 AND key = ?2 AND part = ?3",
-            )?
-            .execute(params![route.0, key, part, now, mapping])?;
+                params![route.0, key, part, now, mapping],
+            )?;
             if let Some(item) = opens {
                 item.open(tx, now)?;
             }
             out_of_the_way(tx, route, part, &key, now)?;
         }
         Record::Waiting { attempt, due_at, failed_at, doubt } => {
-            tx.prepare_cached(
-                "UPDATE journal SET state = 2, attempt = ?4, due_at = ?5, failed_at = coalesce(failed_at, ?6), doubt = ?7, mapping = ?8
+            tx.run(
+                "UPDATE journal SET state = 2, attempt = ?4, due_at = ?5, failed_at = coalesce(failed_at, ?6),
+                   doubt = ?7, mapping = ?8
                  WHERE route = ?1 AND key = ?2 AND part = ?3",
-            )?
-            .execute(params![route.0, key, part, attempt, due_at, failed_at, doubt, mapping])?;
+                params![route.0, key, part, attempt, due_at, failed_at, doubt, mapping],
+            )?;
         }
         Record::GivenBack => {
-            tx.prepare_cached("UPDATE journal SET state = 2, due_at = ?4 WHERE route = ?1 AND key = ?2 AND part = ?3 AND state = 1")?
-                .execute(params![route.0, key, part, now])?;
+            tx.run(
+                "UPDATE journal SET state = 2, due_at = ?4 WHERE route = ?1 AND key = ?2 AND part = ?3 AND state = 1",
+                params![route.0, key, part, now],
+            )?;
         }
         Record::Parked(parking) => {
-            tx.prepare_cached(
-                "UPDATE journal SET state = 2, attempt = ?4, due_at = ?5, failed_at = coalesce(failed_at, ?6), doubt = coalesce(?7, doubt), mapping = ?8
+            tx.run(
+                "UPDATE journal SET state = 2, attempt = ?4, due_at = ?5, failed_at = coalesce(failed_at, ?6),
+                   doubt = coalesce(?7, doubt), mapping = ?8
                  WHERE route = ?1 AND key = ?2 AND part = ?3",
-            )?
-            .execute(params![route.0, key, part, parking.attempt, parking.due_at, parking.failed_at, parking.doubt, mapping])?;
+                params![route.0, key, part, parking.attempt, parking.due_at, parking.failed_at, parking.doubt, mapping],
+            )?;
             parking.write(tx, route, now, &key)?;
         }
         Record::Dead { code, doubt, why, holds } => {
-            tx.prepare_cached(
+            tx.run(
                 "UPDATE journal SET state = 5, code = ?4, doubt = ?5, done_at = ?6, due_at = NULL, mapping = ?7, why = ?8
                  WHERE route = ?1 AND key = ?2 AND part = ?3",
-            )?
-            .execute(params![route.0, key, part, code, doubt, now, mapping, why.as_ref().map(Why::to_column)])?;
+                params![route.0, key, part, code, doubt, now, mapping, why.as_ref().map(Why::to_column)],
+            )?;
             match holds {
                 Some(subject) => hold(tx, route, &key, subject, code, now)?,
                 None => out_of_the_way(tx, route, part, &key, now)?,
             }
         }
         Record::Batched(joining) => {
-            tx.prepare_cached(
+            tx.run(
                 "UPDATE journal SET state = 9, doubt = 0, due_at = NULL, mapping = ?4 WHERE route = ?1 AND key = ?2 AND part = ?3",
-            )?
-            .execute(params![route.0, key, part, mapping])?;
+                params![route.0, key, part, mapping],
+            )?;
             joining.join(tx, now, route, &key)?;
             out_of_the_way(tx, route, part, &key, now)?;
         }
         Record::Discarded => {
             // Only what is given up: the letter may be left from a replay that was cut, and its message done meanwhile.
-            let discarded = tx
-                .prepare_cached("UPDATE journal SET state = 6, done_at = ?4, answer = NULL WHERE route = ?1 AND key = ?2 AND part = ?3 AND state = 5")?
-                .execute(params![route.0, key, part, now])?;
+            let discarded = tx.run(
+                "UPDATE journal SET state = 6, done_at = ?4, answer = NULL
+                 WHERE route = ?1 AND key = ?2 AND part = ?3 AND state = 5",
+                params![route.0, key, part, now],
+            )?;
             if discarded > 0 {
                 out_of_the_way(tx, route, part, &key, now)?;
             }
@@ -602,13 +625,7 @@ fn write(
 }
 
 /// A message has come to an end: on an ordered route those behind it go on.
-fn out_of_the_way(
-    tx: &Transaction<'_>,
-    route: RouteNumber,
-    part: u32,
-    key: &[u8; 32],
-    now: i64,
-) -> rusqlite::Result<()> {
+fn out_of_the_way(tx: &Tx<'_>, route: RouteNumber, part: u32, key: &[u8; 32], now: i64) -> sql::Result<()> {
     match part {
         0 => let_go(tx, route, key, now),
         _ => Ok(()),

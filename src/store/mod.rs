@@ -11,7 +11,10 @@ mod gates;
 mod items;
 mod journal;
 mod parked;
+mod schema;
 mod spool;
+mod sql;
+mod sqlite;
 mod writer;
 
 pub use account::{Account, FileAccount, RouteAccount};
@@ -25,7 +28,9 @@ pub use parked::{Due, HeldSubject, Kept, Parking, Stands};
 pub use spool::{Finish, Intake, Taken, Waiting};
 
 use crate::code::Code;
-use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior};
+use schema::Refused;
+use sql::{Tx, params};
+use sqlite::Sqlite;
 use std::{
     collections::HashMap,
     fmt,
@@ -35,12 +40,8 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
 };
 use writer::Writer;
-
-/// The version of the tables that this program reads and writes.
-const VERSION: i64 = 5;
 
 /// What went wrong with the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,11 +61,8 @@ impl fmt::Display for StoreError {
 impl std::error::Error for StoreError {}
 
 impl StoreError {
-    fn of(doing: &str, error: &rusqlite::Error) -> StoreError {
-        let code = match error.sqlite_error_code() {
-            Some(rusqlite::ErrorCode::DiskFull) => Code::StoreFull,
-            _ => Code::StoreUnavailable,
-        };
+    fn of(doing: &str, error: &sql::Error) -> StoreError {
+        let code = if error.is_full() { Code::StoreFull } else { Code::StoreUnavailable };
         StoreError { code, what: format!("{doing}: {error}") }
     }
 }
@@ -125,24 +123,25 @@ impl Store {
             }
         };
         let opening = format!("opening {}", path.display());
-        let mut connection = connect(path).map_err(|error| StoreError::of(&opening, &error))?;
-        let (run, spool_bytes) = prepare(&mut connection, opener).map_err(|error| match error {
-            Prepare::Newer(version) => StoreError {
+        let mut database = Sqlite::open(path).map_err(|error| StoreError::of(&opening, &error))?;
+        let opened = database.prepare(opener).map_err(|refused| match refused {
+            Refused::Newer(version) => StoreError {
                 code: Code::StoreNewer,
                 what: format!(
-                    "{} has version {version}; this program reads version {VERSION}",
-                    path.display()
+                    "{} has version {version}; this program reads version {}",
+                    path.display(),
+                    schema::VERSION
                 ),
             },
-            Prepare::Sqlite(error) => StoreError::of(&opening, &error),
+            Refused::Sql(error) => StoreError::of(&opening, &error),
         })?;
         Ok(Store {
             inner: Arc::new(Inner {
-                writer: Writer::start(connection),
+                writer: Writer::start(database),
                 path: path.to_owned(),
-                run,
+                run: opened.run,
                 routes: Mutex::default(),
-                spool_bytes: AtomicU64::new(spool_bytes),
+                spool_bytes: AtomicU64::new(opened.spool_bytes),
                 spool_limit,
                 _lock: lock,
             }),
@@ -165,8 +164,8 @@ impl Store {
         let owned = name.to_owned();
         let number = self
             .write("numbering a route", move |tx| {
-                tx.execute("INSERT INTO route (name) VALUES (?1) ON CONFLICT (name) DO NOTHING", [&owned])?;
-                tx.query_row("SELECT n FROM route WHERE name = ?1", [&owned], |row| row.get(0))
+                tx.run("INSERT INTO route (name) VALUES (?1) ON CONFLICT (name) DO NOTHING", params![owned])?;
+                tx.value("SELECT n FROM route WHERE name = ?1", params![owned])
             })
             .await?;
         if let Ok(mut routes) = self.inner.routes.lock() {
@@ -174,6 +173,24 @@ impl Store {
         }
         Ok(RouteNumber(number))
     }
+
+    /// Takes the lead in a duty of which one bridge at a time takes care; nothing while another one has it.
+    ///
+    /// # Errors
+    /// The store failed.
+    #[expect(clippy::unused_async, reason = "a database is asked")]
+    pub async fn lead(&self, _duty: &str) -> Result<Option<Store>, StoreError> {
+        Ok(Some(self.clone()))
+    }
+
+    /// Waits until the lead is lost.
+    pub async fn led_no_more(&self) {
+        std::future::pending().await
+    }
+
+    /// Gives the lead up.
+    #[expect(clippy::unused_async, reason = "a database is told")]
+    pub async fn follow(&self, _duty: &str) {}
 
     /// Bytes that wait in the spool.
     pub fn spool_bytes(&self) -> u64 {
@@ -184,7 +201,7 @@ impl Store {
     async fn write<T: Send + 'static>(
         &self,
         doing: &'static str,
-        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
+        work: impl FnOnce(&Tx<'_>) -> sql::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
         self.inner.writer.run(doing, work).await
     }
@@ -204,85 +221,12 @@ impl Store {
         let line = [who, what, reason, about].map(str::to_owned);
         self.write("writing the audit trail", move |tx| {
             let [who, what, reason, about] = line;
-            tx.execute(
+            tx.run(
                 "INSERT INTO audit (at, who, what, reason, about) VALUES (?1, ?2, ?3, ?4, ?5)",
-                rusqlite::params![now, who, what, reason, about],
+                params![now, who, what, reason, about],
             )?;
             Ok(())
         })
         .await
     }
-}
-
-fn connect(path: &Path) -> rusqlite::Result<Connection> {
-    let connection = Connection::open(path)?;
-    // A person's command waits for the bridge, which may be writing large files down without a pause.
-    connection.busy_timeout(Duration::from_secs(30))?;
-    connection.pragma_update(None, "journal_mode", "WAL")?;
-    connection.pragma_update(None, "synchronous", "FULL")?;
-    connection.pragma_update(None, "foreign_keys", true)?;
-    connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
-    // In pages of 4 KiB: keys are spread over the whole table, so the same pages come again before they must be copied back.
-    connection.pragma_update(None, "wal_autocheckpoint", 8_192)?;
-    connection.pragma_update(None, "temp_store", "MEMORY")?;
-    connection.set_prepared_statement_cache_capacity(64);
-    Ok(connection)
-}
-
-enum Prepare {
-    Newer(i64),
-    Sqlite(rusqlite::Error),
-}
-
-impl From<rusqlite::Error> for Prepare {
-    fn from(error: rusqlite::Error) -> Prepare {
-        Prepare::Sqlite(error)
-    }
-}
-
-/// Makes or checks the tables; gives the number of this run and the bytes in the spool.
-fn prepare(connection: &mut Connection, opener: Opener) -> Result<(i64, u64), Prepare> {
-    let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let version: i64 = tx.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    if version > VERSION {
-        return Err(Prepare::Newer(version));
-    }
-    if version == 0 {
-        tx.execute_batch(include_str!("schema.sql"))?;
-    }
-    if version == 1 {
-        tx.execute_batch("ALTER TABLE journal ADD COLUMN why TEXT")?;
-    }
-    if version < 3 {
-        tx.execute_batch(include_str!("files.sql"))?;
-    }
-    if version < 4 {
-        tx.execute_batch(include_str!("batches.sql"))?;
-    }
-    if version < 5 {
-        // Extracts were compared within the store.
-        tx.execute_batch("DROP TABLE IF EXISTS extract_new")?;
-        tx.execute_batch(include_str!("parked.sql"))?;
-        tx.execute_batch(include_str!("gates.sql"))?;
-    }
-    if matches!(version, 3 | 4) {
-        tx.execute_batch("ALTER TABLE file ADD COLUMN sequence TEXT")?;
-    }
-    if version < VERSION {
-        tx.pragma_update(None, "user_version", VERSION)?;
-    }
-    let mut run = 0;
-    if opener == Opener::Bridge {
-        let last: Option<String> =
-            tx.query_row("SELECT value FROM meta WHERE name = 'run'", [], |row| row.get(0)).optional()?;
-        run = last.and_then(|last| last.parse::<i64>().ok()).unwrap_or(0) + 1;
-        tx.execute(
-            "INSERT INTO meta (name, value) VALUES ('run', ?1) ON CONFLICT (name) DO UPDATE SET value = ?1",
-            [run.to_string()],
-        )?;
-    }
-    let bytes: i64 =
-        tx.query_row("SELECT coalesce(sum(length(body)), 0) FROM spool", [], |row| row.get(0))?;
-    tx.commit()?;
-    Ok((run, u64::try_from(bytes).unwrap_or(0)))
 }

@@ -1,12 +1,14 @@
 //! The parking lot of ordered routes: messages that wait behind another of their subject, whole, in their order.
 
-use super::{RouteNumber, Store, StoreError};
+use super::{
+    RouteNumber, Store, StoreError,
+    sql::{self, Row, Tx, params},
+};
 use crate::{
     event::Key,
     order::{Sequence, Subject},
 };
 use bytes::Bytes;
-use rusqlite::{OptionalExtension as _, Row, Transaction, params};
 
 /// A message, whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,27 +88,26 @@ impl Store {
         messages: Vec<([u8; 32], Key)>,
     ) -> Result<(Vec<Stands>, u64), StoreError> {
         self.write("looking into the parking lot", move |tx| {
-            let (parked, bytes): (i64, i64) = tx
-                .prepare_cached("SELECT parked, parked_bytes FROM route WHERE n = ?1")?
-                .query_row([route.0], |row| Ok((row.get(0)?, row.get(1)?)))?;
-            let mut held = tx.prepare_cached("SELECT key FROM held WHERE route = ?1 AND subject = ?2")?;
+            let of_route = "SELECT parked, parked_bytes FROM route WHERE n = ?1";
+            let lot: Option<(i64, i64)> =
+                tx.one(of_route, params![route.0], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            let (parked, bytes) = lot.unwrap_or_default();
+            let held = "SELECT key FROM held WHERE route = ?1 AND subject = ?2";
             // Places are given out one by one: the first and the last tell how many there are, or were.
-            let mut count = tx.prepare_cached(
-                "SELECT (SELECT max(place) FROM parked WHERE route = ?1 AND subject = ?2)
-                      - (SELECT min(place) FROM parked WHERE route = ?1 AND subject = ?2) + 1",
-            )?;
-            let mut own = tx.prepare_cached("SELECT 1 FROM parked WHERE route = ?1 AND key = ?2")?;
+            let count = "SELECT (SELECT max(place) FROM parked WHERE route = ?1 AND subject = ?2)
+                      - (SELECT min(place) FROM parked WHERE route = ?1 AND subject = ?2) + 1";
+            let own = "SELECT 1 FROM parked WHERE route = ?1 AND key = ?2";
             let stands = messages.iter().map(|(subject, key)| {
-                let held_by = held.query_row(params![route.0, subject], |row| key_of(row, 0)).optional()?;
+                let held_by = tx.find(held, params![route.0, subject])?.map(Key);
                 if parked == 0 {
                     return Ok(Stands { sequence: Sequence { held_by, parked: 0 }, is_parked: false });
                 }
-                let behind: Option<i64> = count.query_row(params![route.0, subject], |row| row.get(0))?;
+                let behind: Option<i64> = tx.value(count, params![route.0, subject])?;
                 let parked = u64::try_from(behind.unwrap_or(0)).unwrap_or(0);
-                let is_parked = parked > 0 && own.exists(params![route.0, key.0])?;
+                let is_parked = parked > 0 && tx.exists(own, params![route.0, key.0])?;
                 Ok(Stands { sequence: Sequence { held_by, parked }, is_parked })
             });
-            Ok((stands.collect::<rusqlite::Result<_>>()?, u64::try_from(bytes).unwrap_or(0)))
+            Ok((stands.collect::<sql::Result<_>>()?, u64::try_from(bytes).unwrap_or(0)))
         })
         .await
     }
@@ -117,12 +118,12 @@ impl Store {
     /// The store failed.
     pub async fn parked_due(&self, route: RouteNumber, now: i64, most: u32) -> Result<Vec<Due>, StoreError> {
         self.write("looking into the parking lot", move |tx| {
-            let mut statement = tx.prepare_cached(
+            tx.all(
                 "SELECT key, exchange, routing_key, properties, body FROM parked
                  WHERE route = ?1 AND due_at <= ?2 ORDER BY due_at LIMIT ?3",
-            )?;
-            let rows = statement.query_map(params![route.0, now, most], due_of)?;
-            rows.collect()
+                params![route.0, now, most],
+                due_of,
+            )
         })
         .await
     }
@@ -133,8 +134,10 @@ impl Store {
     /// The store failed.
     pub async fn next_parked(&self, route: RouteNumber) -> Result<Option<i64>, StoreError> {
         self.write("looking into the parking lot", move |tx| {
-            tx.prepare_cached("SELECT min(due_at) FROM parked WHERE route = ?1 AND due_at IS NOT NULL")?
-                .query_row([route.0], |row| row.get(0))
+            tx.value(
+                "SELECT min(due_at) FROM parked WHERE route = ?1 AND due_at IS NOT NULL",
+                params![route.0],
+            )
         })
         .await
     }
@@ -145,10 +148,8 @@ impl Store {
     /// The store failed.
     pub async fn put_off(&self, route: RouteNumber, keys: Vec<Key>, until: i64) -> Result<(), StoreError> {
         self.write("putting parked messages off", move |tx| {
-            let mut statement = tx.prepare_cached(
-                "UPDATE parked SET due_at = ?3 WHERE route = ?1 AND key = ?2 AND due_at IS NOT NULL",
-            )?;
-            keys.iter().try_for_each(|key| statement.execute(params![route.0, key.0, until]).map(|_| ()))
+            let sql = "UPDATE parked SET due_at = ?3 WHERE route = ?1 AND key = ?2 AND due_at IS NOT NULL";
+            keys.iter().try_for_each(|key| tx.run(sql, params![route.0, key.0, until]).map(|_| ()))
         })
         .await
     }
@@ -170,12 +171,13 @@ impl Store {
     /// The store failed.
     pub async fn parked_first(&self, route: RouteNumber, most: u32) -> Result<Vec<Due>, StoreError> {
         self.write("looking into the parking lot", move |tx| {
-            tx.prepare_cached("DELETE FROM held WHERE route = ?1")?.execute([route.0])?;
-            let mut statement = tx.prepare_cached(
-                "SELECT key, exchange, routing_key, properties, body FROM parked WHERE route = ?1 ORDER BY subject, place LIMIT ?2",
-            )?;
-            let rows = statement.query_map(params![route.0, most], due_of)?;
-            rows.collect()
+            tx.run("DELETE FROM held WHERE route = ?1", params![route.0])?;
+            tx.all(
+                "SELECT key, exchange, routing_key, properties, body FROM parked
+                 WHERE route = ?1 ORDER BY subject, place LIMIT ?2",
+                params![route.0, most],
+                due_of,
+            )
         })
         .await
     }
@@ -186,33 +188,35 @@ impl Store {
     /// The store failed.
     pub async fn held(&self, route: Option<String>, most: u32) -> Result<Vec<HeldSubject>, StoreError> {
         self.write("looking into the parking lot", move |tx| {
-            let mut statement = tx.prepare_cached(
-                "SELECT r.name, s.subject, coalesce(h.shown, max(p.shown)), count(p.key), min(p.parked_at), min(p.due_at), h.key, h.code
+            tx.all(
+                "SELECT r.name, s.subject, coalesce(h.shown, max(p.shown)), count(p.key), min(p.parked_at),
+                   min(p.due_at), h.key, h.code
                  FROM (SELECT route, subject FROM held UNION SELECT route, subject FROM parked) s
                  JOIN route r ON r.n = s.route
                  LEFT JOIN held h ON h.route = s.route AND h.subject = s.subject
                  LEFT JOIN parked p ON p.route = s.route AND p.subject = s.subject
                  WHERE ?1 IS NULL OR r.name = ?1
-                 GROUP BY s.route, s.subject ORDER BY h.key IS NULL, count(p.key) DESC, 3 LIMIT ?2",
-            )?;
-            let rows = statement.query_map(params![route, most], |row| {
-                let mut digest = [0; 32];
-                let bytes: Vec<u8> = row.get(1)?;
-                digest.iter_mut().zip(bytes).for_each(|(to, from)| *to = from);
-                let held_by = match row.get::<_, Option<String>>(7)? {
-                    Some(code) => Some((key_of(row, 6)?, code)),
-                    None => None,
-                };
-                Ok(HeldSubject {
-                    route: row.get(0)?,
-                    subject: Subject { digest, shown: row.get(2)? },
-                    messages: u64::try_from(row.get::<_, i64>(3)?).unwrap_or(0),
-                    since: row.get(4)?,
-                    due_at: row.get(5)?,
-                    held_by,
-                })
-            })?;
-            rows.collect()
+                 GROUP BY s.route, s.subject, r.name, h.shown, h.key, h.code
+                 ORDER BY h.key IS NULL, count(p.key) DESC, 3 LIMIT ?2",
+                params![route, most],
+                |row| {
+                    let mut digest = [0; 32];
+                    let bytes: Vec<u8> = row.get(1)?;
+                    digest.iter_mut().zip(bytes).for_each(|(to, from)| *to = from);
+                    let held_by = match row.get::<Option<String>>(7)? {
+                        Some(code) => Some((key_of(row, 6)?, code)),
+                        None => None,
+                    };
+                    Ok(HeldSubject {
+                        route: row.get(0)?,
+                        subject: Subject { digest, shown: row.get(2)? },
+                        messages: u64::try_from(row.get::<i64>(3)?).unwrap_or(0),
+                        since: row.get(4)?,
+                        due_at: row.get(5)?,
+                        held_by,
+                    })
+                },
+            )
         })
         .await
     }
@@ -228,14 +232,12 @@ impl Store {
         most: u32,
     ) -> Result<Vec<(Key, i64, u64)>, StoreError> {
         self.write("looking into the parking lot", move |tx| {
-            let mut statement = tx.prepare_cached(
+            tx.all(
                 "SELECT p.key, p.parked_at, length(p.body) FROM parked p JOIN route r ON r.n = p.route
                  WHERE r.name = ?1 AND p.subject = ?2 ORDER BY p.place LIMIT ?3",
-            )?;
-            let rows = statement.query_map(params![route, subject, most], |row| {
-                Ok((key_of(row, 0)?, row.get(1)?, u64::try_from(row.get::<_, i64>(2)?).unwrap_or(0)))
-            })?;
-            rows.collect()
+                params![route, subject, most],
+                |row| Ok((key_of(row, 0)?, row.get(1)?, u64::try_from(row.get::<i64>(2)?).unwrap_or(0))),
+            )
         })
         .await
     }
@@ -254,13 +256,14 @@ impl Store {
         reason: String,
     ) -> Result<bool, StoreError> {
         self.write("releasing a subject", move |tx| {
-            let held: Option<Key> = tx
-                .prepare_cached("SELECT key FROM held WHERE route = ?1 AND subject = ?2")?
-                .query_row(params![route.0, subject], |row| key_of(row, 0))
-                .optional()?;
+            let held: Option<Key> = tx.one(
+                "SELECT key FROM held WHERE route = ?1 AND subject = ?2",
+                params![route.0, subject],
+                |row| key_of(row, 0),
+            )?;
             let Some(key) = held else { return Ok(false) };
             let_go(tx, route, &key.0, now)?;
-            tx.execute(
+            tx.run(
                 "INSERT INTO audit (at, who, what, reason, about) VALUES (?1, ?2, 'release', ?3, ?4)",
                 params![now, who, reason, key.to_string()],
             )?;
@@ -270,14 +273,14 @@ impl Store {
     }
 }
 
-fn due_of(row: &Row<'_>) -> rusqlite::Result<Due> {
+fn due_of(row: &Row<'_>) -> sql::Result<Due> {
     let body: Vec<u8> = row.get(4)?;
     let kept =
         Kept { exchange: row.get(1)?, routing_key: row.get(2)?, properties: row.get(3)?, body: body.into() };
     Ok(Due { key: key_of(row, 0)?, kept })
 }
 
-fn key_of(row: &Row<'_>, at: usize) -> rusqlite::Result<Key> {
+fn key_of(row: &Row<'_>, at: usize) -> sql::Result<Key> {
     let mut key = [0; 32];
     let bytes: Vec<u8> = row.get(at)?;
     key.iter_mut().zip(bytes).for_each(|(to, from)| *to = from);
@@ -286,29 +289,21 @@ fn key_of(row: &Row<'_>, at: usize) -> rusqlite::Result<Key> {
 
 impl Parking {
     /// Parks it, or, if it stands there, has it wait for its next attempt.
-    pub(super) fn write(
-        &self,
-        tx: &Transaction<'_>,
-        route: RouteNumber,
-        now: i64,
-        key: &[u8; 32],
-    ) -> rusqlite::Result<()> {
-        let waits = tx
-            .prepare_cached("UPDATE parked SET due_at = ?3, properties = ?4 WHERE route = ?1 AND key = ?2")?
-            .execute(params![route.0, key, self.due_at, self.kept.properties])?;
+    pub(super) fn write(&self, tx: &Tx<'_>, route: RouteNumber, now: i64, key: &[u8; 32]) -> sql::Result<()> {
+        let waits = tx.run(
+            "UPDATE parked SET due_at = ?3, properties = ?4 WHERE route = ?1 AND key = ?2",
+            params![route.0, key, self.due_at, self.kept.properties],
+        )?;
         if waits == 0 {
             let place = match self.first {
                 true => "SELECT coalesce(min(place) - 1, 0) FROM parked WHERE route = ?1 AND subject = ?2",
                 false => "SELECT coalesce(max(place) + 1, 0) FROM parked WHERE route = ?1 AND subject = ?2",
             };
-            let place: i64 = tx
-                .prepare_cached(place)?
-                .query_row(params![route.0, self.subject.digest], |row| row.get(0))?;
-            tx.prepare_cached(
+            let place: i64 = tx.value(place, params![route.0, self.subject.digest])?;
+            tx.run(
                 "INSERT INTO parked (route, subject, shown, place, key, exchange, routing_key, properties, body, parked_at, due_at)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
-            )?
-            .execute(params![
+                params![
                 route.0,
                 self.subject.digest,
                 self.subject.shown,
@@ -320,51 +315,45 @@ impl Parking {
                 &self.kept.body[..],
                 now,
                 self.due_at
-            ])?;
+            ],
+            )?;
             count(tx, route, 1, self.kept.body.len() as i64)?;
             // What it was to wait for may have been let go by a person since that was looked up.
             wake(tx, route, &self.subject.digest, now)?;
         }
         // What was given up and came again is in its place now, and no longer holds the others by being given up.
         if self.first {
-            tx.prepare_cached("DELETE FROM held WHERE route = ?1 AND key = ?2")?
-                .execute(params![route.0, key])?;
+            tx.run("DELETE FROM held WHERE route = ?1 AND key = ?2", params![route.0, key])?;
         }
         Ok(())
     }
 }
 
-fn count(tx: &Transaction<'_>, route: RouteNumber, messages: i64, bytes: i64) -> rusqlite::Result<()> {
-    tx.prepare_cached(
+fn count(tx: &Tx<'_>, route: RouteNumber, messages: i64, bytes: i64) -> sql::Result<()> {
+    tx.run(
         "UPDATE route SET parked = parked + ?2, parked_bytes = parked_bytes + ?3 WHERE n = ?1",
-    )?
-    .execute(params![route.0, messages, bytes])?;
+        params![route.0, messages, bytes],
+    )?;
     Ok(())
 }
 
 /// Takes a message out of the lot, if it stands there. Its subject, if it did.
-fn take_out(tx: &Transaction<'_>, route: RouteNumber, key: &[u8; 32]) -> rusqlite::Result<Option<Vec<u8>>> {
-    let gone: Option<(Vec<u8>, i64)> = tx
-        .prepare_cached("DELETE FROM parked WHERE route = ?1 AND key = ?2 RETURNING subject, length(body)")?
-        .query_row(params![route.0, key], |row| Ok((row.get(0)?, row.get(1)?)))
-        .optional()?;
+fn take_out(tx: &Tx<'_>, route: RouteNumber, key: &[u8; 32]) -> sql::Result<Option<Vec<u8>>> {
+    let gone: Option<(Vec<u8>, i64)> = tx.one(
+        "DELETE FROM parked WHERE route = ?1 AND key = ?2 RETURNING subject, length(body)",
+        params![route.0, key],
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )?;
     let Some((subject, bytes)) = gone else { return Ok(None) };
     count(tx, route, -1, -bytes)?;
     Ok(Some(subject))
 }
 
 /// The message is out of the way: the next of its subject is due.
-pub(super) fn let_go(
-    tx: &Transaction<'_>,
-    route: RouteNumber,
-    key: &[u8; 32],
-    now: i64,
-) -> rusqlite::Result<()> {
+pub(super) fn let_go(tx: &Tx<'_>, route: RouteNumber, key: &[u8; 32], now: i64) -> sql::Result<()> {
     let parked = take_out(tx, route, key)?;
-    let held: Option<Vec<u8>> = tx
-        .prepare_cached("DELETE FROM held WHERE route = ?1 AND key = ?2 RETURNING subject")?
-        .query_row(params![route.0, key], |row| row.get(0))
-        .optional()?;
+    let held: Option<Vec<u8>> =
+        tx.find("DELETE FROM held WHERE route = ?1 AND key = ?2 RETURNING subject", params![route.0, key])?;
     match parked.or(held) {
         Some(subject) => wake(tx, route, &subject, now),
         None => Ok(()),
@@ -372,30 +361,30 @@ pub(super) fn let_go(
 }
 
 /// The first message of a subject that waits for nothing any more is due.
-fn wake(tx: &Transaction<'_>, route: RouteNumber, subject: &[u8], now: i64) -> rusqlite::Result<()> {
-    tx.prepare_cached(
+fn wake(tx: &Tx<'_>, route: RouteNumber, subject: &[u8], now: i64) -> sql::Result<()> {
+    tx.run(
         "UPDATE parked SET due_at = ?3 WHERE route = ?1 AND subject = ?2 AND due_at IS NULL
            AND place = (SELECT min(place) FROM parked WHERE route = ?1 AND subject = ?2)
            AND NOT EXISTS (SELECT 1 FROM held WHERE route = ?1 AND subject = ?2)",
-    )?
-    .execute(params![route.0, subject, now])?;
+        params![route.0, subject, now],
+    )?;
     Ok(())
 }
 
 /// The message was given up, and holds the others of its subject.
 pub(super) fn hold(
-    tx: &Transaction<'_>,
+    tx: &Tx<'_>,
     route: RouteNumber,
     key: &[u8; 32],
     subject: &Subject,
     code: &str,
     now: i64,
-) -> rusqlite::Result<()> {
+) -> sql::Result<()> {
     take_out(tx, route, key)?;
-    tx.prepare_cached(
+    tx.run(
         "INSERT INTO held (route, subject, shown, key, code, since) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
          ON CONFLICT (route, subject) DO UPDATE SET key = excluded.key, code = excluded.code",
-    )?
-    .execute(params![route.0, subject.digest, subject.shown, key, code, now])?;
+        params![route.0, subject.digest, subject.shown, key, code, now],
+    )?;
     Ok(())
 }

@@ -1,8 +1,11 @@
 //! The spool: collected documents, whole, until the broker has confirmed what was made of them.
 
-use super::{RouteNumber, State, Store, StoreError, items::NewItem};
+use super::{
+    RouteNumber, State, Store, StoreError,
+    items::NewItem,
+    sql::{self, Tx, params},
+};
 use crate::{code::Code, event::Key};
-use rusqlite::{OptionalExtension as _, Transaction, params};
 use std::sync::atomic::Ordering;
 
 /// A document to be taken in.
@@ -82,8 +85,10 @@ impl Store {
             .write("taking documents in", move |tx| {
                 let taken = take_all(tx, route, run, now, &intakes)?;
                 if let Some(cursor) = cursor {
-                    tx.prepare_cached("INSERT INTO cursor (route, value) VALUES (?1, ?2) ON CONFLICT (route) DO UPDATE SET value = ?2")?
-                        .execute(params![route.0, cursor])?;
+                    tx.run(
+                        "INSERT INTO cursor (route, value) VALUES (?1, ?2) ON CONFLICT (route) DO UPDATE SET value = ?2",
+                        params![route.0, cursor],
+                    )?;
                 }
                 Ok(taken)
             })
@@ -103,27 +108,27 @@ impl Store {
     /// The store failed.
     pub async fn due(&self, route: RouteNumber, now: i64, most: u32) -> Result<Vec<Waiting>, StoreError> {
         self.write("looking into the spool", move |tx| {
-            let mut statement = tx.prepare_cached(
+            tx.all(
                 "SELECT s.n, s.key, j.id, s.content_type, s.body, s.attempt, s.failed_at, j.replay
                  FROM spool s JOIN journal j ON j.route = s.route AND j.key = s.key AND j.part = 0
                  WHERE s.route = ?1 AND s.due_at <= ?2 ORDER BY s.due_at, s.n LIMIT ?3",
-            )?;
-            let rows = statement.query_map(params![route.0, now, most], |row| {
-                let mut key = [0; 32];
-                let bytes: Vec<u8> = row.get(1)?;
-                key.iter_mut().zip(bytes).for_each(|(to, from)| *to = from);
-                Ok(Waiting {
-                    n: row.get(0)?,
-                    key: Key(key),
-                    id: row.get(2)?,
-                    content_type: row.get(3)?,
-                    body: row.get(4)?,
-                    attempt: row.get(5)?,
-                    failed_at: row.get(6)?,
-                    replay: row.get(7)?,
-                })
-            })?;
-            rows.collect()
+                params![route.0, now, most],
+                |row| {
+                    let mut key = [0; 32];
+                    let bytes: Vec<u8> = row.get(1)?;
+                    key.iter_mut().zip(bytes).for_each(|(to, from)| *to = from);
+                    Ok(Waiting {
+                        n: row.get(0)?,
+                        key: Key(key),
+                        id: row.get(2)?,
+                        content_type: row.get(3)?,
+                        body: row.get(4)?,
+                        attempt: row.get(5)?,
+                        failed_at: row.get(6)?,
+                        replay: row.get(7)?,
+                    })
+                },
+            )
         })
         .await
     }
@@ -134,8 +139,7 @@ impl Store {
     /// The store failed.
     pub async fn next_due(&self, route: RouteNumber) -> Result<Option<i64>, StoreError> {
         self.write("looking into the spool", move |tx| {
-            tx.prepare_cached("SELECT min(due_at) FROM spool WHERE route = ?1")?
-                .query_row([route.0], |row| row.get(0))
+            tx.value("SELECT min(due_at) FROM spool WHERE route = ?1", params![route.0])
         })
         .await
     }
@@ -173,8 +177,8 @@ impl Store {
     /// The store failed.
     pub async fn published_before(&self, keys: Vec<Key>) -> Result<Vec<bool>, StoreError> {
         self.write("looking for earlier events", move |tx| {
-            let mut statement = tx.prepare_cached("SELECT 1 FROM published WHERE key = ?1")?;
-            keys.iter().map(|key| statement.exists([key.0])).collect()
+            let sql = "SELECT 1 FROM published WHERE key = ?1";
+            keys.iter().map(|key| tx.exists(sql, params![key.0])).collect()
         })
         .await
     }
@@ -185,9 +189,7 @@ impl Store {
     /// The store failed.
     pub async fn cursor(&self, route: RouteNumber) -> Result<Option<String>, StoreError> {
         self.write("reading a cursor", move |tx| {
-            tx.prepare_cached("SELECT value FROM cursor WHERE route = ?1")?
-                .query_row([route.0], |row| row.get(0))
-                .optional()
+            tx.find("SELECT value FROM cursor WHERE route = ?1", params![route.0])
         })
         .await
     }
@@ -195,12 +197,12 @@ impl Store {
 
 /// Takes documents in, and counts them for themselves, so that the account has two sides: which are new, and the bytes of these.
 pub(super) fn take_all(
-    tx: &Transaction<'_>,
+    tx: &Tx<'_>,
     route: RouteNumber,
     run: i64,
     now: i64,
     intakes: &[Intake],
-) -> rusqlite::Result<(Vec<bool>, u64)> {
+) -> sql::Result<(Vec<bool>, u64)> {
     let mut new = Vec::with_capacity(intakes.len());
     let mut stored = 0;
     for intake in intakes {
@@ -209,96 +211,78 @@ pub(super) fn take_all(
         new.push(is_new);
     }
     let count = intakes.iter().filter(|intake| intake.replay == 0).count();
-    tx.prepare_cached("UPDATE route SET taken = taken + ?2 WHERE n = ?1")?
-        .execute(params![route.0, count as i64])?;
+    tx.run("UPDATE route SET taken = taken + ?2 WHERE n = ?1", params![route.0, count as i64])?;
     Ok((new, stored))
 }
 
 /// Whether the document is new.
-fn take(
-    tx: &Transaction<'_>,
-    route: RouteNumber,
-    run: i64,
-    now: i64,
-    intake: &Intake,
-) -> rusqlite::Result<bool> {
-    let inserted = tx
-        .prepare_cached(
-            "INSERT INTO journal (route, key, part, state, attempt, replay, doubt, run, source, id, taken_at, due_at)
+fn take(tx: &Tx<'_>, route: RouteNumber, run: i64, now: i64, intake: &Intake) -> sql::Result<bool> {
+    let inserted = tx.run(
+        "INSERT INTO journal (route, key, part, state, attempt, replay, doubt, run, source, id, taken_at, due_at)
              VALUES (?1, ?2, 0, 2, 1, 0, 0, ?3, '', ?4, ?5, ?5) ON CONFLICT DO NOTHING",
-        )?
-        .execute(params![route.0, intake.key.0, run, intake.id, now])?;
+        params![route.0, intake.key.0, run, intake.id, now],
+    )?;
     if inserted == 0 {
         // Only a replay brings a dead one back; everything else that is known is a duplicate.
-        let revived = tx
-            .prepare_cached(
-                "UPDATE journal SET state = 2, attempt = 1, replay = ?3, due_at = ?4, failed_at = NULL
+        let revived = tx.run(
+            "UPDATE journal SET state = 2, attempt = 1, replay = ?3, due_at = ?4, failed_at = NULL
                  WHERE route = ?1 AND key = ?2 AND part = 0 AND state = 5 AND replay < ?3",
-            )?
-            .execute(params![route.0, intake.key.0, intake.replay, now])?;
+            params![route.0, intake.key.0, intake.replay, now],
+        )?;
         if revived == 0 {
-            tx.prepare_cached("UPDATE journal SET duplicates = duplicates + 1 WHERE route = ?1 AND key = ?2 AND part = 0 AND ?3 = 0")?
-                .execute(params![route.0, intake.key.0, intake.replay])?;
+            tx.run(
+                "UPDATE journal SET duplicates = duplicates + 1 WHERE route = ?1 AND key = ?2 AND part = 0 AND ?3 = 0",
+                params![route.0, intake.key.0, intake.replay],
+            )?;
             return Ok(false);
         }
     }
-    tx.prepare_cached(
+    tx.run(
         "INSERT INTO spool (route, key, content_type, body, attempt, due_at) VALUES (?1, ?2, ?3, ?4, 1, ?5)",
-    )?
-    .execute(params![route.0, intake.key.0, intake.content_type, intake.body, now])?;
+        params![route.0, intake.key.0, intake.content_type, intake.body, now],
+    )?;
     Ok(true)
 }
 
 /// Notes events as published.
-pub(super) fn note_published(tx: &Transaction<'_>, now: i64, keys: &[Key]) -> rusqlite::Result<()> {
-    let mut statement =
-        tx.prepare_cached("INSERT INTO published (key, at) VALUES (?1, ?2) ON CONFLICT DO NOTHING")?;
-    keys.iter().try_for_each(|key| statement.execute(params![key.0, now]).map(|_| ()))
+pub(super) fn note_published(tx: &Tx<'_>, now: i64, keys: &[Key]) -> sql::Result<()> {
+    let sql = "INSERT INTO published (key, at) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
+    keys.iter().try_for_each(|key| tx.run(sql, params![key.0, now]).map(|_| ()))
 }
 
 /// Writes one outcome; gives the bytes that it frees.
-fn write(
-    tx: &Transaction<'_>,
-    route: RouteNumber,
-    now: i64,
-    n: i64,
-    key: Key,
-    finish: &Finish,
-) -> rusqlite::Result<i64> {
-    let gone = |tx: &Transaction<'_>| -> rusqlite::Result<i64> {
-        let bytes = tx
-            .prepare_cached("DELETE FROM spool WHERE n = ?1 RETURNING length(body)")?
-            .query_row([n], |row| row.get(0))
-            .optional()?;
+fn write(tx: &Tx<'_>, route: RouteNumber, now: i64, n: i64, key: Key, finish: &Finish) -> sql::Result<i64> {
+    let gone = |tx: &Tx<'_>| -> sql::Result<i64> {
+        let bytes = tx.find("DELETE FROM spool WHERE n = ?1 RETURNING length(body)", params![n])?;
         Ok(bytes.unwrap_or(0))
     };
     match finish {
         Finish::Through { state, published, opens } => {
-            tx.prepare_cached(
+            tx.run(
                 "UPDATE journal SET state = ?3, done_at = ?4, due_at = NULL WHERE route = ?1 AND key = ?2 AND part = 0",
-            )?
-            .execute(params![route.0, key.0, state.number(), now])?;
+                params![route.0, key.0, state.number(), now],
+            )?;
             note_published(tx, now, published)?;
             opens.iter().try_for_each(|item| item.open(tx, now))?;
             gone(tx)
         }
         Finish::Later { due_at, failed_at } => {
-            tx.prepare_cached(
+            tx.run(
                 "UPDATE spool SET attempt = attempt + 1, due_at = ?2, failed_at = coalesce(failed_at, ?3) WHERE n = ?1",
-            )?
-            .execute(params![n, due_at, failed_at])?;
-            tx.prepare_cached(
+                params![n, due_at, failed_at],
+            )?;
+            tx.run(
                 "UPDATE journal SET attempt = attempt + 1, due_at = ?3, failed_at = coalesce(failed_at, ?4)
                  WHERE route = ?1 AND key = ?2 AND part = 0",
-            )?
-            .execute(params![route.0, key.0, due_at, failed_at])?;
+                params![route.0, key.0, due_at, failed_at],
+            )?;
             Ok(0)
         }
         Finish::Dead { code } => {
-            tx.prepare_cached(
+            tx.run(
                 "UPDATE journal SET state = 5, code = ?3, done_at = ?4, due_at = NULL WHERE route = ?1 AND key = ?2 AND part = 0",
-            )?
-            .execute(params![route.0, key.0, code, now])?;
+                params![route.0, key.0, code, now],
+            )?;
             gone(tx)
         }
     }

@@ -1,9 +1,12 @@
 //! The one thread that writes: it takes all work that waits, does it in one transaction, and answers everybody after
 //! the commit. Sixty-four callers cost one fsync, not sixty-four.
 
-use super::StoreError;
+use super::{
+    StoreError,
+    sql::{self, Tx},
+    sqlite::Sqlite,
+};
 use crate::code::Code;
-use rusqlite::{Connection, Transaction, TransactionBehavior};
 use std::thread;
 use tokio::sync::{mpsc, oneshot};
 
@@ -13,7 +16,7 @@ const QUEUE: usize = 4_096;
 const GROUP: usize = 512;
 
 /// What a piece of work does inside the transaction, and what it answers when that is committed or lost.
-type Work = Box<dyn FnOnce(&Transaction<'_>) -> Reply + Send>;
+type Work = Box<dyn FnOnce(&Tx<'_>) -> Reply + Send>;
 type Reply = Box<dyn FnOnce(Result<(), &StoreError>) + Send>;
 
 /// The handle to the thread. When the last one is dropped, the thread finishes its work and ends.
@@ -22,11 +25,10 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Starts the thread on a connection.
-    pub fn start(connection: Connection) -> Writer {
+    /// Starts the thread on a database.
+    pub fn start(database: Sqlite) -> Writer {
         let (queue, waiting) = mpsc::channel(QUEUE);
-        let spawned =
-            thread::Builder::new().name("store".to_owned()).spawn(move || work(connection, waiting));
+        let spawned = thread::Builder::new().name("store".to_owned()).spawn(move || work(database, waiting));
         if let Err(error) = spawned {
             tracing::error!(code = %Code::StoreUnavailable, "the store's thread could not be started: {error}");
         }
@@ -37,12 +39,12 @@ impl Writer {
     pub async fn run<T: Send + 'static>(
         &self,
         doing: &'static str,
-        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
+        work: impl FnOnce(&Tx<'_>) -> sql::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (sender, receiver) = oneshot::channel();
         let job: Work = Box::new(move |tx| {
             // A piece that fails half-way must not leave its first half in the group's transaction.
-            let result = savepoint(tx, work).map_err(|error| StoreError::of(doing, &error));
+            let result = tx.whole(work).map_err(|error| StoreError::of(doing, &error));
             Box::new(move |committed| {
                 let _ = sender.send(match committed {
                     Ok(()) => result,
@@ -59,32 +61,11 @@ impl Writer {
     }
 }
 
-fn savepoint<T>(
-    tx: &Transaction<'_>,
-    work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
-) -> rusqlite::Result<T> {
-    tx.prepare_cached("SAVEPOINT work")?.execute([])?;
-    match work(tx) {
-        Ok(value) => {
-            tx.prepare_cached("RELEASE work")?.execute([])?;
-            Ok(value)
-        }
-        Err(error) => {
-            tx.execute_batch("ROLLBACK TO work; RELEASE work")?;
-            Err(error)
-        }
-    }
-}
-
-fn work(mut connection: Connection, mut waiting: mpsc::Receiver<Work>) {
+fn work(mut database: Sqlite, mut waiting: mpsc::Receiver<Work>) {
     let mut group = Vec::with_capacity(GROUP);
     while waiting.blocking_recv_many(&mut group, GROUP) > 0 {
         let mut replies: Vec<Reply> = Vec::with_capacity(group.len());
-        let committed = (|| {
-            let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            replies.extend(group.drain(..).map(|work| work(&tx)));
-            tx.commit()
-        })();
+        let committed = database.transaction(|tx| replies.extend(group.drain(..).map(|work| work(tx))));
         // Work that was never begun, because the transaction could not be: its callers hear it by their dropped channel.
         group.clear();
         let result = committed.map_err(|error| StoreError::of("committing", &error));

@@ -294,6 +294,53 @@ async fn one_bad_row_of_a_file_is_one_dead_letter_and_mended_it_goes_through() {
     bridge.stop().await;
 }
 
+/// As SQL Server and Windows tools export them.
+fn in_utf_16(text: &str, of: fn(u16) -> [u8; 2]) -> Vec<u8> {
+    text.encode_utf16().flat_map(of).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_in_utf_16_say_what_they_say_in_utf_8_and_stay_as_they_came() {
+    let nightly = Nightly::new().await;
+    let bridge = nightly.site.start().await;
+    let mut rows = FIVE.to_vec();
+    rows[1].1 = "Zoë Łucja";
+    let marked = |rows: &[_], of| in_utf_16(&format!("\u{feff}{}", extract(rows)), of);
+    // A compared extract: the encoding makes no change.
+    nightly.writes("children-1.csv", extract(&FIVE));
+    nightly.file("children-1.csv", "done").await;
+    let original = marked(&rows, u16::to_le_bytes);
+    nightly.writes("children-2.csv", &original);
+    let events = nightly.site.vhost.until("platform", 1).await;
+    assert_eq!(said(&events), [three("c2", "changed", "Zoë Łucja")]);
+    nightly.file("children-2.csv", "done").await;
+    until("it is archived", async || nightly.path("done/children-2.csv").exists().then_some(())).await;
+    assert_eq!(std::fs::read(nightly.path("done/children-2.csv")).unwrap(), original);
+    // A file of rows, the other way round, with a bad one, whose letter is text that can be read.
+    rows[2].2 = "30/02/2016";
+    nightly.writes("rows-1.csv", marked(&rows[1..3], u16::to_be_bytes));
+    let letters = nightly.site.dead(1).await;
+    assert!(String::from_utf8_lossy(&letters[0].body).contains(",30/02/2016"), "{:?}", letters[0].body);
+    assert_eq!(nightly.file("rows-1.csv", "done").await["records"], 2);
+    // Cut within a character, and without its mark: refused, with what to do.
+    nightly.writes("rows-2.csv", &original[..original.len() - 1]);
+    nightly.writes("rows-3.csv", &original[2..]);
+    for (name, why) in [("rows-2.csv", "no character"), ("rows-3.csv", "nor its layout says so")] {
+        let refused = nightly.file(name, "refused").await;
+        assert_eq!(refused["code"], "PH1105");
+        assert!(refused["why"].as_str().unwrap().contains(why), "{refused}");
+    }
+    bridge.stop().await;
+    // Without a mark it is read where its layout says so.
+    nightly.site.edit("mappings/layouts/test-children.toml", "[csv]", "encoding = \"utf-16\"\n[csv]");
+    let bridge = nightly.site.start().await;
+    nightly.writes("rows-4.csv", in_utf_16(&extract(&rows[..2]), u16::to_le_bytes));
+    assert_eq!(nightly.file("rows-4.csv", "done").await["records"], 2);
+    bridge.stop().await;
+    let kept = std::fs::read_dir(nightly.site.folder.0.join("var/packhorse.files")).unwrap();
+    assert_eq!(kept.count(), 0, "copies are left behind");
+}
+
 /// Properties of a message hold 255 bytes, and a file's name has as many.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_with_the_longest_of_names_gives_events_and_dead_letters_all_the_same() {

@@ -2,7 +2,7 @@
 
 use super::{raw::*, *};
 use crate::{code::Code, format::charset, problem::Problem};
-use encoding_rs::{UTF_8, UTF_16BE, UTF_16LE};
+use encoding_rs::UTF_8;
 use std::collections::BTreeSet;
 
 /// Compiles a layout. With a problem there is none.
@@ -57,7 +57,7 @@ impl Compiler<'_> {
                 return None;
             }
         }
-        let encoding = self.encoding();
+        let (encoding, wide) = self.encoding();
         let shape = match (&file.csv, &file.fixed, &file.xml) {
             (Some(csv), _, _) => Shape::Csv(self.csv(csv)),
             (_, Some(fixed), _) => Shape::Fixed(self.fixed(fixed)),
@@ -72,8 +72,9 @@ impl Compiler<'_> {
         }
         let records = self.records(&shape);
         let totals = self.totals(&shape, &records);
-        let layout = Layout { name: name.to_owned(), digest, encoding, shape, records, totals };
+        let layout = Layout { name: name.to_owned(), digest, encoding, wide, shape, records, totals };
         if self.problems.is_empty()
+            && layout.wide.is_none()
             && let Err(error) = crate::format::cells::head(&layout)
         {
             self.bad(&["csv", "write"], format!("the header cannot be written: {}", error.what));
@@ -81,26 +82,24 @@ impl Compiler<'_> {
         Some(layout)
     }
 
-    fn encoding(&mut self) -> &'static Encoding {
-        let Some(label) = &self.file.encoding else { return UTF_8 };
+    /// The encoding of records, and of files that are made UTF-8 first.
+    fn encoding(&mut self) -> (&'static Encoding, Option<&'static Encoding>) {
+        let Some(label) = &self.file.encoding else { return (UTF_8, None) };
         if self.file.xml.is_some() {
             self.bad(&["encoding"], "an XML file says its encoding itself");
         }
         match charset::by_label(label) {
-            Ok(encoding) if encoding == UTF_16LE || encoding == UTF_16BE => {
-                let what = "files in UTF-16 are not read: have them written in UTF-8";
-                self.problem(Problem::error(Code::WrongEncoding, &["encoding"], what));
-                UTF_8
-            }
             Ok(encoding) if encoding != UTF_8 && !encoding.is_single_byte() => {
-                let what = "only UTF-8 and encodings of one byte a character can be split into records";
-                self.problem(Problem::error(Code::WrongEncoding, &["encoding"], what));
-                UTF_8
+                if self.file.csv.as_ref().is_some_and(|csv| csv.write.is_some()) {
+                    let what = format!("files in {} are read, not written", encoding.name());
+                    self.bad(&["csv", "write"], what);
+                }
+                (UTF_8, Some(encoding))
             }
-            Ok(encoding) => encoding,
+            Ok(encoding) => (encoding, None),
             Err(error) => {
                 self.problem(Problem::error(Code::WrongEncoding, &["encoding"], error.what));
-                UTF_8
+                (UTF_8, None)
             }
         }
     }

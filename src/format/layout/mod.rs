@@ -22,8 +22,10 @@ pub struct Layout {
     pub name: String,
     /// The digest of its file: what a layout says decides what a mapping makes.
     pub digest: String,
-    /// The encoding of text.
+    /// The encoding in which records are read and written: UTF-8, or one of one byte a character.
     pub encoding: &'static Encoding,
+    /// The encoding of files that are made UTF-8 before they are split.
+    pub wide: Option<&'static Encoding>,
     /// What kind of file it is.
     pub shape: Shape,
     /// The kinds of records; none for XML, JSON lines and CSV files whose rows are all alike.
@@ -201,6 +203,7 @@ impl Layout {
             name: String::new(),
             digest: String::new(),
             encoding: encoding_rs::UTF_8,
+            wide: None,
             shape: Shape::Csv(Csv {
                 delimiter: b',',
                 quote: Some(b'"'),

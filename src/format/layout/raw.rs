@@ -15,8 +15,8 @@ pub struct LayoutFile {
     pub version: u32,
     /// What the file is, where its makers describe it, what is uncertain.
     pub about: String,
-    /// The character encoding: `windows-1252`. UTF-8 unless stated; UTF-16 is not read. A byte-order mark at the start of
-    /// a file is taken off. XML says its encoding itself.
+    /// The character encoding: `windows-1252`, `utf-16`. UTF-8 unless stated; a file that begins with the byte-order mark
+    /// of UTF-16 need not be announced. UTF-16 is read, not written. XML says its encoding itself.
     pub encoding: Option<String>,
     /// Rows of cells parted by a character.
     pub csv: Option<CsvKeys>,

@@ -154,11 +154,10 @@ impl<R: BufRead> Records<R> {
             return Err(FormatError::nowhere(Code::NotText, format!("the file is {kind}, not text")));
         }
         let head = self.window.bytes().get(..4096.min(self.window.bytes().len())).unwrap_or_default();
-        let utf_16 = head.starts_with(b"\xff\xfe") || head.starts_with(b"\xfe\xff");
-        let every_second =
-            |first: usize| head.len() >= 4 && head.iter().skip(first).step_by(2).all(|b| *b == 0);
-        if utf_16 || every_second(0) || every_second(1) {
-            let what = "the file is in UTF-16, which is not read: have it written in UTF-8";
+        // Most letters of a text in UTF-16 have a byte that is zero; no text in another encoding has one.
+        let zeros = head.iter().filter(|b| **b == 0).count();
+        if head.len() >= 4 && zeros > head.len() / 3 {
+            let what = "the file seems to be in UTF-16, and neither a byte-order mark nor its layout says so";
             return Err(FormatError::nowhere(Code::WrongEncoding, what));
         }
         let page = head.trim_ascii_start();

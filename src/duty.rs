@@ -1,0 +1,71 @@
+//! What only one of several bridges on a store may do at a time: a source that is looked at, an order that is kept, a
+//! batch that is sealed. One bridge leads, the others stand by; when it ends or loses the store, another one goes on.
+//!
+//! A bridge works with the store that [`Store::lead`] has given it: its writes are carried out only as long as it leads,
+//! so that one that has lost the lead without knowing it yet can change nothing any more.
+
+use crate::store::Store;
+use std::time::Duration;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{info, warn};
+
+/// How often it is looked whether the lead is still ours, or free.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// A duty of which one bridge at a time takes care.
+pub struct Duty {
+    /// What it is called, the same for all bridges on the store.
+    pub name: String,
+    /// The store that they share.
+    pub store: Store,
+    /// Ends it.
+    pub stop: CancellationToken,
+}
+
+impl Duty {
+    /// Begins the work whenever this bridge leads, and ends it when it leads no more; until it is stopped. The work is
+    /// given the store to work with, what ends it, and where its tasks belong.
+    pub async fn serve(self, begin: impl Fn(Store, CancellationToken, &TaskTracker)) {
+        let mut standing_by = false;
+        while !self.stop.is_cancelled() {
+            match self.store.lead(&self.name).await {
+                Ok(Some(store)) => {
+                    if standing_by {
+                        info!(duty = self.name, "this bridge leads from now on");
+                    }
+                    standing_by = false;
+                    self.term(&store, &begin).await;
+                    store.follow(&self.name).await;
+                }
+                Ok(None) => {
+                    if !standing_by {
+                        info!(duty = self.name, "another bridge leads, this one stands by");
+                    }
+                    standing_by = true;
+                }
+                Err(error) => {
+                    warn!(duty = self.name, code = %error.code, "it cannot be seen who leads: {}", error.what);
+                }
+            }
+            tokio::select! {
+                () = self.stop.cancelled() => {}
+                () = tokio::time::sleep(LOOK) => {}
+            }
+        }
+    }
+
+    /// One term: from taking the lead to its loss, or our own end.
+    async fn term(&self, store: &Store, begin: &impl Fn(Store, CancellationToken, &TaskTracker)) {
+        let (end, tasks) = (self.stop.child_token(), TaskTracker::new());
+        begin(store.clone(), end.clone(), &tasks);
+        tasks.close();
+        tokio::select! {
+            () = self.stop.cancelled() => {}
+            () = store.led_no_more() => {
+                warn!(duty = self.name, "this bridge leads no more: what it has begun is left to the one that leads next");
+            }
+        }
+        end.cancel();
+        tasks.wait().await;
+    }
+}

@@ -1,0 +1,344 @@
+//! SQL as the store speaks it: written once, in words that SQLite and PostgreSQL understand alike.
+//!
+//! What both understand and the store keeps to: numbered parameters (`?1`; PostgreSQL hears `$1`), whole numbers, text and
+//! bytes as the only types (a truth is 0 or 1, so it is compared: `doubt = 1`), `ON CONFLICT`, `RETURNING`, sub-selects with a
+//! name, `CAST(sum(x) AS BIGINT)` where whole numbers are added up, every selected column grouped by, and
+//! `excluded.x` beside `table.x` in an update of a conflict. The tests run every operation on both.
+
+use std::fmt;
+
+/// What a database answers.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Why a statement was not done.
+#[derive(Debug)]
+pub enum Error {
+    /// What SQLite says.
+    Sqlite(rusqlite::Error),
+    /// A column holds what this program does not read, or a row is missing that is always there.
+    Unreadable(String),
+}
+
+impl Error {
+    /// Whether there is no room left.
+    pub fn is_full(&self) -> bool {
+        match self {
+            Error::Sqlite(error) => error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull),
+            Error::Unreadable(_) => false,
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Sqlite(error) => write!(f, "{error}"),
+            Error::Unreadable(what) => f.write_str(what),
+        }
+    }
+}
+
+impl From<rusqlite::Error> for Error {
+    fn from(error: rusqlite::Error) -> Error {
+        Error::Sqlite(error)
+    }
+}
+
+/// The types of the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A whole number, or a truth.
+    Int,
+    /// Text.
+    Text,
+    /// Bytes.
+    Bytes,
+}
+
+/// One value, on its way in or out.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Value<'a> {
+    /// Nothing, of this type.
+    Null(Kind),
+    /// A whole number, or a truth.
+    Int(i64),
+    /// Text.
+    Text(&'a str),
+    /// Bytes.
+    Bytes(&'a [u8]),
+}
+
+/// What may be a parameter.
+pub trait Param {
+    /// Its type, also when it is nothing.
+    const KIND: Kind;
+    /// Its value.
+    fn value(&self) -> Value<'_>;
+}
+
+/// What a column may be read as.
+pub trait Column: Sized {
+    /// Nothing if the value is of another type.
+    fn of(value: Value<'_>) -> Option<Self>;
+}
+
+macro_rules! whole_numbers {
+    ($($number:ty),*) => {$(
+        impl Param for $number {
+            const KIND: Kind = Kind::Int;
+            fn value(&self) -> Value<'_> {
+                Value::Int(i64::from(*self))
+            }
+        }
+        impl Column for $number {
+            fn of(value: Value<'_>) -> Option<Self> {
+                match value {
+                    Value::Int(number) => number.try_into().ok(),
+                    Value::Null(_) | Value::Text(_) | Value::Bytes(_) => None,
+                }
+            }
+        }
+    )*};
+}
+
+whole_numbers!(i64, u32);
+
+impl Param for bool {
+    const KIND: Kind = Kind::Int;
+    fn value(&self) -> Value<'_> {
+        Value::Int(i64::from(*self))
+    }
+}
+
+impl Column for bool {
+    fn of(value: Value<'_>) -> Option<Self> {
+        i64::of(value).map(|number| number != 0)
+    }
+}
+
+impl Param for str {
+    const KIND: Kind = Kind::Text;
+    fn value(&self) -> Value<'_> {
+        Value::Text(self)
+    }
+}
+
+impl Param for String {
+    const KIND: Kind = Kind::Text;
+    fn value(&self) -> Value<'_> {
+        Value::Text(self)
+    }
+}
+
+impl Column for String {
+    fn of(value: Value<'_>) -> Option<Self> {
+        match value {
+            Value::Text(text) => Some(text.to_owned()),
+            Value::Null(_) | Value::Int(_) | Value::Bytes(_) => None,
+        }
+    }
+}
+
+impl Param for [u8] {
+    const KIND: Kind = Kind::Bytes;
+    fn value(&self) -> Value<'_> {
+        Value::Bytes(self)
+    }
+}
+
+impl Param for Vec<u8> {
+    const KIND: Kind = Kind::Bytes;
+    fn value(&self) -> Value<'_> {
+        Value::Bytes(self)
+    }
+}
+
+impl Column for Vec<u8> {
+    fn of(value: Value<'_>) -> Option<Self> {
+        match value {
+            Value::Bytes(bytes) => Some(bytes.to_owned()),
+            Value::Null(_) | Value::Int(_) | Value::Text(_) => None,
+        }
+    }
+}
+
+impl<const N: usize> Param for [u8; N] {
+    const KIND: Kind = Kind::Bytes;
+    fn value(&self) -> Value<'_> {
+        Value::Bytes(self)
+    }
+}
+
+impl<const N: usize> Column for [u8; N] {
+    fn of(value: Value<'_>) -> Option<Self> {
+        match value {
+            Value::Bytes(bytes) => bytes.try_into().ok(),
+            Value::Null(_) | Value::Int(_) | Value::Text(_) => None,
+        }
+    }
+}
+
+impl<T: Param> Param for Option<T> {
+    const KIND: Kind = T::KIND;
+    fn value(&self) -> Value<'_> {
+        self.as_ref().map_or(Value::Null(T::KIND), Param::value)
+    }
+}
+
+impl<T: Column> Column for Option<T> {
+    fn of(value: Value<'_>) -> Option<Self> {
+        match value {
+            Value::Null(_) => Some(None),
+            Value::Int(_) | Value::Text(_) | Value::Bytes(_) => T::of(value).map(Some),
+        }
+    }
+}
+
+impl<T: Param + ?Sized> Param for &T {
+    const KIND: Kind = T::KIND;
+    fn value(&self) -> Value<'_> {
+        (**self).value()
+    }
+}
+
+/// The parameters of a statement, in their order.
+macro_rules! params {
+    ($($value:expr),* $(,)?) => {
+        &[$($crate::store::sql::Param::value(&$value)),*]
+    };
+}
+pub(super) use params;
+
+impl rusqlite::ToSql for Value<'_> {
+    fn to_sql(&self) -> rusqlite::Result<rusqlite::types::ToSqlOutput<'_>> {
+        use rusqlite::types::{ToSqlOutput, ValueRef};
+        Ok(ToSqlOutput::Borrowed(match *self {
+            Value::Null(_) => ValueRef::Null,
+            Value::Int(number) => ValueRef::Integer(number),
+            Value::Text(text) => ValueRef::Text(text.as_bytes()),
+            Value::Bytes(bytes) => ValueRef::Blob(bytes),
+        }))
+    }
+}
+
+/// A row of an answer.
+pub enum Row<'a> {
+    /// Of SQLite.
+    Sqlite(&'a rusqlite::Row<'a>),
+}
+
+impl Row<'_> {
+    /// A column, from 0.
+    pub fn get<T: Column>(&self, index: usize) -> Result<T> {
+        let unreadable =
+            || Error::Unreadable(format!("column {index} holds what this program does not read"));
+        match self {
+            Row::Sqlite(row) => {
+                use rusqlite::types::ValueRef;
+                let value = match row.get_ref(index)? {
+                    ValueRef::Null => Value::Null(Kind::Int),
+                    ValueRef::Integer(number) => Value::Int(number),
+                    ValueRef::Text(text) => Value::Text(std::str::from_utf8(text).map_err(|_| unreadable())?),
+                    ValueRef::Blob(bytes) => Value::Bytes(bytes),
+                    ValueRef::Real(_) => return Err(unreadable()),
+                };
+                T::of(value).ok_or_else(unreadable)
+            }
+        }
+    }
+}
+
+/// The transaction of a group, in which a piece of work does its own.
+pub enum Tx<'a> {
+    /// Of SQLite.
+    Sqlite(&'a rusqlite::Connection),
+}
+
+impl Tx<'_> {
+    /// Does a piece of work whole or not at all, whatever becomes of the others in its transaction.
+    pub fn whole<T>(&self, work: impl FnOnce(&Tx<'_>) -> Result<T>) -> Result<T> {
+        match self {
+            Tx::Sqlite(connection) => {
+                connection.prepare_cached("SAVEPOINT work")?.execute([])?;
+                match work(self) {
+                    Ok(value) => {
+                        connection.prepare_cached("RELEASE work")?.execute([])?;
+                        Ok(value)
+                    }
+                    Err(error) => {
+                        connection.execute_batch("ROLLBACK TO work; RELEASE work")?;
+                        Err(error)
+                    }
+                }
+            }
+        }
+    }
+
+    /// Carries out statements that make or change tables.
+    pub fn script(&self, sql: &str) -> Result<()> {
+        match self {
+            Tx::Sqlite(connection) => Ok(connection.execute_batch(sql)?),
+        }
+    }
+
+    /// Carries out a statement; how many rows it wrote or removed.
+    pub fn run(&self, sql: &str, params: &[Value<'_>]) -> Result<usize> {
+        match self {
+            Tx::Sqlite(connection) => {
+                Ok(connection.prepare_cached(sql)?.execute(rusqlite::params_from_iter(params))?)
+            }
+        }
+    }
+
+    /// The first row of an answer, if there is one.
+    pub fn one<T>(
+        &self,
+        sql: &str,
+        params: &[Value<'_>],
+        read: impl FnOnce(&Row<'_>) -> Result<T>,
+    ) -> Result<Option<T>> {
+        match self {
+            Tx::Sqlite(connection) => {
+                let mut statement = connection.prepare_cached(sql)?;
+                let mut rows = statement.query(rusqlite::params_from_iter(params))?;
+                rows.next()?.map(|row| read(&Row::Sqlite(row))).transpose()
+            }
+        }
+    }
+
+    /// All rows of an answer.
+    pub fn all<T>(
+        &self,
+        sql: &str,
+        params: &[Value<'_>],
+        mut read: impl FnMut(&Row<'_>) -> Result<T>,
+    ) -> Result<Vec<T>> {
+        match self {
+            Tx::Sqlite(connection) => {
+                let mut statement = connection.prepare_cached(sql)?;
+                let mut rows = statement.query(rusqlite::params_from_iter(params))?;
+                let mut all = Vec::new();
+                while let Some(row) = rows.next()? {
+                    all.push(read(&Row::Sqlite(row))?);
+                }
+                Ok(all)
+            }
+        }
+    }
+
+    /// The first column of the first row, if there is one.
+    pub fn find<T: Column>(&self, sql: &str, params: &[Value<'_>]) -> Result<Option<T>> {
+        self.one(sql, params, |row| row.get(0))
+    }
+
+    /// The one value of an answer that always has a row: a count, a sum.
+    pub fn value<T: Column>(&self, sql: &str, params: &[Value<'_>]) -> Result<T> {
+        self.find(sql, params)?
+            .ok_or_else(|| Error::Unreadable("a row is missing that is always there".to_owned()))
+    }
+
+    /// Whether there is a row.
+    pub fn exists(&self, sql: &str, params: &[Value<'_>]) -> Result<bool> {
+        Ok(self.one(sql, params, |_| Ok(()))?.is_some())
+    }
+}

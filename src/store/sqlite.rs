@@ -1,0 +1,51 @@
+//! The store in a file of SQLite: how it is opened, and its tables brought to this version.
+
+use super::{
+    Opener,
+    schema::{self, Opened, Refused},
+    sql::{self, Tx},
+};
+use rusqlite::{Connection, TransactionBehavior};
+use std::{path::Path, time::Duration};
+
+/// The file.
+pub struct Sqlite {
+    connection: Connection,
+}
+
+impl Sqlite {
+    /// Opens it, or makes it if there is none.
+    pub fn open(path: &Path) -> sql::Result<Sqlite> {
+        let connection = Connection::open(path)?;
+        // A person's command waits for the bridge, which may be writing large files down without a pause.
+        connection.busy_timeout(Duration::from_secs(30))?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        connection.pragma_update(None, "foreign_keys", true)?;
+        connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
+        // In pages of 4 KiB: keys are spread over the whole table, so the same pages come again before they must be copied back.
+        connection.pragma_update(None, "wal_autocheckpoint", 8_192)?;
+        connection.pragma_update(None, "temp_store", "MEMORY")?;
+        connection.set_prepared_statement_cache_capacity(160);
+        Ok(Sqlite { connection })
+    }
+
+    /// Makes or checks the tables.
+    pub fn prepare(&mut self, opener: Opener) -> Result<Opened, Refused> {
+        let tx = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let version = tx.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        let opened = schema::bring_up(&Tx::Sqlite(&tx), version, opener)?;
+        if version < schema::VERSION {
+            tx.pragma_update(None, "user_version", schema::VERSION)?;
+        }
+        tx.commit()?;
+        Ok(opened)
+    }
+
+    /// Does work in one transaction, durable when this returns.
+    pub fn transaction(&mut self, work: impl FnOnce(&Tx<'_>)) -> sql::Result<()> {
+        let tx = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        work(&Tx::Sqlite(&tx));
+        Ok(tx.commit()?)
+    }
+}
