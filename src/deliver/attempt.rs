@@ -339,8 +339,7 @@ impl<'a> Attempt<'a> {
     /// Asking did not settle it: it is asked again, but only for so long. A person's replay begins that time anew.
     fn unclear(&self, failure: Failure, patience: Duration) -> End {
         let since = self.sent_at.unwrap_or(0).max(self.first_failed.as_millisecond());
-        let unclear_for = Duration::from_millis(u64::try_from(now() - since).unwrap_or(0));
-        let Some(left) = patience.checked_sub(unclear_for).filter(|left| !left.is_zero()) else {
+        let Some(left) = patience.checked_sub(crate::clock::since(since)).filter(|left| !left.is_zero()) else {
             return End::Dead { stage: Stage::Asking, code: failure.code, failure, doubt: true };
         };
         let waits = &self.deliverer.route.plan.retry.waits;
@@ -502,8 +501,7 @@ impl<'a> Attempt<'a> {
         };
         match self.probe(probe).await {
             Ok(Said { meaning: Meaning::Absent, .. }) => {
-                let ago =
-                    Duration::from_millis(u64::try_from(now() - self.sent_at.unwrap_or(0)).unwrap_or(0));
+                let ago = crate::clock::since(self.sent_at.unwrap_or(0));
                 if let Some(early) = probe.settle.checked_sub(ago).filter(|early| !early.is_zero()) {
                     let what = format!(
                         "the system does not show the request yet; that counts only after {}",

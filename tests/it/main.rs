@@ -12,6 +12,7 @@ mod broker;
 mod campaign;
 mod cards;
 mod care;
+mod clock;
 mod connections;
 mod custody;
 mod databases;

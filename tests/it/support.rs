@@ -649,12 +649,16 @@ impl Running {
         self.child.kill().await.unwrap();
     }
 
+    /// Sends it a signal: `STOP`, `CONT`.
+    pub async fn signal(&self, name: &str) {
+        let (signal, pid) = (format!("-{name}"), self.child.id().unwrap().to_string());
+        let sent = tokio::process::Command::new("kill").args([signal, pid]).status().await.unwrap();
+        assert!(sent.success());
+    }
+
     /// SIGTERM; its exit code.
     pub async fn terminate(mut self) -> i32 {
-        let pid = self.child.id().unwrap();
-        let sent =
-            tokio::process::Command::new("kill").args(["-TERM", &pid.to_string()]).status().await.unwrap();
-        assert!(sent.success());
+        self.signal("TERM").await;
         let status = tokio::time::timeout(PATIENCE, self.child.wait()).await.unwrap().unwrap();
         status.code().unwrap_or(-1)
     }
