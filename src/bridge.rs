@@ -73,8 +73,8 @@ impl Bridge {
     /// What would lose messages, or cannot work at all: a store that cannot be opened, a broker that is too old, queues
     /// that are not as they must be, an address that is taken. A broker that is away is no error: the bridge waits.
     pub async fn start(config: Config) -> Result<Bridge, CannotStart> {
-        let store = Store::open(&config.store.path, config.store.spool_limit, Opener::Bridge)
-            .map_err(|error| cannot(error.code, error.what))?;
+        let store =
+            Store::of(&config.store, Opener::Bridge).map_err(|error| cannot(error.code, error.what))?;
         let (stop, end) = (CancellationToken::new(), CancellationToken::new());
         let (routes, links) = (TaskTracker::new(), TaskTracker::new());
         let metrics = Metrics::default();

@@ -1,5 +1,8 @@
 //! TLS settings of our own connections and listeners: ring, the machine's authorities and those named beside them.
 
+#[cfg(feature = "postgres")]
+pub mod postgres;
+
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},

@@ -44,7 +44,7 @@ impl Account {
     }
 
     async fn draw_up(&self, config: &Config) -> u8 {
-        let opened = Store::open(&config.store.path, config.store.spool_limit, Opener::Command);
+        let opened = Store::of(&config.store, Opener::Command);
         let account = match opened {
             Ok(store) => match store.account().await {
                 Ok(account) => store.batches(BATCHES).await.map(|batches| (account, batches)),

@@ -162,7 +162,7 @@ impl DeadLetters {
             Err(code) => return code,
         };
         let result = super::block_on(async {
-            let store = Store::open(&config.store.path, config.store.spool_limit, Opener::Command)?;
+            let store = Store::of(&config.store, Opener::Command)?;
             let desk = Desk::open(config.clone(), store).await?;
             let result = match self {
                 DeadLetters::List(list) => list.run(&desk).await,
@@ -184,7 +184,7 @@ impl DeadLetters {
 fn complain(refused: &Refused) -> u8 {
     super::complain(refused.code, &refused.what);
     match refused.code {
-        Code::StoreUnavailable | Code::StoreFull | Code::StoreNewer => exit::STORE,
+        Code::StoreUnavailable | Code::StoreFull | Code::StoreNewer | Code::StoreMoved => exit::STORE,
         Code::NoSuchDeadLetter | Code::NotReplayable => exit::FOUND,
         _ => exit::UNAVAILABLE,
     }

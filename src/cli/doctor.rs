@@ -144,9 +144,9 @@ fn dates(pem: &[u8]) -> Option<String> {
 }
 
 fn store(config: &Config) -> Line {
-    let opened = Store::open(&config.store.path, config.store.spool_limit, Opener::Command);
+    let opened = Store::of(&config.store, Opener::Command);
     let error = opened.err().map(|error| error.to_string());
-    (format!("store {}", config.store.path.display()), error)
+    (format!("store {}", config.store.place()), error)
 }
 
 async fn broker(config: &Config) -> Vec<Line> {

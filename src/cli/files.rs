@@ -130,9 +130,7 @@ impl Extracts {
 
 fn with_store<T>(path: &Path, act: impl AsyncFnOnce(Store) -> Result<T, StoreError>) -> Result<T, u8> {
     let (_, config): (_, Config) = super::configuration(path)?;
-    let done = super::block_on(async {
-        act(Store::open(&config.store.path, config.store.spool_limit, Opener::Command)?).await
-    })?;
+    let done = super::block_on(async { act(Store::of(&config.store, Opener::Command)?).await })?;
     done.map_err(|error| {
         super::complain(error.code, &error.what);
         exit::STORE

@@ -191,7 +191,7 @@ fn on_store(path: &std::path::Path, act: impl AsyncFnOnce(&Config, &Store) -> Re
         Err(code) => return code,
     };
     let done = block_on(async {
-        let store = Store::open(&config.store.path, config.store.spool_limit, Opener::Command)?;
+        let store = Store::of(&config.store, Opener::Command)?;
         act(&config, &store).await
     });
     match done {

@@ -1,9 +1,10 @@
 //! From `packhorse.toml` and the adapters it uses to a [`Config`], with everything that is wrong.
 
 mod bears;
+mod store;
 
 use super::{
-    Address, Broker, CollectRoute, Config, DeliverRoute, Instance, Receiver, Store, Tls,
+    Address, Broker, CollectRoute, Config, DeliverRoute, Instance, Receiver, Tls,
     compile::{Calendars, is_name, select},
     host_keys, plan,
     raw::bridge::{AdapterUse, BridgeFile, RouteUse, SftpUse, TlsKeys},
@@ -67,11 +68,7 @@ impl Builder<'_> {
             self.error(Code::WrongType, &["council"], what, "");
         }
         let broker = self.broker();
-        let store = Store {
-            path: self.with.folder.join(file.store.path.as_deref().unwrap_or("var/packhorse.db")),
-            spool_limit: self.size(&file.store.spool_limit, 1 << 30, &["store", "spool_limit"]),
-            keep: self.duration(&file.store.keep, "90d", &["store", "keep"]),
-        };
+        let store = self.store();
         let receiver = file.receiver.as_ref().and_then(|keys| {
             let listen = self.listen(&keys.listen, &["receiver", "listen"])?;
             let tls = keys.tls.as_ref().map(|tls| self.tls(tls, &["receiver", "tls"]));

@@ -179,11 +179,13 @@ pub struct Address {
     pub vhost: String,
 }
 
-/// The local store.
+/// The store.
 #[derive(Debug, Clone)]
 pub struct Store {
-    /// The file.
+    /// The file; for a store on a server, where files that are under way lie beside.
     pub path: PathBuf,
+    /// The server, if it is on one.
+    pub server: Option<Arc<StoreServer>>,
     /// Bytes that may wait in the spool.
     pub spool_limit: u64,
     /// How long it is remembered what has been done.
@@ -194,6 +196,35 @@ impl Store {
     /// The folder beside it for files that are under way: copies of what was taken, batches to be written.
     pub fn files(&self) -> PathBuf {
         self.path.with_extension("files")
+    }
+
+    /// Where it is, for people.
+    pub fn place(&self) -> String {
+        self.server.as_ref().map_or_else(|| self.path.display().to_string(), |server| server.to_string())
+    }
+}
+
+/// A PostgreSQL with a store on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreServer {
+    /// Hosts of one cluster, with their ports.
+    pub hosts: Vec<(String, u16)>,
+    /// The database.
+    pub database: String,
+    /// The schema within it.
+    pub schema: String,
+    /// The user.
+    pub username: Option<String>,
+    /// The password.
+    pub password: Option<SecretRef>,
+    /// Certificates; nothing means that the connection is not encrypted.
+    pub tls: Option<Tls>,
+}
+
+impl std::fmt::Display for StoreServer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let hosts: Vec<String> = self.hosts.iter().map(|(host, port)| format!("{host}:{port}")).collect();
+        write!(f, "postgres://{}/{} (schema {})", hosts.join(","), self.database, self.schema)
     }
 }
 

@@ -599,7 +599,7 @@ impl Store {
     pub async fn batch_to_mark(&self, n: i64, most: u32) -> Result<Vec<ToMark>, StoreError> {
         self.write("reading a batch", move |tx| {
             tx.all(
-                "SELECT n, route, key, kept FROM batch_item WHERE batch = ?1 LIMIT ?2",
+                "SELECT n, route, key, kept FROM batch_item WHERE batch = ?1 ORDER BY file, sort, n LIMIT ?2",
                 params![n, most],
                 |row| {
                     Ok(ToMark {

@@ -115,8 +115,10 @@ impl Store {
     pub async fn gates(&self) -> Result<Gates, StoreError> {
         let pauses = self.pauses().await?;
         self.write("reading gates", |tx| {
-            let away =
-                tx.all("SELECT route, state, since, until, times, code, why FROM gate", params![], |row| {
+            let away = tx.all(
+                "SELECT route, state, since, until, times, code, why FROM gate ORDER BY route",
+                params![],
+                |row| {
                     Ok(Away {
                         route: row.get(0)?,
                         probing: row.get::<String>(1)? == "probing",
@@ -126,9 +128,11 @@ impl Store {
                         code: row.get(5)?,
                         why: row.get(6)?,
                     })
-                })?;
-            let oldest =
-                tx.all("SELECT route, since FROM oldest", params![], |row| Ok((row.get(0)?, row.get(1)?)))?;
+                },
+            )?;
+            let oldest = tx.all("SELECT route, since FROM oldest ORDER BY route", params![], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })?;
             Ok(Gates { pauses, away, oldest })
         })
         .await

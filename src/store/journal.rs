@@ -179,8 +179,18 @@ impl Store {
         let run = self.inner.run;
         self.write("claiming messages", move |tx| {
             let mut taken = 0;
-            let places: sql::Result<Vec<Place>> =
-                claims.iter().map(|claim| place(tx, route, run, now, claim, &mut taken)).collect();
+            let new = insert_claimed(tx, route, run, now, &claims)?;
+            let places: sql::Result<Vec<Place>> = claims
+                .iter()
+                .zip(new)
+                .map(|(claim, new)| match new {
+                    true => {
+                        taken += i64::from(claim.part == 0);
+                        Ok(Place::Go(Went::default()))
+                    }
+                    false => place(tx, route, run, now, claim, &mut taken),
+                })
+                .collect();
             count_taken(tx, route, taken)?;
             places
         })
@@ -198,8 +208,9 @@ impl Store {
             claims
                 .iter()
                 .map(|claim| {
-                    let row = row_of(tx, route, claim)?;
-                    Ok(row.map_or_else(|| Place::Go(Went::default()), |row| row.place(claim, run)))
+                    let Some(row) = row_of(tx, route, claim)? else { return Ok(Place::Go(Went::default())) };
+                    let lives = row.lives(tx, run)?;
+                    Ok(row.place(claim, lives))
                 })
                 .collect()
         })
@@ -220,15 +231,23 @@ impl Store {
         let run = self.inner.run;
         self.write("recording outcomes", move |tx| {
             let mut taken = 0;
-            for (claim, record) in &records {
-                if let (Record::Delivered { opens: None }, 0) = (record, claim.part)
-                    && insert_delivered(tx, route, run, now, mapping.as_deref(), claim)?
-                {
-                    taken += 1;
-                    continue;
-                }
+            let is_done = |(claim, record): &&(Claim, Record)| {
+                claim.part == 0 && matches!(record, Record::Delivered { opens: None })
+            };
+            let (done, other): (Vec<_>, Vec<_>) = records.iter().partition(is_done);
+            let new = insert_delivered(tx, route, run, now, mapping.as_deref(), &done)?;
+            taken += new.iter().filter(|new| **new).count() as i64;
+            let known = done.into_iter().zip(new).filter(|(_, new)| !new).map(|(record, _)| record);
+            for (claim, record) in known.chain(other) {
+                let new = insert_claimed(tx, route, run, now, std::slice::from_ref(claim))?.contains(&true);
+                taken += i64::from(new && claim.part == 0);
                 // Else somebody has settled it in the meantime.
-                if let Place::Go(_) | Place::Reply { .. } = place(tx, route, run, now, claim, &mut taken)? {
+                if new
+                    || matches!(
+                        place(tx, route, run, now, claim, &mut taken)?,
+                        Place::Go(_) | Place::Reply { .. }
+                    )
+                {
                     write(tx, route, now, mapping.as_deref(), claim.key, claim.part, record)?;
                 }
             }
@@ -361,8 +380,17 @@ struct Row {
 }
 
 impl Row {
+    /// Whether the run that has it lives: ours, or that of another bridge.
+    fn lives(&self, tx: &Tx<'_>, run: i64) -> sql::Result<bool> {
+        match self.state {
+            Some(State::Claimed) if self.run == run => Ok(run != 0),
+            Some(State::Claimed) => tx.lives(self.run),
+            Some(_) | None => Ok(false),
+        }
+    }
+
     /// What the journal says to a claim of a message that it knows.
-    fn place(mut self, claim: &Claim, run: i64) -> Place {
+    fn place(mut self, claim: &Claim, lives: bool) -> Place {
         let replayed = claim.replay > self.replay;
         // A person's replay begins anew; what that person has said counts for this claim only, not for what happens later.
         if replayed {
@@ -370,8 +398,8 @@ impl Row {
             self.went.doubt &= !claim.settled;
         }
         match self.state {
-            Some(State::Claimed) if self.run == run && run != 0 => Place::Busy,
-            // An earlier run was cut here: whether its request went out, nobody knows.
+            Some(State::Claimed) if lives => Place::Busy,
+            // A run was cut here: whether its request went out, nobody knows.
             Some(State::Claimed) => Place::Go(Went { doubt: true, ..self.went }),
             // Whoever has the message has its parts: one that waits is never done, whichever copy of the message has come.
             Some(State::Waiting) if replayed || claim.part > 0 || claim.attempt >= self.attempt => {
@@ -429,24 +457,73 @@ fn row_of(tx: &Tx<'_>, route: RouteNumber, claim: &Claim) -> sql::Result<Option<
     )
 }
 
-/// Writes the row of a message that is new and already delivered; whether it was new.
+/// Writes the rows of messages that are new and already delivered; which were new.
 fn insert_delivered(
     tx: &Tx<'_>,
     route: RouteNumber,
     run: i64,
     now: i64,
     mapping: Option<&str>,
-    claim: &Claim,
-) -> sql::Result<bool> {
-    let inserted = tx.run(
+    done: &[&(Claim, Record)],
+) -> sql::Result<Vec<bool>> {
+    let rows: Vec<_> = done
+        .iter()
+        .map(|(claim, _)| {
+            *params![
+                route.0,
+                claim.key.0,
+                claim.attempt,
+                claim.replay,
+                run,
+                claim.source,
+                claim.id,
+                now,
+                mapping
+            ]
+        })
+        .collect();
+    let inserted = tx.each(
         "INSERT INTO journal (route, key, part, state, attempt, replay, doubt, run, source, id, taken_at, sent_at,
            done_at, mapping)
          VALUES (?1, ?2, 0, 4, ?3, ?4, 0, ?5, ?6, ?7, ?8, ?8, ?8, ?9) ON CONFLICT DO NOTHING",
-        params![route.0, claim.key.0, claim.attempt, claim.replay, run, claim.source, claim.id, now, mapping],
+        &rows,
     )?;
-    Ok(inserted == 1)
+    Ok(inserted.into_iter().map(|inserted| inserted == 1).collect())
 }
 
+/// Writes the rows of messages that are new and claimed; which were new.
+fn insert_claimed(
+    tx: &Tx<'_>,
+    route: RouteNumber,
+    run: i64,
+    now: i64,
+    claims: &[Claim],
+) -> sql::Result<Vec<bool>> {
+    let rows: Vec<_> = claims
+        .iter()
+        .map(|claim| {
+            *params![
+                route.0,
+                claim.key.0,
+                claim.part,
+                claim.attempt,
+                claim.replay,
+                run,
+                claim.source,
+                claim.id,
+                now
+            ]
+        })
+        .collect();
+    let inserted = tx.each(
+        "INSERT INTO journal (route, key, part, state, attempt, replay, doubt, run, source, id, taken_at, sent_at)
+         VALUES (?1, ?2, ?3, 1, ?4, ?5, 0, ?6, ?7, ?8, ?9, ?9) ON CONFLICT DO NOTHING",
+        &rows,
+    )?;
+    Ok(inserted.into_iter().map(|inserted| inserted == 1).collect())
+}
+
+/// What the journal says to a claim of a message that is not new.
 fn place(
     tx: &Tx<'_>,
     route: RouteNumber,
@@ -455,17 +532,9 @@ fn place(
     claim: &Claim,
     taken: &mut i64,
 ) -> sql::Result<Place> {
-    let inserted = tx.run(
-        "INSERT INTO journal (route, key, part, state, attempt, replay, doubt, run, source, id, taken_at, sent_at)
-         VALUES (?1, ?2, ?3, 1, ?4, ?5, 0, ?6, ?7, ?8, ?9, ?9) ON CONFLICT DO NOTHING",
-        params![route.0, claim.key.0, claim.part, claim.attempt, claim.replay, run, claim.source, claim.id, now],
-    )?;
-    if inserted == 1 {
-        *taken += i64::from(claim.part == 0);
-        return Ok(Place::Go(Went::default()));
-    }
     let Some(row) = row_of(tx, route, claim)? else { return Ok(Place::Done) };
-    let place = row.place(claim, run);
+    let lives = row.lives(tx, run)?;
+    let place = row.place(claim, lives);
     match &place {
         Place::Go(went) => {
             tx.run(

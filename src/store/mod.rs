@@ -1,16 +1,21 @@
-//! The only owner of local state: spool, journal, open items, cursors, audit. SQLite, one writer thread, group commit.
+//! The only owner of state: spool, journal, open items, cursors, audit. In a file of SQLite, or on a PostgreSQL that several
+//! bridges share; one writer thread, group commit.
 //!
-//! Every promise rests on one sentence: when a call here returns, its effect is on disk (`synchronous=FULL`). Callers
+//! Every promise rests on one sentence: when a call here returns, its effect is on disk (`synchronous=FULL`,
+//! `synchronous_commit = on`). Callers
 //! acknowledge to the broker, or answer a source, only after that.
 
 mod account;
 mod batches;
+mod database;
 mod extracts;
 mod files;
 mod gates;
 mod items;
 mod journal;
 mod parked;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod schema;
 mod spool;
 mod sql;
@@ -27,14 +32,12 @@ pub use journal::{Answer, Claim, GivenUp, Place, Record, State, Went, Why};
 pub use parked::{Due, HeldSubject, Kept, Parking, Stands};
 pub use spool::{Finish, Intake, Taken, Waiting};
 
-use crate::code::Code;
-use schema::Refused;
+use crate::{code::Code, config};
+use database::Location;
 use sql::{Tx, params};
-use sqlite::Sqlite;
 use std::{
     collections::HashMap,
     fmt,
-    fs::File,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
@@ -85,70 +88,89 @@ struct Inner {
     routes: Mutex<HashMap<String, RouteNumber>>,
     spool_bytes: AtomicU64,
     spool_limit: u64,
-    /// Held as long as the bridge runs.
-    _lock: Option<File>,
 }
 
 /// Who opens a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Opener {
-    /// The bridge: alone, and counted as a run.
+    /// The bridge: alone on a file, and counted as a run.
     Bridge,
     /// A person's command beside it.
     Command,
 }
 
 impl Store {
-    /// Opens the store, making its tables if it is new.
+    /// Opens the store in a file, making its tables if it is new.
     ///
     /// # Errors
     /// It cannot be opened or written, is of a newer version, or another bridge has it.
     pub fn open(path: &Path, spool_limit: u64, opener: Opener) -> Result<Store, StoreError> {
-        let unavailable = |what: String| StoreError { code: Code::StoreUnavailable, what };
-        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            std::fs::create_dir_all(folder).map_err(|error| {
-                unavailable(format!("the folder {} cannot be made: {error}", folder.display()))
-            })?;
-        }
-        let lock = match opener {
-            Opener::Command => None,
-            Opener::Bridge => {
-                let path = path.with_extension("lock");
-                let file = File::create(&path)
-                    .map_err(|error| unavailable(format!("{} cannot be written: {error}", path.display())))?;
-                file.try_lock().map_err(|_| {
-                    unavailable(format!("another bridge runs on this store ({} is locked)", path.display()))
-                })?;
-                Some(file)
-            }
-        };
-        let opening = format!("opening {}", path.display());
-        let mut database = Sqlite::open(path).map_err(|error| StoreError::of(&opening, &error))?;
-        let opened = database.prepare(opener).map_err(|refused| match refused {
-            Refused::Newer(version) => StoreError {
-                code: Code::StoreNewer,
-                what: format!(
-                    "{} has version {version}; this program reads version {}",
-                    path.display(),
-                    schema::VERSION
-                ),
-            },
-            Refused::Sql(error) => StoreError::of(&opening, &error),
-        })?;
+        Store::start(&Location::File(path.to_owned()), path, spool_limit, opener)
+    }
+
+    /// Opens the store where a configuration says.
+    ///
+    /// # Errors
+    /// As [`Store::open`]; a server cannot be reached, or does not let us in.
+    pub fn of(config: &config::Store, opener: Opener) -> Result<Store, StoreError> {
+        Store::start(&Location::of(config), &config.path, config.spool_limit, opener)
+    }
+
+    fn start(
+        location: &Location,
+        path: &Path,
+        spool_limit: u64,
+        opener: Opener,
+    ) -> Result<Store, StoreError> {
+        let (writer, opened) = Writer::start(location.clone(), opener)?;
         Ok(Store {
             inner: Arc::new(Inner {
-                writer: Writer::start(database),
+                writer,
                 path: path.to_owned(),
                 run: opened.run,
                 routes: Mutex::default(),
                 spool_bytes: AtomicU64::new(opened.spool_bytes),
                 spool_limit,
-                _lock: lock,
             }),
         })
     }
 
-    /// Its file.
+    /// Takes a duty that one bridge has at a time: whether it is ours. It stays so until [`Store::follow`], or until the
+    /// connection to the store is lost, so it is asked for again before each round of it. A store in a file has one bridge.
+    ///
+    /// # Errors
+    /// The store failed: then nobody knows, and it is not ours.
+    pub async fn lead(&self, name: &str) -> Result<bool, StoreError> {
+        let name = name.to_owned();
+        self.write("taking a duty", move |tx| tx.lead(&name)).await
+    }
+
+    /// Lets a duty go, for another bridge to take.
+    ///
+    /// # Errors
+    /// The store failed; with the connection the duty is gone as well.
+    pub async fn follow(&self, name: &str) -> Result<(), StoreError> {
+        let name = name.to_owned();
+        self.write("letting a duty go", move |tx| tx.follow(&name)).await
+    }
+
+    /// The number of this run of the bridge; 0 for a command beside it.
+    pub fn run(&self) -> i64 {
+        self.inner.run
+    }
+
+    /// Whether the bridge of a run lives.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn lives(&self, run: i64) -> Result<bool, StoreError> {
+        match run == self.inner.run && run != 0 {
+            true => Ok(true),
+            false => self.write("looking for a bridge", move |tx| tx.lives(run)).await,
+        }
+    }
+
+    /// Its file; for a store on a server, where files that are under way lie beside.
     pub fn path(&self) -> &Path {
         &self.inner.path
     }

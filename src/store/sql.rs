@@ -15,6 +15,11 @@ pub type Result<T> = std::result::Result<T, Error>;
 pub enum Error {
     /// What SQLite says.
     Sqlite(rusqlite::Error),
+    /// What PostgreSQL says.
+    #[cfg(feature = "postgres")]
+    Postgres(tokio_postgres::Error),
+    /// The database cannot be had, or not as it must be.
+    Lost(String),
     /// A column holds what this program does not read, or a row is missing that is always there.
     Unreadable(String),
 }
@@ -24,16 +29,62 @@ impl Error {
     pub fn is_full(&self) -> bool {
         match self {
             Error::Sqlite(error) => error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull),
-            Error::Unreadable(_) => false,
+            #[cfg(feature = "postgres")]
+            Error::Postgres(error) => error.code() == Some(&tokio_postgres::error::SqlState::DISK_FULL),
+            Error::Lost(_) | Error::Unreadable(_) => false,
         }
     }
+
+    /// Whether nothing more is to be had of this connection.
+    #[cfg(feature = "postgres")]
+    pub fn is_lost(&self) -> bool {
+        match self {
+            Error::Postgres(error) => match error.code().map(tokio_postgres::error::SqlState::code) {
+                // Its own word on a statement; a server that has become one that is only read is left for its successor, and one
+                // that shuts down or has given the session up, too.
+                Some(state) => {
+                    matches!(state, "25006" | "25P03" | "57P01" | "57P02" | "57P03" | "57P05")
+                        || state.starts_with("08")
+                }
+                // Only a value that could not be read or written leaves the connection whole.
+                None => error.is_closed() || !has_source::<tokio_postgres::types::WrongType>(error),
+            },
+            Error::Lost(_) => true,
+            Error::Sqlite(_) | Error::Unreadable(_) => false,
+        }
+    }
+}
+
+#[cfg(feature = "postgres")]
+fn has_source<E: std::error::Error + 'static>(error: &tokio_postgres::Error) -> bool {
+    std::error::Error::source(error).is_some_and(|source| source.is::<E>())
+}
+
+/// The innermost cause says most.
+#[cfg(feature = "postgres")]
+fn write_postgres(error: &tokio_postgres::Error, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    if let Some(said) = error.as_db_error() {
+        write!(f, "{} (SQLSTATE {})", said.message(), said.code().code())?;
+        return match said.code().code() {
+            "25006" => f.write_str(": the server may only be read; after a failover the bridge waits for the one that takes over"),
+            "55P03" | "57014" => f.write_str(": the server was too slow, or another bridge writes for very long"),
+            _ => Ok(()),
+        };
+    }
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    write!(f, "{cause}")
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Error::Sqlite(error) => write!(f, "{error}"),
-            Error::Unreadable(what) => f.write_str(what),
+            #[cfg(feature = "postgres")]
+            Error::Postgres(error) => write_postgres(error, f),
+            Error::Lost(what) | Error::Unreadable(what) => f.write_str(what),
         }
     }
 }
@@ -41,6 +92,13 @@ impl fmt::Display for Error {
 impl From<rusqlite::Error> for Error {
     fn from(error: rusqlite::Error) -> Error {
         Error::Sqlite(error)
+    }
+}
+
+#[cfg(feature = "postgres")]
+impl From<tokio_postgres::Error> for Error {
+    fn from(error: tokio_postgres::Error) -> Error {
+        Error::Postgres(error)
     }
 }
 
@@ -66,6 +124,19 @@ pub enum Value<'a> {
     Text(&'a str),
     /// Bytes.
     Bytes(&'a [u8]),
+}
+
+#[cfg(feature = "postgres")]
+impl Value<'_> {
+    /// Its type.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Value::Null(kind) => *kind,
+            Value::Int(_) => Kind::Int,
+            Value::Text(_) => Kind::Text,
+            Value::Bytes(_) => Kind::Bytes,
+        }
+    }
 }
 
 /// What may be a parameter.
@@ -225,6 +296,9 @@ impl rusqlite::ToSql for Value<'_> {
 pub enum Row<'a> {
     /// Of SQLite.
     Sqlite(&'a rusqlite::Row<'a>),
+    /// Of PostgreSQL.
+    #[cfg(feature = "postgres")]
+    Postgres(&'a tokio_postgres::Row),
 }
 
 impl Row<'_> {
@@ -244,6 +318,8 @@ impl Row<'_> {
                 };
                 T::of(value).ok_or_else(unreadable)
             }
+            #[cfg(feature = "postgres")]
+            Row::Postgres(row) => T::of(row.try_get(index)?).ok_or_else(unreadable),
         }
     }
 }
@@ -252,6 +328,9 @@ impl Row<'_> {
 pub enum Tx<'a> {
     /// Of SQLite.
     Sqlite(&'a rusqlite::Connection),
+    /// Of PostgreSQL.
+    #[cfg(feature = "postgres")]
+    Postgres(&'a super::postgres::Conversation<'a>),
 }
 
 impl Tx<'_> {
@@ -271,6 +350,8 @@ impl Tx<'_> {
                     }
                 }
             }
+            #[cfg(feature = "postgres")]
+            Tx::Postgres(conversation) => conversation.whole(self, work),
         }
     }
 
@@ -278,6 +359,8 @@ impl Tx<'_> {
     pub fn script(&self, sql: &str) -> Result<()> {
         match self {
             Tx::Sqlite(connection) => Ok(connection.execute_batch(sql)?),
+            #[cfg(feature = "postgres")]
+            Tx::Postgres(conversation) => conversation.script(sql),
         }
     }
 
@@ -287,6 +370,8 @@ impl Tx<'_> {
             Tx::Sqlite(connection) => {
                 Ok(connection.prepare_cached(sql)?.execute(rusqlite::params_from_iter(params))?)
             }
+            #[cfg(feature = "postgres")]
+            Tx::Postgres(conversation) => conversation.run(sql, params),
         }
     }
 
@@ -303,6 +388,8 @@ impl Tx<'_> {
                 let mut rows = statement.query(rusqlite::params_from_iter(params))?;
                 rows.next()?.map(|row| read(&Row::Sqlite(row))).transpose()
             }
+            #[cfg(feature = "postgres")]
+            Tx::Postgres(conversation) => conversation.one(sql, params, read),
         }
     }
 
@@ -323,6 +410,8 @@ impl Tx<'_> {
                 }
                 Ok(all)
             }
+            #[cfg(feature = "postgres")]
+            Tx::Postgres(conversation) => conversation.all(sql, params, read),
         }
     }
 
@@ -340,5 +429,41 @@ impl Tx<'_> {
     /// Whether there is a row.
     pub fn exists(&self, sql: &str, params: &[Value<'_>]) -> Result<bool> {
         Ok(self.one(sql, params, |_| Ok(()))?.is_some())
+    }
+
+    /// Carries out one statement for each of many; how many rows each wrote.
+    pub fn each<const N: usize>(&self, sql: &str, rows: &[[Value<'_>; N]]) -> Result<Vec<usize>> {
+        match self {
+            Tx::Sqlite(_) => rows.iter().map(|row| self.run(sql, row)).collect(),
+            #[cfg(feature = "postgres")]
+            Tx::Postgres(conversation) => conversation.each(sql, rows),
+        }
+    }
+
+    /// Whether the bridge of another run lives. A file of SQLite is of one bridge alone.
+    pub fn lives(&self, run: i64) -> Result<bool> {
+        match self {
+            Tx::Sqlite(_) => Ok(false),
+            #[cfg(feature = "postgres")]
+            Tx::Postgres(conversation) => conversation.lives(run),
+        }
+    }
+
+    /// Takes a duty that one bridge has at a time, if no other has it; whether we have it.
+    pub fn lead(&self, name: &str) -> Result<bool> {
+        match self {
+            Tx::Sqlite(_) => Ok(true),
+            #[cfg(feature = "postgres")]
+            Tx::Postgres(conversation) => conversation.lead(name),
+        }
+    }
+
+    /// Lets a duty go.
+    pub fn follow(&self, name: &str) -> Result<()> {
+        match self {
+            Tx::Sqlite(_) => Ok(()),
+            #[cfg(feature = "postgres")]
+            Tx::Postgres(conversation) => conversation.follow(name),
+        }
     }
 }

@@ -6,16 +6,18 @@ use super::{
     sql::{self, Tx},
 };
 use rusqlite::{Connection, TransactionBehavior};
-use std::{path::Path, time::Duration};
+use std::{fs::File, path::Path, time::Duration};
 
 /// The file.
 pub struct Sqlite {
     connection: Connection,
+    /// What a bridge holds as long as it runs.
+    _lock: Option<File>,
 }
 
 impl Sqlite {
     /// Opens it, or makes it if there is none.
-    pub fn open(path: &Path) -> sql::Result<Sqlite> {
+    pub fn open(path: &Path, lock: Option<File>) -> sql::Result<Sqlite> {
         let connection = Connection::open(path)?;
         // A person's command waits for the bridge, which may be writing large files down without a pause.
         connection.busy_timeout(Duration::from_secs(30))?;
@@ -27,7 +29,7 @@ impl Sqlite {
         connection.pragma_update(None, "wal_autocheckpoint", 8_192)?;
         connection.pragma_update(None, "temp_store", "MEMORY")?;
         connection.set_prepared_statement_cache_capacity(160);
-        Ok(Sqlite { connection })
+        Ok(Sqlite { connection, _lock: lock })
     }
 
     /// Makes or checks the tables.

@@ -2,12 +2,13 @@
 //! the commit. Sixty-four callers cost one fsync, not sixty-four.
 
 use super::{
-    StoreError,
+    Opener, StoreError,
+    database::{Database, Location},
+    schema::Opened,
     sql::{self, Tx},
-    sqlite::Sqlite,
 };
 use crate::code::Code;
-use std::thread;
+use std::{sync::mpsc::sync_channel, thread};
 use tokio::sync::{mpsc, oneshot};
 
 /// How much work waits at most; callers beyond that wait to hand theirs in.
@@ -25,14 +26,23 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Starts the thread on a database.
-    pub fn start(database: Sqlite) -> Writer {
+    /// Starts the thread, which opens the database.
+    pub fn start(location: Location, opener: Opener) -> Result<(Writer, Opened), StoreError> {
         let (queue, waiting) = mpsc::channel(QUEUE);
-        let spawned = thread::Builder::new().name("store".to_owned()).spawn(move || work(database, waiting));
-        if let Err(error) = spawned {
-            tracing::error!(code = %Code::StoreUnavailable, "the store's thread could not be started: {error}");
-        }
-        Writer { queue }
+        let (sender, opened) = sync_channel(1);
+        let ended = |what: String| StoreError { code: Code::StoreUnavailable, what };
+        thread::Builder::new()
+            .name("store".to_owned())
+            .spawn(move || match location.open(opener) {
+                Err(error) => drop(sender.send(Err(error))),
+                Ok((database, opened)) => {
+                    drop(sender.send(Ok(opened)));
+                    work(database, waiting);
+                }
+            })
+            .map_err(|error| ended(format!("the store's thread cannot be started: {error}")))?;
+        let opened = opened.recv().map_err(|_| ended("the store's thread has ended".to_owned()))??;
+        Ok((Writer { queue }, opened))
     }
 
     /// Does a piece of work in the next transaction; returns after its commit.
@@ -61,9 +71,9 @@ impl Writer {
     }
 }
 
-fn work(mut database: Sqlite, mut waiting: mpsc::Receiver<Work>) {
+fn work(mut database: Database, mut waiting: mpsc::Receiver<Work>) {
     let mut group = Vec::with_capacity(GROUP);
-    while waiting.blocking_recv_many(&mut group, GROUP) > 0 {
+    while database.wait(&mut waiting, &mut group, GROUP) > 0 {
         let mut replies: Vec<Reply> = Vec::with_capacity(group.len());
         let committed = database.transaction(|tx| replies.extend(group.drain(..).map(|work| work(tx))));
         // Work that was never begun, because the transaction could not be: its callers hear it by their dropped channel.

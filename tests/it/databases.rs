@@ -28,8 +28,8 @@ const WRITE: &str = "records.write";
 pub struct Database {
     pub address: String,
     pub name: String,
-    user: String,
-    password: String,
+    pub user: String,
+    pub password: String,
     /// A server of the test's own, gone with it.
     _server: Option<Server>,
 }

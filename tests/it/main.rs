@@ -40,5 +40,6 @@ mod replays;
 mod safeguarding;
 mod scripted;
 mod statements;
+mod store;
 mod support;
 mod tidy;

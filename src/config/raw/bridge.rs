@@ -24,7 +24,7 @@ pub struct BridgeFile {
     pub codes_folder: Option<String>,
     /// The platform's broker.
     pub broker: BrokerKeys,
-    /// The local store: spool, journal, account.
+    /// The store: spool, journal, account.
     #[serde(default)]
     pub store: StoreKeys,
     /// Where requests of systems are received (webhooks and the like).
@@ -83,12 +83,26 @@ pub struct TlsKeys {
     pub key: Option<String>,
 }
 
-/// The local store.
+/// The store: a file of the bridge's own, or a PostgreSQL that several bridges share.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StoreKeys {
-    /// The file, relative to `packhorse.toml`. Default: `var/packhorse.db`.
+    /// The file, relative to `packhorse.toml`. Default: `var/packhorse.db`. Files that are under way lie beside it, also when the
+    /// store is on a server.
     pub path: Option<String>,
+    /// A PostgreSQL in place of the file: `postgres://user@db.example.gov.uk/packhorse`, without password. Several hosts of one
+    /// cluster are named with commas: the one that may be written is found.
+    pub url: Option<String>,
+    /// The password there, as a reference: `env:NAME`, `file:/path` or `cred:name`.
+    pub password: Option<String>,
+    /// The schema of this council's store there, so that several councils may share a database. Default: `packhorse_<council>`, with
+    /// `_` for `-`.
+    pub schema: Option<String>,
+    /// Certificates for the connection there. Another machine is always reached over TLS.
+    pub tls: Option<TlsKeys>,
+    /// Go to a server on another machine unencrypted.
+    #[serde(default)]
+    pub allow_unencrypted_login: bool,
     /// How much may wait in the spool before sources are told "not now". Default: `1 GiB`.
     pub spool_limit: Option<String>,
     /// How long it is remembered what has been done, so that it is not done twice. Default: `90d`.
