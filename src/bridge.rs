@@ -15,7 +15,7 @@ use crate::{
     },
     console,
     deliver::{Batcher, Deliverer},
-    duty::Duty,
+    duty::{Begin, Duty},
     keeper::{self, Keeper},
     listen,
     store::{Opener, RouteNumber, Store},
@@ -23,7 +23,12 @@ use crate::{
     telemetry::{LinkLabel, Metrics},
 };
 use jiff::Timestamp;
-use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    sync::Arc,
+    time::Duration,
+};
 use tokio::{net::TcpListener, sync::Notify, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info, warn};
@@ -75,6 +80,7 @@ impl Bridge {
     pub async fn start(config: Config) -> Result<Bridge, CannotStart> {
         let store =
             Store::of(&config.store, Opener::Bridge).map_err(|error| cannot(error.code, error.what))?;
+        alike(&config, &store).await?;
         let (stop, end) = (CancellationToken::new(), CancellationToken::new());
         let (routes, links) = (TaskTracker::new(), TaskTracker::new());
         let metrics = Metrics::default();
@@ -95,13 +101,14 @@ impl Bridge {
         let keeper = |way: Way, id: &str| {
             keepers.iter().find(|keeper| keeper.way == way && keeper.route == id).cloned()
         };
-        let duty = |instance: &Instance, way: &str, what: &str| {
+        let mut duties: BTreeMap<String, Vec<Begin>> = BTreeMap::new();
+        let mut one_at_a_time = |instance: &Instance, way: &str, what: &str, begin: Begin| {
             // What is counted against a limit is counted in one place.
             let name = match instance.is_limited() {
                 true => format!("system {}", instance.name),
                 false => format!("{way} {what}"),
             };
-            Duty { name, store: store.clone(), stop: stop.clone() }
+            duties.entry(name).or_default().push(begin);
         };
         let mut called = Vec::new();
         for route in &config.collect {
@@ -132,9 +139,10 @@ impl Bridge {
                 called.push(receiver::Called { route: route.clone(), take });
             }
             let led = collector.clone();
-            routes.spawn(duty(&route.instance, "collect", &route.id).serve(move |store, stop, tasks| {
+            let begin: Begin = Box::new(move |store, stop, tasks| {
                 Arc::new(Collector { store, stop, ..(*led).clone() }).start(tasks);
-            }));
+            });
+            one_at_a_time(&route.instance, "collect", &route.id, begin);
         }
         for route in &config.deliver {
             let Some(system) = systems.get(&route.instance.name) else { continue };
@@ -162,20 +170,22 @@ impl Bridge {
             match one_bridge {
                 false => deliverer.start(&routes),
                 true => {
-                    routes.spawn(duty(&route.instance, "deliver", &route.id).serve(
-                        move |store, stop, tasks| {
-                            Arc::new(Deliverer { store, stop, ..(*deliverer).clone() }).start(tasks);
-                        },
-                    ));
+                    let begin: Begin = Box::new(move |store, stop, tasks| {
+                        Arc::new(Deliverer { store, stop, ..(*deliverer).clone() }).start(tasks);
+                    });
+                    one_at_a_time(&route.instance, "deliver", &route.id, begin);
                 }
             }
         }
         for batcher in batchers(&config, &store, &systems, (&keepers, &metrics), &stop).await? {
-            routes.spawn(duty(&batcher.instance, "batch", &batcher.feed()).serve(
-                move |store, stop, tasks| {
-                    Arc::new(Batcher { store, stop, ..(*batcher).clone() }).start(tasks);
-                },
-            ));
+            let led = batcher.clone();
+            let begin: Begin = Box::new(move |store, stop, tasks| {
+                Arc::new(Batcher { store, stop, ..(*led).clone() }).start(tasks);
+            });
+            one_at_a_time(&batcher.instance, "batch", &batcher.feed(), begin);
+        }
+        for (name, work) in duties {
+            routes.spawn(Duty { name, store: store.clone(), stop: stop.clone(), work }.serve());
         }
         let receiver = match &config.receiver {
             None => None,
@@ -228,6 +238,21 @@ impl Bridge {
         self.links.close();
         let _ = timeout(Duration::from_secs(5), self.links.wait()).await;
         drained
+    }
+}
+
+/// Bridges on one store read the same adapters and mappings, or what a message comes to would be a matter of chance.
+async fn alike(config: &Config, store: &Store) -> Result<(), CannotStart> {
+    let differ = store.reads(config.digests()).await.map_err(|error| cannot(error.code, error.what))?;
+    match differ.is_empty() {
+        true => Ok(()),
+        false => {
+            let what = format!(
+                "another bridge that runs on this store reads other files than this one: {}",
+                differ.join(", ")
+            );
+            Err(cannot(Code::BridgesDiffer, what))
+        }
     }
 }
 

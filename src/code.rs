@@ -207,6 +207,7 @@ codes! {
     StoreMoved = "PH4005", "the store was moved to another place";
     StoreDamaged = "PH4006", "the store contradicts itself";
     StoreTaken = "PH4007", "a store that is in use, or not empty";
+    BridgesDiffer = "PH4008", "bridges on one store read different files";
     // 50: what an operator asked for
     NoSuchDeadLetter = "PH5001", "no such dead letter";
     NotReplayable = "PH5002", "a dead letter that must not be replayed just so";

@@ -12,6 +12,9 @@ use tracing::{info, warn};
 /// How often it is looked whether the lead is still ours, or free.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// Begins the work of a duty: with the store to do it with, what ends it, and where its tasks belong.
+pub type Begin = Box<dyn Fn(Store, CancellationToken, &TaskTracker) + Send + Sync>;
+
 /// A duty of which one bridge at a time takes care.
 pub struct Duty {
     /// What it is called, the same for all bridges on the store.
@@ -20,12 +23,13 @@ pub struct Duty {
     pub store: Store,
     /// Ends it.
     pub stop: CancellationToken,
+    /// What belongs to it.
+    pub work: Vec<Begin>,
 }
 
 impl Duty {
-    /// Begins the work whenever this bridge leads, and ends it when it leads no more; until it is stopped. The work is
-    /// given the store to work with, what ends it, and where its tasks belong.
-    pub async fn serve(self, begin: impl Fn(Store, CancellationToken, &TaskTracker)) {
+    /// Begins the work whenever this bridge leads, and ends it when it leads no more; until it is stopped.
+    pub async fn serve(self) {
         let mut standing_by = false;
         while !self.stop.is_cancelled() {
             match self.store.lead(&self.name).await {
@@ -34,8 +38,8 @@ impl Duty {
                         info!(duty = self.name, "this bridge leads from now on");
                     }
                     standing_by = false;
-                    self.term(&store, &begin).await;
-                    store.follow(&self.name).await;
+                    self.term(&store).await;
+                    store.follow().await;
                 }
                 Ok(None) => {
                     if !standing_by {
@@ -55,9 +59,11 @@ impl Duty {
     }
 
     /// One term: from taking the lead to its loss, or our own end.
-    async fn term(&self, store: &Store, begin: &impl Fn(Store, CancellationToken, &TaskTracker)) {
+    async fn term(&self, store: &Store) {
         let (end, tasks) = (self.stop.child_token(), TaskTracker::new());
-        begin(store.clone(), end.clone(), &tasks);
+        for begin in &self.work {
+            begin(store.clone(), end.clone(), &tasks);
+        }
         tasks.close();
         tokio::select! {
             () = self.stop.cancelled() => {}

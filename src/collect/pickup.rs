@@ -274,12 +274,7 @@ impl Collector {
 
     /// Copies a file that is begun once more if its copy is not on our disk: another bridge, which has ended, has it on its own.
     /// The file stays in the system until all of it is through; if it is gone or another one now, it is told when it is read.
-    async fn copy_again(
-        &self,
-        pickup: &Pickup,
-        files: &FileSystem,
-        file: &TakenFile,
-    ) -> Result<(), Failure> {
+    async fn copy_again(&self, pickup: &Pickup, files: &FileSystem, file: &TakenFile) -> Result<(), Failure> {
         let copy = self.copy_of(&file.digest);
         if tokio::fs::try_exists(&copy).await.map_err(|error| self.unwritable(&error))? {
             return Ok(());
@@ -291,7 +286,11 @@ impl Collector {
         let arriving = self.arriving().await?;
         let fetched = files.fetch(&folder, &file.name, &arriving, pickup.limit).await?;
         if fetched.digest == file.digest {
-            warn!(route = self.route.id, file = file.name, "our copy of a file that is begun was gone: it is copied again");
+            warn!(
+                route = self.route.id,
+                file = file.name,
+                "our copy of a file that is begun was gone: it is copied again"
+            );
             tokio::fs::rename(&arriving, copy).await.map_err(|error| self.unwritable(&error))?;
         }
         Ok(())

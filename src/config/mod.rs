@@ -102,8 +102,8 @@ impl Config {
         let of = |instance: &Arc<Instance>| {
             let adapter = &instance.adapter;
             let mappings = adapter.mappings().into_iter();
-            let mappings = mappings
-                .map(|mapping| (format!("the mapping {}", mapping.name), mapping.digest.clone()));
+            let mappings =
+                mappings.map(|mapping| (format!("the mapping {}", mapping.name), mapping.digest.clone()));
             std::iter::once((format!("the adapter of {}", instance.name), adapter.digest.clone()))
                 .chain(mappings)
                 .collect::<Vec<_>>()

@@ -40,7 +40,7 @@ async fn ready(State(view): State<View>) -> Response {
             wrong.push(format!("broker ({name}): blocked, out of memory or disk"));
         }
     }
-    if !view.store.has_room(0) {
+    if !view.store.has_room(0) && !view.store.has_room_now(0).await.unwrap_or(false) {
         wrong.push(format!("store: {}", view.store.full().what));
     }
     match wrong.is_empty() {

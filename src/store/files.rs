@@ -330,10 +330,10 @@ impl Store {
         progress: Progress,
     ) -> Result<Taken, StoreError> {
         let bytes: u64 = intakes.iter().map(|intake| intake.body.len() as u64).sum();
-        if bytes > 0 && !self.has_room(bytes) {
+        if bytes > 0 && !self.has_room(bytes) && !self.has_room_now(bytes).await? {
             return Ok(Taken::Full);
         }
-        let run = self.inner.run;
+        let run = self.run();
         let (new, stored) = self
             .write("taking records in", move |tx| {
                 let taken = take_all(tx, route, run, now, &intakes)?;

@@ -168,7 +168,7 @@ impl Store {
         now: i64,
         settled: Settled,
     ) -> Result<(), StoreError> {
-        let run = self.inner.run;
+        let run = self.run();
         self.write("settling an open item", move |tx| {
             tx.run(
                 "UPDATE item SET settled_at = ?2, outcome = ?3 WHERE n = ?1",

@@ -176,7 +176,7 @@ impl Store {
         now: i64,
         claims: Vec<Claim>,
     ) -> Result<Vec<Place>, StoreError> {
-        let run = self.inner.run;
+        let run = self.run();
         self.write("claiming messages", move |tx| {
             let mut taken = 0;
             let new = insert_claimed(tx, route, run, now, &claims)?;
@@ -203,7 +203,7 @@ impl Store {
     /// # Errors
     /// The store failed.
     pub async fn look(&self, route: RouteNumber, claims: Vec<Claim>) -> Result<Vec<Place>, StoreError> {
-        let run = self.inner.run;
+        let run = self.run();
         self.write("looking messages up", move |tx| {
             claims
                 .iter()
@@ -228,7 +228,7 @@ impl Store {
         mapping: Option<String>,
         records: Vec<(Claim, Record)>,
     ) -> Result<(), StoreError> {
-        let run = self.inner.run;
+        let run = self.run();
         self.write("recording outcomes", move |tx| {
             let mut taken = 0;
             let is_done = |(claim, record): &&(Claim, Record)| {
@@ -303,9 +303,13 @@ impl Store {
         mapping: Option<String>,
         records: Vec<(Key, u32, Record)>,
     ) -> Result<(), StoreError> {
+        let run = self.run();
         self.write("recording outcomes", move |tx| {
             records.iter().try_for_each(|(key, part, record)| {
-                write(tx, route, now, mapping.as_deref(), *key, *part, record)
+                match tx.is_shared() && was_taken_over(tx, route, run, *key, *part, record)? {
+                    true => Ok(()),
+                    false => write(tx, route, now, mapping.as_deref(), *key, *part, record),
+                }
             })
         })
         .await
@@ -557,9 +561,9 @@ fn place(
         }
         Place::Reply { .. } => {
             tx.run(
-                "UPDATE journal SET state = 3, replay = CASE WHEN replay > ?4 THEN replay ELSE ?4 END
+                "UPDATE journal SET state = 3, run = ?5, replay = CASE WHEN replay > ?4 THEN replay ELSE ?4 END
                  WHERE route = ?1 AND key = ?2 AND part = ?3",
-                params![route.0, claim.key.0, claim.part, claim.replay],
+                params![route.0, claim.key.0, claim.part, claim.replay, run],
             )?;
         }
         Place::Done | Place::Buried(_) | Place::Stale if claim.part == 0 => {
@@ -572,6 +576,29 @@ fn place(
         Place::Done | Place::Buried(_) | Place::Stale | Place::Busy => {}
     }
     Ok(place)
+}
+
+/// Whether another bridge has claimed it since, because it took ours for dead: what has become of it, that one says. Only what
+/// the system has done stays true whoever says it.
+fn was_taken_over(
+    tx: &Tx<'_>,
+    route: RouteNumber,
+    run: i64,
+    key: Key,
+    part: u32,
+    record: &Record,
+) -> sql::Result<bool> {
+    match record {
+        Record::Answered { .. } | Record::Delivered { .. } | Record::Discarded => Ok(false),
+        Record::Waiting { .. }
+        | Record::GivenBack
+        | Record::Dead { .. }
+        | Record::Batched(_)
+        | Record::Parked(_) => tx.exists(
+            "SELECT 1 FROM journal WHERE route = ?1 AND key = ?2 AND part = ?3 AND run <> ?4",
+            params![route.0, key.0, part, run],
+        ),
+    }
 }
 
 fn reply(row: Row) -> Place {

@@ -13,6 +13,7 @@ mod files;
 mod gates;
 mod items;
 mod journal;
+mod lead;
 mod parked;
 #[cfg(feature = "postgres")]
 mod postgres;
@@ -34,6 +35,7 @@ pub use spool::{Finish, Intake, Taken, Waiting};
 
 use crate::{code::Code, config};
 use database::Location;
+use lead::Lead;
 use sql::{Tx, params};
 use std::{
     collections::HashMap,
@@ -78,6 +80,8 @@ pub struct RouteNumber(i64);
 #[derive(Clone)]
 pub struct Store {
     inner: Arc<Inner>,
+    /// By which lead this is ours to write, where several bridges share it.
+    lead: Option<Arc<Lead>>,
 }
 
 struct Inner {
@@ -132,31 +136,13 @@ impl Store {
                 spool_bytes: AtomicU64::new(opened.spool_bytes),
                 spool_limit,
             }),
+            lead: None,
         })
     }
 
-    /// Takes a duty that one bridge has at a time: whether it is ours. It stays so until [`Store::follow`], or until the
-    /// connection to the store is lost, so it is asked for again before each round of it. A store in a file has one bridge.
-    ///
-    /// # Errors
-    /// The store failed: then nobody knows, and it is not ours.
-    pub async fn lead(&self, name: &str) -> Result<bool, StoreError> {
-        let name = name.to_owned();
-        self.write("taking a duty", move |tx| tx.lead(&name)).await
-    }
-
-    /// Lets a duty go, for another bridge to take.
-    ///
-    /// # Errors
-    /// The store failed; with the connection the duty is gone as well.
-    pub async fn follow(&self, name: &str) -> Result<(), StoreError> {
-        let name = name.to_owned();
-        self.write("letting a duty go", move |tx| tx.follow(&name)).await
-    }
-
-    /// The number of this run of the bridge; 0 for a command beside it.
+    /// The number of this run of the bridge, or of its term where it leads; 0 for a command beside it.
     pub fn run(&self) -> i64 {
-        self.inner.run
+        self.lead.as_ref().map_or(self.inner.run, |lead| lead.run)
     }
 
     /// Whether the bridge of a run lives.
@@ -164,7 +150,7 @@ impl Store {
     /// # Errors
     /// The store failed.
     pub async fn lives(&self, run: i64) -> Result<bool, StoreError> {
-        match run == self.inner.run && run != 0 {
+        match run == self.run() && run != 0 {
             true => Ok(true),
             false => self.write("looking for a bridge", move |tx| tx.lives(run)).await,
         }
@@ -196,24 +182,6 @@ impl Store {
         Ok(RouteNumber(number))
     }
 
-    /// Takes the lead in a duty of which one bridge at a time takes care; nothing while another one has it.
-    ///
-    /// # Errors
-    /// The store failed.
-    #[expect(clippy::unused_async, reason = "a database is asked")]
-    pub async fn lead(&self, _duty: &str) -> Result<Option<Store>, StoreError> {
-        Ok(Some(self.clone()))
-    }
-
-    /// Waits until the lead is lost.
-    pub async fn led_no_more(&self) {
-        std::future::pending().await
-    }
-
-    /// Gives the lead up.
-    #[expect(clippy::unused_async, reason = "a database is told")]
-    pub async fn follow(&self, _duty: &str) {}
-
     /// Bytes that wait in the spool.
     pub fn spool_bytes(&self) -> u64 {
         self.inner.spool_bytes.load(Ordering::Relaxed)
@@ -225,7 +193,13 @@ impl Store {
         doing: &'static str,
         work: impl FnOnce(&Tx<'_>) -> sql::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
-        self.inner.writer.run(doing, work).await
+        let Some(lead) = &self.lead else { return self.inner.writer.run(doing, work).await };
+        let held = lead.clone();
+        let work = move |tx: &Tx<'_>| match held.holds(tx) {
+            true => work(tx).map(Some),
+            false => Ok(None),
+        };
+        self.inner.writer.run(doing, work).await?.ok_or_else(|| lead.refusal(doing))
     }
 
     /// Writes down what a person did.

@@ -72,6 +72,8 @@ pub struct Postgres {
     /// The number of our run; 0 for a command.
     run: i64,
     session: Option<Session>,
+    /// How many connections there have been.
+    connections: u64,
     delays: Delays,
     again_at: Instant,
 }
@@ -81,6 +83,8 @@ pub struct Session {
     client: Client,
     connection: JoinHandle<()>,
     statements: RefCell<HashMap<String, Statement>>,
+    /// Which of our connections it is, one after the other.
+    number: u64,
     duties: RefCell<HashSet<String>>,
     schema: String,
     /// What goes to the server ahead of the next statement.
@@ -142,6 +146,7 @@ impl Postgres {
             name: format!("packhorse {} {nonce:x}", std::process::id()),
             run: 0,
             session: None,
+            connections: 0,
             delays: Delays::new(Duration::from_millis(100), Duration::from_secs(5)),
             again_at: Instant::now(),
         })
@@ -321,10 +326,12 @@ impl Postgres {
                 Ok::<_, Error>((client, tokio::spawn(async { drop(connection.await) })))
             })?,
         };
+        self.connections += 1;
         let session = Session {
             client,
             connection,
             statements: RefCell::default(),
+            number: self.connections,
             duties: RefCell::default(),
             schema: self.server.schema.clone(),
             ahead: RefCell::default(),
@@ -620,18 +627,20 @@ impl Conversation<'_> {
         )
     }
 
-    /// Takes a duty, unless another bridge has it; whether we have it.
-    pub(super) fn lead(&self, name: &str) -> sql::Result<bool> {
-        if self.session.duties.borrow().contains(name) {
-            // The server is asked all the same: a connection that is lost has no duties.
-            return self.exists("SELECT 1", params![]);
-        }
+    /// Takes a duty, unless another bridge has it; by which connection we have it.
+    pub(super) fn lead(&self, name: &str) -> sql::Result<Option<u64>> {
         let lock = format!("SELECT pg_try_advisory_lock({})", self.session.duty(name));
-        let leads = self.one(&lock, params![], |row| row.get::<bool>(0))?.unwrap_or(false);
+        let leads = self.session.duties.borrow().contains(name)
+            || self.one(&lock, params![], |row| row.get::<bool>(0))?.unwrap_or(false);
         if leads {
             self.session.duties.borrow_mut().insert(name.to_owned());
         }
-        Ok(leads)
+        Ok(leads.then_some(self.session.number))
+    }
+
+    /// Whether we have a duty by this connection.
+    pub(super) fn leads(&self, name: &str, connection: u64) -> bool {
+        self.session.number == connection && self.session.duties.borrow().contains(name)
     }
 
     /// Lets a duty go.

@@ -63,19 +63,22 @@ pub fn bring_up(tx: &Tx<'_>, version: i64, opener: Opener) -> Result<Opened, Ref
     }
     let run = match opener {
         Opener::Command => 0,
-        Opener::Bridge => {
-            let last: Option<String> = tx.find("SELECT value FROM meta WHERE name = 'run'", params![])?;
-            let run = last.and_then(|last| last.parse::<i64>().ok()).unwrap_or(0) + 1;
-            tx.run(
-                "INSERT INTO meta (name, value) VALUES ('run', ?1) ON CONFLICT (name) DO UPDATE SET value = ?1",
-                params![run.to_string()],
-            )?;
-            run
-        }
+        Opener::Bridge => next_run(tx)?,
     };
     let bytes: i64 =
         tx.value("SELECT CAST(coalesce(sum(length(body)), 0) AS BIGINT) FROM spool", params![])?;
     Ok(Opened { run, spool_bytes: u64::try_from(bytes).unwrap_or(0) })
+}
+
+/// The number of a run that begins.
+pub fn next_run(tx: &Tx<'_>) -> sql::Result<i64> {
+    let last: Option<String> = tx.find("SELECT value FROM meta WHERE name = 'run'", params![])?;
+    let run = last.and_then(|last| last.parse::<i64>().ok()).unwrap_or(0) + 1;
+    tx.run(
+        "INSERT INTO meta (name, value) VALUES ('run', ?1) ON CONFLICT (name) DO UPDATE SET value = ?1",
+        params![run.to_string()],
+    )?;
+    Ok(run)
 }
 
 /// The version of tables that say it themselves, as those on PostgreSQL do; 0 if there are none.

@@ -77,10 +77,10 @@ impl Store {
         cursor: Option<String>,
     ) -> Result<Taken, StoreError> {
         let bytes: u64 = intakes.iter().map(|intake| intake.body.len() as u64).sum();
-        if bytes > 0 && !self.has_room(bytes) {
+        if bytes > 0 && !self.has_room(bytes) && !self.has_room_now(bytes).await? {
             return Ok(Taken::Full);
         }
-        let run = self.inner.run;
+        let run = self.run();
         let (new, stored) = self
             .write("taking documents in", move |tx| {
                 let taken = take_all(tx, route, run, now, &intakes)?;
@@ -292,6 +292,26 @@ impl Store {
     /// Whether there is room in the spool for so many bytes.
     pub fn has_room(&self, bytes: u64) -> bool {
         self.spool_bytes().saturating_add(bytes) <= self.inner.spool_limit
+    }
+
+    /// The same by what lies in the store at this moment: another bridge may have brought on what this one has taken in.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn has_room_now(&self, bytes: u64) -> Result<bool, StoreError> {
+        let held = self
+            .write("looking into the spool", |tx| match tx.is_shared() {
+                true => tx.find::<i64>(
+                    "SELECT CAST(coalesce(sum(length(body)), 0) AS BIGINT) FROM spool",
+                    params![],
+                ),
+                false => Ok(None),
+            })
+            .await?;
+        if let Some(held) = held {
+            self.inner.spool_bytes.store(u64::try_from(held).unwrap_or(0), Ordering::Relaxed);
+        }
+        Ok(self.has_room(bytes))
     }
 
     /// What is said to a source when there is no room.

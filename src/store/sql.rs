@@ -24,6 +24,15 @@ pub enum Error {
     Unreadable(String),
 }
 
+/// By what a duty is ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Led {
+    /// There is no other bridge.
+    Alone,
+    /// A connection, by its number.
+    Connection(u64),
+}
+
 impl Error {
     /// Whether there is no room left.
     pub fn is_full(&self) -> bool {
@@ -440,6 +449,15 @@ impl Tx<'_> {
         }
     }
 
+    /// Whether several bridges may share it.
+    pub fn is_shared(&self) -> bool {
+        match self {
+            Tx::Sqlite(_) => false,
+            #[cfg(feature = "postgres")]
+            Tx::Postgres(_) => true,
+        }
+    }
+
     /// Whether the bridge of another run lives. A file of SQLite is of one bridge alone.
     pub fn lives(&self, run: i64) -> Result<bool> {
         match self {
@@ -449,12 +467,23 @@ impl Tx<'_> {
         }
     }
 
-    /// Takes a duty that one bridge has at a time, if no other has it; whether we have it.
-    pub fn lead(&self, name: &str) -> Result<bool> {
+    /// Takes a duty that one bridge has at a time; nothing if another one has it.
+    pub fn lead(&self, name: &str) -> Result<Option<Led>> {
         match self {
-            Tx::Sqlite(_) => Ok(true),
+            Tx::Sqlite(_) => Ok(Some(Led::Alone)),
             #[cfg(feature = "postgres")]
-            Tx::Postgres(conversation) => conversation.lead(name),
+            Tx::Postgres(conversation) => Ok(conversation.lead(name)?.map(Led::Connection)),
+        }
+    }
+
+    /// Whether a duty that was taken is still ours: it was taken on this very connection and not let go.
+    pub fn leads(&self, name: &str, led: Led) -> bool {
+        match (self, led) {
+            (Tx::Sqlite(_), Led::Alone | Led::Connection(_)) => true,
+            #[cfg(feature = "postgres")]
+            (Tx::Postgres(conversation), Led::Connection(connection)) => conversation.leads(name, connection),
+            #[cfg(feature = "postgres")]
+            (Tx::Postgres(_), Led::Alone) => false,
         }
     }
 

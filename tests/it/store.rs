@@ -1,6 +1,7 @@
 //! The store: every operation on SQLite and on PostgreSQL, with the same answers; what holds of both when something breaks.
 
 mod conformance;
+mod several;
 
 use crate::{databases::Database, support::Folder};
 use packhorse::{

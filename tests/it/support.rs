@@ -511,7 +511,25 @@ impl Site {
              [admin]\nlisten = \"127.0.0.1:0\"\n\n{}",
             more.replace("$FOLDER", &folder.to_string())
         );
+        // `PACKHORSE_STORE=postgres` has every bridge of the tests keep its store there.
+        let text = match std::env::var("PACKHORSE_STORE").as_deref() {
+            Ok("postgres") if !text.contains("[store]") => text + &self.store_on_postgres(),
+            _ => text,
+        };
         self.folder.write("packhorse.toml", text);
+    }
+
+    /// The settings of a store on the PostgreSQL that `scripts/test` started, in a schema of this project's own.
+    pub fn store_on_postgres(&self) -> String {
+        let setting =
+            |name| std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run scripts/test"));
+        let (address, user) = (setting("POSTGRES_ADDRESS"), setting("POSTGRES_USER"));
+        let password = self.folder.write("secrets/store", setting("POSTGRES_PASSWORD"));
+        let schema = self.folder.0.file_name().unwrap().to_string_lossy().replace('-', "_");
+        format!(
+            "\n[store]\nurl = \"postgres://{user}@{address}/postgres\"\npassword = \"file:{}\"\nschema = \"{schema}\"\n",
+            password.display()
+        )
     }
 
     /// Changes a file of the project.

@@ -1,0 +1,124 @@
+//! Several bridges on one store: which of them live, who has which duty, and what becomes of both when a connection is cut.
+
+use super::Home;
+use crate::support::until;
+use packhorse::{
+    event::Key,
+    store::{Claim, Opener, Place, Record, State, Store},
+};
+
+fn claim(id: &str) -> Claim {
+    let source = "urn:test".to_owned();
+    Claim { key: Key::of(&source, id), part: 0, id: id.into(), source, attempt: 1, replay: 0, settled: false }
+}
+
+async fn places(store: &Store, id: &str) -> Vec<Place> {
+    let route = store.route("pay.post").await.unwrap();
+    store.claim(route, 5, vec![claim(id)]).await.unwrap()
+}
+
+/// Ends the connections of a bridge at the server, as a cut does; how many.
+async fn cut(home: &Home, run: i64) -> usize {
+    let database = home.database.as_ref().unwrap();
+    // The one that holds the lock of the run.
+    let sql = format!(
+        "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2 AND objid = {run}
+           AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    );
+    database.texts(&sql).await.len()
+}
+
+#[tokio::test]
+async fn a_claim_of_a_bridge_that_lives_is_busy_and_of_one_that_is_gone_in_doubt() {
+    let home = Home::on_postgres().await;
+    let (first, second) = (home.open(Opener::Bridge), home.open(Opener::Bridge));
+    assert_eq!((first.run(), second.run()), (1, 2));
+    assert!(matches!(places(&first, "a").await[..], [Place::Go(_)]));
+    assert_eq!(places(&second, "a").await, [Place::Busy]);
+    assert!(second.lives(1).await.unwrap() && first.lives(2).await.unwrap());
+    assert!(!second.lives(3).await.unwrap());
+    drop(first);
+    until("the first is gone", async || (!second.lives(1).await.unwrap()).then_some(())).await;
+    let places = places(&second, "a").await;
+    assert!(matches!(&places[..], [Place::Go(went)] if went.doubt), "{places:?}");
+    // A command beside them is no bridge.
+    let command = home.open(Opener::Command);
+    assert_eq!(command.run(), 0);
+    assert!(!second.lives(0).await.unwrap());
+    assert!(command.lives(2).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_duty_is_one_bridges_until_it_lets_it_go_or_is_gone() {
+    let home = Home::on_postgres().await;
+    let (first, second) = (home.open(Opener::Bridge), home.open(Opener::Bridge));
+    assert!(first.lead("collect one").await.unwrap());
+    assert!(first.lead("collect one").await.unwrap(), "it is ours still");
+    assert!(!second.lead("collect one").await.unwrap());
+    assert!(second.lead("collect two").await.unwrap(), "another duty");
+    first.follow("collect one").await.unwrap();
+    first.follow("collect two").await.unwrap();
+    assert!(second.lead("collect one").await.unwrap());
+    assert!(!first.lead("collect one").await.unwrap());
+    assert!(!first.lead("collect two").await.unwrap(), "nobody lets another's go");
+    drop(second);
+    until("the second is gone", async || first.lead("collect two").await.unwrap().then_some(())).await;
+    // Another council's bridges on the same database have duties of their own.
+    let mut other = home.config();
+    let server = packhorse::config::StoreServer {
+        schema: "packhorse_other".into(),
+        ..(*other.server.clone().unwrap()).clone()
+    };
+    other.server = Some(server.into());
+    let third = Store::of(&other, Opener::Bridge).unwrap();
+    assert_eq!(third.run(), 1);
+    assert!(third.lead("collect two").await.unwrap());
+}
+
+#[tokio::test]
+async fn a_cut_connection_is_made_anew_with_the_same_run_and_without_the_duties() {
+    let home = Home::on_postgres().await;
+    let (first, second) = (home.open(Opener::Bridge), home.open(Opener::Bridge));
+    assert!(matches!(places(&first, "a").await[..], [Place::Go(_)]));
+    assert!(first.lead("collect").await.unwrap());
+    assert_eq!(cut(&home, 1).await, 1);
+    // It is noticed while nothing is asked, and the run's lock taken again at once.
+    until("the first is back", async || second.lives(1).await.unwrap().then_some(())).await;
+    assert_eq!(places(&second, "a").await, [Place::Busy]);
+    assert_eq!(places(&first, "a").await, [Place::Busy], "its own claim is known again");
+    assert!(second.lead("collect").await.unwrap(), "the duty went with the connection");
+    assert!(!first.lead("collect").await.unwrap());
+    let route = first.route("pay.post").await.unwrap();
+    let done = vec![(claim("a").key, 0, Record::Delivered { opens: None })];
+    first.record(route, 6, None, done).await.unwrap();
+    assert_eq!(second.state(route, claim("a").key).await.unwrap(), Some((State::Delivered, false)));
+}
+
+#[tokio::test]
+async fn bridges_that_write_at_once_lose_nothing_and_count_everything() {
+    let home = Home::on_postgres().await;
+    let stores = [home.open(Opener::Bridge), home.open(Opener::Bridge), home.open(Opener::Bridge)];
+    // All see the same messages, as after a redelivery: each is taken by one.
+    let mut tasks = tokio::task::JoinSet::new();
+    for store in stores.clone() {
+        tasks.spawn(async move {
+            let route = store.route("pay.post").await.unwrap();
+            let mut went = 0;
+            for window in 0..20 {
+                let claims: Vec<Claim> = (0..10).map(|n| claim(&format!("{window} {n}"))).collect();
+                let places = store.claim(route, 5, claims.clone()).await.unwrap();
+                let ours = claims.iter().zip(&places).filter(|(_, place)| matches!(place, Place::Go(_)));
+                let done: Vec<_> =
+                    ours.map(|(claim, _)| (claim.key, 0, Record::Delivered { opens: None })).collect();
+                went += done.len();
+                store.record(route, 6, None, done).await.unwrap();
+            }
+            went
+        });
+    }
+    let went: usize = tasks.join_all().await.into_iter().sum();
+    assert_eq!(went, 200);
+    let account = stores[0].account().await.unwrap();
+    assert!(account.closes(), "{account:?}");
+    assert_eq!(account.routes[0].delivered, 200);
+}
