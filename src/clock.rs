@@ -70,6 +70,12 @@ pub fn since(then: i64) -> Duration {
     with(|time, now| Duration::from_millis(u64::try_from(time.since(then, now)).unwrap_or(0)))
 }
 
+/// Puts this time where another run of the program came to, if that is later: the clock was ahead there, or has been set
+/// back since, and what was put off then would wait for that long.
+pub fn not_before(moment: i64) {
+    with(|time, now| time.began = time.began.saturating_add(moment.saturating_sub(now).max(0)));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -212,6 +212,7 @@ impl Desk {
             }
             self.give_back(letter, delivery, settled).await?;
             crate::kill::point("operator.replayed");
+            self.waits_again(letter, delivery).await?;
             let what = if settled { "replay, not received" } else { "replay" };
             let now = Timestamp::now().as_millisecond();
             self.store.audit(now, &actor.who, what, &actor.reason, &letter.key).await?;
@@ -315,6 +316,15 @@ impl Desk {
         )
     }
 
+    /// What lies in its route's queue again is no dead letter any more: the account says so before it leaves the letters.
+    async fn waits_again(&self, letter: &DeadLetter, delivery: &Delivery) -> Result<(), Refused> {
+        let Some((route, key)) = self.deliver_route(letter, delivery).zip(key_of(letter)) else {
+            return Ok(());
+        };
+        let (number, now) = (self.store.route(&route.id).await?, Timestamp::now().as_millisecond());
+        Ok(self.store.replayed(number, key, letter.replay + 1, now).await?)
+    }
+
     async fn give_back(
         &self,
         letter: &DeadLetter,
@@ -345,7 +355,7 @@ impl Desk {
         let now = Timestamp::now().as_millisecond();
         let number = self.store.route(&letter.route).await?;
         if !letter.item.is_empty() {
-            return match self.store.ask_now(number, letter.item.clone(), now).await? {
+            return match self.store.ask_now(number, letter.item.clone(), key_of(letter), now).await? {
                 true => Ok(()),
                 false => refused(
                     Code::NotReplayable,

@@ -339,7 +339,8 @@ impl<'a> Attempt<'a> {
     /// Asking did not settle it: it is asked again, but only for so long. A person's replay begins that time anew.
     fn unclear(&self, failure: Failure, patience: Duration) -> End {
         let since = self.sent_at.unwrap_or(0).max(self.first_failed.as_millisecond());
-        let Some(left) = patience.checked_sub(crate::clock::since(since)).filter(|left| !left.is_zero()) else {
+        let Some(left) = patience.checked_sub(crate::clock::since(since)).filter(|left| !left.is_zero())
+        else {
             return End::Dead { stage: Stage::Asking, code: failure.code, failure, doubt: true };
         };
         let waits = &self.deliverer.route.plan.retry.waits;

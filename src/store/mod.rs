@@ -17,6 +17,7 @@ mod lead;
 mod parked;
 #[cfg(feature = "postgres")]
 mod postgres;
+mod replays;
 mod schema;
 mod spool;
 mod sql;

@@ -56,10 +56,7 @@ pub enum Heard {
         tag: u64,
     },
     /// Given back unprocessed: `basic.nack`, which a RabbitMQ 4.3 does not count.
-    GivenBack {
-        connection: usize,
-        channel: u16,
-    },
+    GivenBack,
     /// `basic.reject`: as a RabbitMQ 4.3 counts, the message has failed.
     Rejected,
 }
@@ -391,7 +388,7 @@ impl Connection {
             }
             Class::Basic(basic::AMQPMethod::Nack(nack)) => {
                 assert!(nack.requeue && !nack.multiple, "a broker would drop it");
-                peer.hear(Heard::GivenBack { connection: self.number, channel }, wire);
+                peer.hear(Heard::GivenBack, wire);
             }
             Class::Basic(basic::AMQPMethod::Reject(_)) => peer.hear(Heard::Rejected, wire),
             _ => {}

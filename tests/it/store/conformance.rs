@@ -235,8 +235,11 @@ async fn open_items() {
         );
         answers.note(store.one_per(route, "p1".into()).await);
         answers.note(store.one_per(route, "none".into()).await);
-        assert!(answers.note(store.ask_now(route, "one".into(), 34).await));
-        assert!(!answers.note(store.ask_now(route, "two".into(), 34).await), "it was settled by an event");
+        assert!(answers.note(store.ask_now(route, "one".into(), None, 34).await));
+        assert!(
+            !answers.note(store.ask_now(route, "two".into(), None, 34).await),
+            "it was settled by an event"
+        );
         answers.note(store.let_go(route, "one".into()).await);
         answers.note(store.about(route, "two".into()).await);
         answers.note(store.about(route, "none".into()).await);
@@ -562,8 +565,7 @@ async fn a_claim_of_a_run_that_is_over_is_in_doubt_on_both() {
         })
         .await;
         assert!(went.doubt);
-        assert!(store.lead("collect.route").await.unwrap());
-        store.follow("collect.route").await.unwrap();
+        store.lead("collect.route").await.unwrap().unwrap().follow().await;
     }
 }
 
