@@ -7,6 +7,7 @@ mod standins;
 mod bacs;
 mod batches;
 mod benefits;
+mod bridges;
 mod broker;
 #[cfg(feature = "kill-points")]
 mod campaign;

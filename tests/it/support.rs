@@ -567,8 +567,20 @@ impl Site {
 
     /// The same with these variables in its environment.
     pub async fn run_with(&self, environment: &[(&str, &str)]) -> Running {
-        let mut running = self.begin(environment);
-        let log = self.folder.0.join("log");
+        self.run_as("log", environment).await
+    }
+
+    /// The same with a log of its own: one of several bridges of this site. Each can be killed alone ([`Running::kill`]).
+    pub async fn run_as(&self, log: &str, environment: &[(&str, &str)]) -> Running {
+        Site::runs(self.begin_in(&self.folder, log, environment), self.folder.0.join(log)).await
+    }
+
+    /// The same on another machine, which has the same files in another folder.
+    pub async fn run_in(&self, folder: &Folder, log: &str) -> Running {
+        Site::runs(self.begin_in(folder, log, &[]), folder.0.join(log)).await
+    }
+
+    async fn runs(mut running: Running, log: PathBuf) -> Running {
         until("the program runs", async || {
             let text = std::fs::read_to_string(&log).unwrap_or_default();
             if let Ok(Some(status)) = running.child.try_wait() {
@@ -581,14 +593,20 @@ impl Site {
     }
 
     /// Starts the program without waiting for anything.
+    #[allow(dead_code)]
     pub fn begin(&self, environment: &[(&str, &str)]) -> Running {
+        self.begin_in(&self.folder, "log", environment)
+    }
+
+    /// The same, in a folder with the files of this site, with a log of its own.
+    pub fn begin_in(&self, folder: &Folder, log: &str, environment: &[(&str, &str)]) -> Running {
         let child = tokio::process::Command::new(env!("CARGO_BIN_EXE_packhorse"))
-            .current_dir(&self.folder.0)
+            .current_dir(&folder.0)
             .args(["run", "--log", "text"])
             .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::from(std::fs::File::create(self.folder.0.join("log")).unwrap()))
+            .stderr(Stdio::from(std::fs::File::create(folder.0.join(log)).unwrap()))
             .kill_on_drop(true)
             .spawn()
             .unwrap();
@@ -660,6 +678,12 @@ impl Running {
     #[allow(dead_code)]
     pub fn has_ended(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(Some(_)))
+    }
+
+    /// Its exit code, when it has ended.
+    #[allow(dead_code)]
+    pub fn ended(&mut self) -> Option<i32> {
+        self.child.try_wait().ok().flatten().map(|status| status.code().unwrap_or(-1))
     }
 
     /// `kill -9`.

@@ -240,10 +240,12 @@ impl World {
             let (last, may) = said.records();
             rows.push(Row { may, ..Row::told(QUERY, last, &vhost.bodies("seen").await, &["name"]) });
         }
-        let replies = texts(&replies, &["provider_reference"]).into_iter();
-        let replies = replies.map(|reference| reference.replace("reference-", "event-")).collect();
         let posted = rows.iter().find(|row| row.route == POST).unwrap();
-        rows.push(Row::of(REPLIES, posted.arrived.iter().cloned().collect(), replies));
+        let told = Row::told(REPLIES, posted.said.clone(), &replies, &["provider_reference"]);
+        let payments =
+            told.arrived.iter().map(|reference| reference.replace("reference-", "event-")).collect();
+        let posted = posted.arrived.iter().cloned().collect();
+        rows.push(Row { said: posted, arrived: payments, ..told });
         rows
     }
 

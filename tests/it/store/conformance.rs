@@ -565,7 +565,9 @@ async fn a_claim_of_a_run_that_is_over_is_in_doubt_on_both() {
         })
         .await;
         assert!(went.doubt);
-        store.lead("collect.route").await.unwrap().unwrap().follow().await;
+        let led = store.lead("collect.route").await.unwrap().expect("there is no other bridge");
+        assert_eq!(led.route("route").await.unwrap(), store.route("route").await.unwrap());
+        led.follow().await;
     }
 }
 

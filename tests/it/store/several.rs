@@ -48,21 +48,27 @@ async fn a_claim_of_a_bridge_that_lives_is_busy_and_of_one_that_is_gone_in_doubt
     assert!(command.lives(2).await.unwrap());
 }
 
+/// What is written with this store, by whoever leads.
+async fn writes(store: &Store, id: &str) -> Option<Vec<Place>> {
+    let route = store.route("pay.post").await.ok()?;
+    store.claim(route, 5, vec![claim(id)]).await.ok()
+}
+
 #[tokio::test]
 async fn a_duty_is_one_bridges_until_it_lets_it_go_or_is_gone() {
     let home = Home::on_postgres().await;
     let (first, second) = (home.open(Opener::Bridge), home.open(Opener::Bridge));
-    assert!(first.lead("collect one").await.unwrap());
-    assert!(first.lead("collect one").await.unwrap(), "it is ours still");
-    assert!(!second.lead("collect one").await.unwrap());
-    assert!(second.lead("collect two").await.unwrap(), "another duty");
-    first.follow("collect one").await.unwrap();
-    first.follow("collect two").await.unwrap();
-    assert!(second.lead("collect one").await.unwrap());
-    assert!(!first.lead("collect one").await.unwrap());
-    assert!(!first.lead("collect two").await.unwrap(), "nobody lets another's go");
+    let led = first.lead("collect one").await.unwrap().expect("nobody else has it");
+    assert!(first.lead("collect one").await.unwrap().is_some(), "it is ours still");
+    assert!(second.lead("collect one").await.unwrap().is_none());
+    assert!(second.lead("collect two").await.unwrap().is_some(), "another duty");
+    assert!(writes(&led, "a").await.is_some());
+    led.follow().await;
+    assert!(writes(&led, "b").await.is_none(), "nothing is written without the lead");
+    assert!(second.lead("collect one").await.unwrap().is_some());
+    assert!(first.lead("collect one").await.unwrap().is_none());
     drop(second);
-    until("the second is gone", async || first.lead("collect two").await.unwrap().then_some(())).await;
+    until("the second is gone", async || first.lead("collect two").await.unwrap()).await;
     // Another council's bridges on the same database have duties of their own.
     let mut other = home.config();
     let server = packhorse::config::StoreServer {
@@ -72,7 +78,22 @@ async fn a_duty_is_one_bridges_until_it_lets_it_go_or_is_gone() {
     other.server = Some(server.into());
     let third = Store::of(&other, Opener::Bridge).unwrap();
     assert_eq!(third.run(), 1);
-    assert!(third.lead("collect two").await.unwrap());
+    assert!(third.lead("collect two").await.unwrap().is_some());
+}
+
+/// It may still be about to send, and the next one must not wait for it for ever.
+#[tokio::test]
+async fn what_an_earlier_term_has_claimed_is_in_doubt_for_the_next_although_its_bridge_lives() {
+    let home = Home::on_postgres().await;
+    let (first, second) = (home.open(Opener::Bridge), home.open(Opener::Bridge));
+    let led = first.lead("deliver").await.unwrap().unwrap();
+    assert!(matches!(writes(&led, "a").await.unwrap()[..], [Place::Go(_)]));
+    assert_eq!(writes(&led, "a").await.unwrap(), [Place::Busy]);
+    led.follow().await;
+    let next = second.lead("deliver").await.unwrap().unwrap();
+    let places = writes(&next, "a").await.unwrap();
+    assert!(matches!(&places[..], [Place::Go(went)] if went.doubt), "{places:?}");
+    assert!(first.lives(1).await.unwrap());
 }
 
 #[tokio::test]
@@ -80,18 +101,45 @@ async fn a_cut_connection_is_made_anew_with_the_same_run_and_without_the_duties(
     let home = Home::on_postgres().await;
     let (first, second) = (home.open(Opener::Bridge), home.open(Opener::Bridge));
     assert!(matches!(places(&first, "a").await[..], [Place::Go(_)]));
-    assert!(first.lead("collect").await.unwrap());
+    let led = first.lead("collect").await.unwrap().unwrap();
+    assert!(writes(&led, "b").await.is_some());
     assert_eq!(cut(&home, 1).await, 1);
     // It is noticed while nothing is asked, and the run's lock taken again at once.
     until("the first is back", async || second.lives(1).await.unwrap().then_some(())).await;
     assert_eq!(places(&second, "a").await, [Place::Busy]);
     assert_eq!(places(&first, "a").await, [Place::Busy], "its own claim is known again");
-    assert!(second.lead("collect").await.unwrap(), "the duty went with the connection");
-    assert!(!first.lead("collect").await.unwrap());
+    // The duty went with the connection; whoever had it hears it, and can write nothing with it any more.
+    led.led_no_more().await;
+    assert!(writes(&led, "c").await.is_none());
+    assert!(second.lead("collect").await.unwrap().is_some());
+    assert!(first.lead("collect").await.unwrap().is_none());
     let route = first.route("pay.post").await.unwrap();
     let done = vec![(claim("a").key, 0, Record::Delivered { opens: None })];
     first.record(route, 6, None, done).await.unwrap();
     assert_eq!(second.state(route, claim("a").key).await.unwrap(), Some((State::Delivered, false)));
+}
+
+#[tokio::test]
+async fn what_another_bridge_has_taken_over_is_not_changed_by_the_one_that_had_it_but_by_what_the_system_has_done()
+ {
+    let home = Home::on_postgres().await;
+    let (first, second) = (home.open(Opener::Bridge), home.open(Opener::Bridge));
+    let led = first.lead("deliver").await.unwrap().unwrap();
+    let route = led.route("pay.post").await.unwrap();
+    for id in ["a", "b"] {
+        assert!(matches!(writes(&led, id).await.unwrap()[..], [Place::Go(_)]));
+    }
+    led.follow().await;
+    let next = second.lead("deliver").await.unwrap().unwrap();
+    for id in ["a", "b"] {
+        assert!(matches!(writes(&next, id).await.unwrap()[..], [Place::Go(_)]));
+    }
+    // The first bridge, without its lead, as one that never had one.
+    let waiting = Record::Waiting { attempt: 2, due_at: 9, failed_at: 8, doubt: false };
+    first.record(route, 8, None, vec![(claim("a").key, 0, waiting)]).await.unwrap();
+    assert_eq!(next.state(route, claim("a").key).await.unwrap(), Some((State::Claimed, true)));
+    first.record(route, 8, None, vec![(claim("b").key, 0, Record::Delivered { opens: None })]).await.unwrap();
+    assert_eq!(next.state(route, claim("b").key).await.unwrap(), Some((State::Delivered, false)));
 }
 
 #[tokio::test]

@@ -1,0 +1,205 @@
+//! Several bridges of one council on a PostgreSQL that they share: what is done side by side, what one does at a time, and
+//! what becomes of the work of one that is killed.
+
+use crate::{
+    databases::Database,
+    nightly::Nightly,
+    ordered::{self, Cases},
+    payments::{self, ledger, paid},
+    support::{Folder, Running, Site, copy, until, until_within},
+};
+use serde_json::{Value, json};
+use std::{collections::BTreeSet, time::Duration};
+
+/// Longer than any test should take; bridges that were killed are asked about first.
+const LONG: Duration = Duration::from_secs(180);
+
+/// Puts a site's store on a server.
+async fn share(site: &Site) -> Database {
+    let database = Database::new().await;
+    share_on(site, &database);
+    database
+}
+
+fn share_on(site: &Site, database: &Database) {
+    use std::os::unix::fs::PermissionsExt as _;
+    let path = site.folder.write("secrets/store", &database.password);
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let settings = format!(
+        "[store]\nurl = \"postgres://{}@{}/{}\"\npassword = \"file:{}\"\n\n[admin]",
+        database.user,
+        database.address,
+        database.name,
+        path.display()
+    );
+    site.edit("packhorse.toml", "[admin]", &settings);
+}
+
+/// A machine of its own: the same files in another folder.
+fn elsewhere(site: &Site) -> Folder {
+    let folder = Folder::new();
+    for part in ["adapters", "mappings"] {
+        copy(&site.folder.0.join(part), &folder.0.join(part));
+    }
+    std::fs::copy(site.folder.0.join("packhorse.toml"), folder.0.join("packhorse.toml")).unwrap();
+    folder
+}
+
+fn log(folder: &Folder, name: &str) -> String {
+    std::fs::read_to_string(folder.0.join(name)).unwrap_or_default()
+}
+
+/// How many bridges have had a part in what the journal holds.
+async fn took_part(database: &Database) -> usize {
+    let runs = database.texts("SELECT DISTINCT run FROM packhorse_example.journal").await;
+    runs.len()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_bridges_share_a_queue_and_when_one_is_killed_every_payment_is_posted_once() {
+    const COUNT: usize = 60;
+    let ledger = ledger().await;
+    let database = share(&ledger.site).await;
+    let first = ledger.site.run_as("log", &[]).await;
+    let second = ledger.site.run_as("log-second", &[]).await;
+    let payments: Vec<(String, Vec<u8>)> = (0..COUNT)
+        .map(|n| {
+            let mut data = paid();
+            data["payment_id"] = json!(format!("00000000-0000-4000-8000-{n:012}"));
+            let id = format!("event-{n}");
+            let event = json!({ "specversion": "1.0", "id": id, "source": "urn:platform:payments",
+                "type": "payment.succeeded.v1", "time": "2026-11-24T09:41:06Z", "datacontenttype": "application/json", "data": data });
+            (id, event.to_string().into_bytes())
+        })
+        .collect();
+    ledger.site.vhost.publish_many(payments::QUEUE, &payments).await;
+    until("the system has some", async || (ledger.ims.rows().len() > COUNT / 4).then_some(())).await;
+    first.kill().await;
+    let line = until_within(LONG, "all is delivered", async || {
+        let line = ledger.site.account(payments::ROUTE).await;
+        (line["delivered"] == COUNT).then_some(line)
+    })
+    .await;
+    assert_eq!((&line["taken"], &line["dead"]), (&json!(COUNT), &json!(0)), "{line}");
+    let rows = ledger.ims.rows();
+    let references: BTreeSet<&str> = rows.iter().map(|row| row["Reference"].as_str().unwrap_or("")).collect();
+    assert_eq!((rows.len(), references.len()), (COUNT, COUNT), "each once");
+    assert_eq!(took_part(&database).await, 2, "both had a part in it");
+    assert_eq!(second.terminate().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_bridge_leads_an_ordered_route_and_when_it_is_killed_another_goes_on_in_the_same_order() {
+    let cases = Cases::new("").await;
+    let _database = share(&cases.site).await;
+    let first = cases.site.run_as("log", &[]).await;
+    let second = cases.site.run_as("log-second", &[]).await;
+    until("one stands by", async || stands_by(&cases.site).then_some(())).await;
+    let all: Vec<(&str, u32)> =
+        (1..=20).flat_map(|number| ["A", "B", "C", "D"].map(|subject| (subject, number))).collect();
+    // What fails waits in the parking lot, which the other bridge must find.
+    cases.wish("A", 3, &[500, 201]);
+    cases.say(&all).await;
+    until("the system has some", async || {
+        (cases.first().values().map(Vec::len).sum::<usize>() > 10).then_some(())
+    })
+    .await;
+    let leads = !log(&cases.site.folder, "log").contains("another bridge leads");
+    let (leader, other) = if leads { (first, second) } else { (second, first) };
+    leader.kill().await;
+    until_within(LONG, "all is delivered", async || {
+        (cases.site.account(ordered::ROUTE).await["delivered"] == 80).then_some(())
+    })
+    .await;
+    for (subject, numbers) in cases.first() {
+        assert_eq!(numbers, (1..=20).collect::<Vec<u32>>(), "{subject}");
+    }
+    assert_eq!(other.terminate().await, 0);
+}
+
+fn stands_by(site: &Site) -> bool {
+    ["log", "log-second"].iter().any(|name| log(&site.folder, name).contains("another bridge leads"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_a_killed_bridge_had_begun_is_read_on_by_another_on_another_machine() {
+    const ROWS: usize = 3_000;
+    let nightly = Nightly::new().await;
+    let _database = share(&nightly.site).await;
+    let other_folder = elsewhere(&nightly.site);
+    let first = nightly.site.run_as("log", &[]).await;
+    until("it leads", async || nightly.path("").exists().then_some(())).await;
+    let second = nightly.site.run_in(&other_folder, "log").await;
+    let rows: String = (0..ROWS).map(|n| format!("c{n},Name{n},01/02/2015\r\n")).collect();
+    nightly.writes("rows-1.csv", format!("CHILD,NAME,DOB\r\n{rows}"));
+    until_within(LONG, "some rows are events", async || {
+        (nightly.site.vhost.depth("platform").await > 200).then_some(())
+    })
+    .await;
+    let leads = !log(&nightly.site.folder, "log").contains("another bridge leads");
+    assert!(leads, "the first to start leads");
+    first.kill().await;
+    until_within(LONG, "all rows are events", async || {
+        (nightly.site.account("nightly.rows").await["delivered"] == ROWS).then_some(())
+    })
+    .await;
+    let ids = nightly.site.vhost.everything("platform").await;
+    let different: BTreeSet<&String> = ids.iter().collect();
+    assert_eq!(different.len(), ROWS, "each row is an event, {} messages in all", ids.len());
+    let file = nightly.file("rows-1.csv", "done").await;
+    assert_eq!((&file["records"], &file["bad"]), (&json!(ROWS), &json!(0)), "{file}");
+    until("it is archived", async || nightly.path("done/rows-1.csv").exists().then_some(())).await;
+    assert_eq!(second.terminate().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bridge_with_other_mappings_does_not_start_beside_one_that_runs_and_says_what_differs() {
+    let nightly = Nightly::new().await;
+    let _database = share(&nightly.site).await;
+    let first = nightly.site.run_as("log", &[]).await;
+    let other = elsewhere(&nightly.site);
+    let path = other.0.join("mappings/test/row.toml");
+    let text = std::fs::read_to_string(&path).unwrap().replace("\"created\"", "\"changed\"");
+    std::fs::write(&path, text).unwrap();
+    let (code, text) = ends(nightly.site.begin_in(&other, "log", &[]), &other).await;
+    assert_ne!(code, 0);
+    assert!(text.contains("PH4008") && text.contains("the mapping test/row"), "{text}");
+    assert!(!text.contains("test/child"), "only what differs is named: {text}");
+    // When the other one has ended it starts.
+    assert_eq!(first.terminate().await, 0);
+    let second = nightly.site.run_in(&other, "log").await;
+    assert_eq!(second.terminate().await, 0);
+}
+
+async fn ends(mut running: Running, folder: &Folder) -> (i32, String) {
+    let code = until("it ends", async || running.ended()).await;
+    (code, log(folder, "log"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_the_database_is_killed_and_comes_back_the_bridges_go_on_and_nothing_is_done_twice() {
+    let cases = Cases::new("").await;
+    let database = Database::alone().await;
+    share_on(&cases.site, &database);
+    let first = cases.site.run_as("log", &[]).await;
+    let second = cases.site.run_as("log-second", &[]).await;
+    let half: Vec<(&str, u32)> = (1..=10).flat_map(|number| [("A", number), ("B", number)]).collect();
+    cases.say(&half).await;
+    until("the system has some", async || (!cases.first().is_empty()).then_some(())).await;
+    database.kill().await;
+    let rest: Vec<(&str, u32)> = (11..=20).flat_map(|number| [("A", number), ("B", number)]).collect();
+    cases.say(&rest).await;
+    database.again().await;
+    until_within(LONG, "all is delivered", async || {
+        let (code, out, _) = cases.site.command(&["account", "--json"]).await;
+        let line = out.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let mut line = line.filter(|line| line["route"] == ordered::ROUTE);
+        (code == 0 && line.next().is_some_and(|line| line["delivered"] == 40)).then_some(())
+    })
+    .await;
+    for (subject, numbers) in cases.first() {
+        assert_eq!(numbers, (1..=20).collect::<Vec<u32>>(), "{subject}");
+    }
+    assert_eq!(first.terminate().await, 0);
+    assert_eq!(second.terminate().await, 0);
+}
