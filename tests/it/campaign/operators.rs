@@ -97,7 +97,7 @@ impl Operator {
     fn route(&mut self) -> &'static str {
         let mut routes = vec![CASES, POST, CROSS, REFUND, ROWS, EXTRACTS, UPDATES];
         routes.extend(self.has_database.then_some(QUERY));
-        *self.chance.of(&routes)
+        self.chance.of::<&str>(&routes)
     }
 
     /// A command; what it prints. That it fails is its right while the broker is away; that it dies is not.
