@@ -10,6 +10,7 @@ mod query;
 mod tls;
 mod view;
 
+#[cfg(feature = "kill-points")]
 pub use view::COMPARED;
 
 use crate::support::{Folder, Site, root, until};
