@@ -204,10 +204,11 @@ codes! {
     StoreFull = "PH4002", "the disk of the store is full";
     StoreNewer = "PH4003", "the store is from a newer Packhorse";
     HeldFull = "PH4004", "more is held than the route may hold";
-    StoreMoved = "PH4005", "the store was moved to another place";
+    StoreMoved = "PH4005", "the store was moved to another place, or has yet to be";
     StoreDamaged = "PH4006", "the store contradicts itself";
-    StoreTaken = "PH4007", "a store that is in use, or not empty";
+    StoreTaken = "PH4007", "a store or a file that is in use, or holds something already";
     BridgesDiffer = "PH4008", "bridges on one store read different files";
+    StoreRestored = "PH4009", "the store is an older copy of itself";
     // 50: what an operator asked for
     NoSuchDeadLetter = "PH5001", "no such dead letter";
     NotReplayable = "PH5002", "a dead letter that must not be replayed just so";

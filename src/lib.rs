@@ -11,6 +11,7 @@ pub mod code;
 pub mod collect;
 pub mod config;
 pub mod console;
+pub mod course;
 pub mod deliver;
 pub mod draft;
 pub mod duty;

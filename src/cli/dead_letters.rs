@@ -184,7 +184,11 @@ impl DeadLetters {
 fn complain(refused: &Refused) -> u8 {
     super::complain(refused.code, &refused.what);
     match refused.code {
-        Code::StoreUnavailable | Code::StoreFull | Code::StoreNewer | Code::StoreMoved => exit::STORE,
+        Code::StoreUnavailable
+        | Code::StoreFull
+        | Code::StoreNewer
+        | Code::StoreMoved
+        | Code::StoreDamaged => exit::STORE,
         Code::NoSuchDeadLetter | Code::NotReplayable => exit::FOUND,
         _ => exit::UNAVAILABLE,
     }

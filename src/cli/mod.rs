@@ -17,6 +17,7 @@ mod new;
 mod render;
 mod routes;
 mod run;
+mod store;
 mod topology;
 
 use crate::{
@@ -99,6 +100,9 @@ pub enum Command {
     ///
     /// Exits with 1 if a line does not close.
     Account(account::Account),
+    /// Look after the store: move it to a server, back it up, see whether it is whole.
+    #[command(subcommand)]
+    Store(store::StoreCommand),
     /// How every route stands: open, closed until when, paused by whom, away and tried next when.
     Routes(routes::Routes),
     /// Pause a route for planned work: nothing is sent, nothing looked for; what waits stays where it is.
@@ -147,6 +151,7 @@ pub fn main() -> ExitCode {
         Command::Held(command) => command.run(&cli.config),
         Command::Batches(command) => command.run(&cli.config),
         Command::Account(account) => account.run(&cli.config),
+        Command::Store(command) => command.run(&cli.config),
         Command::Routes(routes) => routes.run(&cli.config),
         Command::Pause(pause) => pause.run(&cli.config),
         Command::Resume(resume) => resume.run(&cli.config),

@@ -18,9 +18,11 @@ pub fn run(path: &Path) -> u8 {
             Err(error) => {
                 super::complain(error.code, &error.what);
                 return match error.code {
-                    Code::StoreUnavailable | Code::StoreFull | Code::StoreNewer | Code::StoreMoved => {
-                        exit::STORE
-                    }
+                    Code::StoreUnavailable
+                    | Code::StoreFull
+                    | Code::StoreNewer
+                    | Code::StoreMoved
+                    | Code::StoreDamaged => exit::STORE,
                     Code::BrokerUnreachable | Code::BrokerLoginRefused | Code::TlsFailed => exit::UNAVAILABLE,
                     _ => exit::CONFIG,
                 };

@@ -14,6 +14,7 @@ use crate::{
         plan::{Action, Before, Probe, Question, Request},
         raw::adapter::{Meaning, Repeat},
     },
+    course::{self, Course, Next, Rules},
     emit::{self, Ground, Opened, Outgoing},
     event::Event,
     format::Format,
@@ -24,7 +25,7 @@ use crate::{
     system::{Body, HttpSystem, Said, System, classify, sign},
     template::{Scope, Texts},
     tree::{Name, Record, Tree},
-    verdict::{self, Class, Failure, Tried, Verdict},
+    verdict::{self, Class, Failure},
 };
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -115,9 +116,7 @@ struct Attempt<'a> {
     part: u32,
     /// What was read before the first attempt, and the event's own data.
     cause: Tree,
-    doubt: bool,
-    sent_at: Option<i64>,
-    first_failed: Timestamp,
+    course: Course,
 }
 
 /// Sends one message or part, with all its care.
@@ -137,13 +136,13 @@ pub async fn send(
         event,
         part,
         cause: cause(event, read_kept(went.kept.as_deref())),
-        doubt: went.doubt,
-        sent_at: went.sent_at,
-        first_failed: went
-            .failed_at
-            .and_then(|at| Timestamp::from_millisecond(at).ok())
-            .or(letter.past.first_failed)
-            .unwrap_or_else(Timestamp::now),
+        course: Course::new(
+            letter.past.attempt,
+            went.doubt,
+            went.sent_at,
+            went.failed_at.or(letter.past.first_failed.map(Timestamp::as_millisecond)).unwrap_or_else(now),
+            went.claimed_at,
+        ),
     };
     let _only = attempt.only_one().await?;
     attempt.run().await
@@ -195,8 +194,8 @@ impl<'a> Attempt<'a> {
         let waits = |what: &str| End::Later {
             failure: Failure::not_done(Code::StillOpen, what),
             wait: verdict::wait(self.letter.past.attempt, &plan.retry),
-            doubt: self.doubt,
-            first_failed: self.first_failed,
+            doubt: self.course.doubt,
+            first_failed: self.first_failed(),
             costs: Costs::Attempt,
         };
         let held = self.deliverer.one_per.lock().is_ok_and(|mut under_way| under_way.insert(one_per.clone()));
@@ -223,136 +222,96 @@ impl<'a> Attempt<'a> {
         }
     }
 
+    /// Carries out what its course says.
     async fn run(&mut self) -> Result<Done, End> {
-        let plan = &self.deliverer.route.plan;
-        let mut at_once = 0;
-        let mut asked = false;
-        let mut delays = Delays::new(Duration::from_millis(200), Duration::from_secs(2));
-        loop {
-            // A request of which nobody knows is asked about before anything is sent.
-            if self.doubt && !asked && plan.probe.is_some() && matches!(plan.repeat, Repeat::Probe) {
-                asked = true;
-                if let Some(done) = self.ask().await? {
-                    return Ok(done);
-                }
-            }
-            if self.doubt && plan.repeat == Repeat::Never {
-                let failure = Failure::unknown(
-                    "an earlier request may have been carried out, and there is no way to ask",
-                );
-                return Err(End::Dead { stage: Stage::Sending, code: failure.code, failure, doubt: true });
-            }
-            let failure = match self.once().await {
-                Ok(done) => return Ok(done),
-                Err(Step::End(end)) => return Err(end),
-                Err(Step::Failed(failure)) => failure,
-            };
-            let unknown = failure.class == Class::Unknown;
-            if unknown {
-                self.deliverer
-                    .metrics
-                    .in_doubt
-                    .get_or_create_owned(&crate::telemetry::RouteLabel {
-                        route: self.deliverer.route.id.clone(),
-                    })
-                    .inc();
-                self.sent_at = Some(now());
-            }
-            let tried = Tried {
-                attempt: self.letter.past.attempt,
-                at_once,
-                failing_for: Timestamp::now().duration_since(self.first_failed).unsigned_abs(),
-                doubt: self.doubt,
-            };
-            let verdict = verdict::judge(&failure, tried, &plan.retry, plan.repeat, plan.probe.is_some());
-            self.doubt |= unknown;
-            match verdict {
-                // The one message that is tried while the system is away is sent once and no more.
-                Verdict::AtOnce if self.deliverer.keeper.is_probing() => return Err(self.later(failure)),
-                Verdict::AtOnce => at_once += 1,
-                Verdict::ReadAnew => {
-                    at_once += 1;
-                    self.forget_kept();
-                }
-                Verdict::Ask => {
-                    asked = true;
-                    if let Some(done) = self.ask().await? {
-                        return Ok(done);
-                    }
-                    // It is not there: what failed is settled as not done.
-                    match failure.class {
-                        Class::Refused => {
-                            return Err(End::Dead {
-                                stage: Stage::Sending,
-                                code: failure.code,
-                                failure,
-                                doubt: false,
-                            });
-                        }
-                        Class::NotDone | Class::Away | Class::Unknown | Class::Guarded
-                            if at_once < plan.retry.at_once =>
-                        {
-                            at_once += 1
-                        }
-                        Class::NotDone | Class::Away | Class::Unknown | Class::Guarded => {
-                            return Err(self.later(failure));
-                        }
-                    }
-                }
-                Verdict::Later(wait) => {
-                    return Err(End::Later {
-                        failure,
-                        wait,
-                        doubt: self.doubt,
-                        first_failed: self.first_failed,
-                        costs: Costs::Attempt,
-                    });
-                }
-                Verdict::Dead(code) => {
-                    let doubt = self.doubt || code == Code::OutcomeUnknown;
-                    return Err(End::Dead { stage: Stage::Sending, code, failure, doubt });
-                }
-            }
-            tokio::select! {
-                () = self.deliverer.stop.cancelled() => return Err(self.later(Failure::not_done(Code::SystemBusy, "the bridge is stopping"))),
-                () = tokio::time::sleep(delays.delay()) => {}
-            }
-        }
-    }
-
-    fn later(&self, failure: Failure) -> End {
-        let policy = &self.deliverer.route.plan.retry;
-        let failing_for = Timestamp::now().duration_since(self.first_failed).unsigned_abs();
-        if failing_for >= policy.give_up {
-            return End::Dead {
-                stage: Stage::Asking,
-                code: Code::RetriesExhausted,
-                failure,
-                doubt: self.doubt,
-            };
-        }
-        let wait = verdict::wait(self.letter.past.attempt, policy);
-        let costs = Costs::Attempt;
-        End::Later { failure, wait, doubt: self.doubt, first_failed: self.first_failed, costs }
-    }
-
-    /// Asking did not settle it: it is asked again, but only for so long. A person's replay begins that time anew.
-    fn unclear(&self, failure: Failure, patience: Duration) -> End {
-        let since = self.sent_at.unwrap_or(0).max(self.first_failed.as_millisecond());
-        let Some(left) = patience.checked_sub(crate::clock::since(since)).filter(|left| !left.is_zero())
-        else {
-            return End::Dead { stage: Stage::Asking, code: failure.code, failure, doubt: true };
+        let plan = self.deliverer.route.plan.clone();
+        let rules = Rules {
+            repeat: plan.repeat,
+            question: plan
+                .probe
+                .as_ref()
+                .map(|probe| course::Question { settle: probe.settle, patience: probe.patience }),
+            retry: &plan.retry,
         };
-        let waits = &self.deliverer.route.plan.retry.waits;
-        match self.later(failure) {
-            // The last question falls within the time, as far as there is a wait that is short enough.
-            End::Later { failure, wait, doubt, first_failed, costs } => {
-                let fits = waits.iter().copied().filter(|shorter| *shorter <= wait.min(left)).max();
-                let wait = fits.or(waits.iter().copied().min()).unwrap_or(wait);
+        let mut delays = Delays::new(Duration::from_millis(200), Duration::from_secs(2));
+        let mut next = self.course.begin(&rules);
+        loop {
+            next = match next {
+                Next::Send { again, anew } => {
+                    if anew {
+                        self.cause = cause(self.event, None);
+                    }
+                    if again && !self.pause(delays.delay()).await {
+                        let stopping = Failure::not_done(Code::SystemBusy, "the bridge is stopping");
+                        return Err(self.ended(self.course.later(stopping, now(), &rules)));
+                    }
+                    self.note(&rules).await?;
+                    match self.once().await {
+                        Ok(done) => return Ok(done),
+                        Err(Step::End(end)) => return Err(end),
+                        Err(Step::Failed(failure)) => {
+                            if failure.class == Class::Unknown {
+                                self.in_doubt();
+                            }
+                            let once = self.deliverer.keeper.is_probing();
+                            self.course.failed(failure, once, now(), &rules)
+                        }
+                    }
+                }
+                Next::Ask => match self.ask().await? {
+                    Asked::Done(done) => return Ok(*done),
+                    Asked::Absent => self.course.absent(lived_since(self.course.sent_at), &rules),
+                    Asked::Unanswered(failure) => self.course.unanswered(failure, now(), &rules),
+                },
+                next @ (Next::Later { .. } | Next::Dead { .. }) => return Err(self.ended(next)),
+            };
+        }
+    }
+
+    /// How the attempt ended, when nothing is sent or asked any more.
+    fn ended(&self, next: Next) -> End {
+        let doubt = self.course.doubt;
+        match next {
+            Next::Later { failure, wait } => {
+                let (first_failed, costs) = (self.first_failed(), Costs::Attempt);
                 End::Later { failure, wait, doubt, first_failed, costs }
             }
-            end @ (End::Dead { .. } | End::GiveBack) => end,
+            Next::Dead { code, failure, asking } => {
+                let stage = if asking { Stage::Asking } else { Stage::Sending };
+                End::Dead { stage, code, failure, doubt }
+            }
+            // Its course never ends so.
+            Next::Send { .. } | Next::Ask => End::GiveBack,
         }
+    }
+
+    fn first_failed(&self) -> Timestamp {
+        Timestamp::from_millisecond(self.course.first_failed).unwrap_or_else(|_| Timestamp::now())
+    }
+
+    /// Whether the time went by without our being stopped.
+    async fn pause(&self, time: Duration) -> bool {
+        tokio::select! {
+            () = self.deliverer.stop.cancelled() => false,
+            () = tokio::time::sleep(time) => true,
+        }
+    }
+
+    /// Notes that it is about to be sent, where that has to be.
+    async fn note(&mut self, rules: &Rules<'_>) -> Result<(), End> {
+        let moment = now();
+        if self.course.sends(moment, rules) {
+            let (route, key) = (self.deliverer.number, self.letter.key);
+            let noted = self.deliverer.store.sending(route, key, self.part, moment).await;
+            noted.map_err(|error| End::store(&error))?;
+            crate::kill::point("deliver.asked");
+        }
+        Ok(())
+    }
+
+    fn in_doubt(&self) {
+        let label = crate::telemetry::RouteLabel { route: self.deliverer.route.id.clone() };
+        self.deliverer.metrics.in_doubt.get_or_create_owned(&label).inc();
     }
 
     /// Makes the document and sends it, once.
@@ -364,7 +323,7 @@ impl<'a> Attempt<'a> {
         if let (System::Files(system), Action::Write(write)) = (&*self.deliverer.system, &plan.action) {
             self.write_file(system, write).await.map_err(Step::Failed)?;
             crate::kill::point("deliver.sent");
-            self.doubt = false;
+            self.course.doubt = false;
             let answer = Answer { content_type: None, body: Vec::new() };
             return Ok(Done { answer, reply: Ok(Vec::new()), opens: Ok(None) });
         }
@@ -383,7 +342,7 @@ impl<'a> Attempt<'a> {
         let scope = scope_parts.scope(self);
         let said = classify(&heard, &plan.answers, plan.answer_format, system.error_code(), &scope)
             .map_err(Step::Failed)?;
-        self.doubt = false;
+        self.course.doubt = false;
         self.done(&said, Answer { content_type: heard.content_type.clone(), body: heard.body.to_vec() })
             .map_err(Step::End)
     }
@@ -418,10 +377,6 @@ impl<'a> Attempt<'a> {
         crate::kill::point("deliver.kept");
         self.cause = cause(self.event, Some(Tree::Record(record)));
         Ok(())
-    }
-
-    fn forget_kept(&mut self) {
-        self.cause = cause(self.event, None);
     }
 
     /// One request with its document, values and trace.
@@ -476,7 +431,7 @@ impl<'a> Attempt<'a> {
     }
 
     fn not_mapped(&self, failure: Failure) -> Step {
-        Step::End(End::Dead { stage: Stage::Mapping, code: failure.code, failure, doubt: self.doubt })
+        Step::End(End::Dead { stage: Stage::Mapping, code: failure.code, failure, doubt: self.course.doubt })
     }
 
     fn tree(&self, mapping: &Mapping, parts: &ScopeParts) -> Result<Tree, Step> {
@@ -492,66 +447,25 @@ impl<'a> Attempt<'a> {
             .map_err(|failures| self.not_mapped(emit::of_mapping(&failures)))
     }
 
-    /// Asks whether an earlier request was carried out: `Some` if it was, `None` if certainly not.
-    async fn ask(&mut self) -> Result<Option<Done>, End> {
+    /// Asks whether an earlier request was carried out.
+    async fn ask(&mut self) -> Result<Asked, End> {
         let plan = self.deliverer.route.plan.clone();
         let Some(probe) = &plan.probe else {
-            let failure =
-                Failure::unknown("an earlier request may have been carried out, and there is no way to ask");
-            return Err(End::Dead { stage: Stage::Asking, code: failure.code, failure, doubt: true });
+            return Ok(Asked::Unanswered(Failure::unknown("there is no way to ask")));
         };
         match self.probe(probe).await {
-            Ok(Said { meaning: Meaning::Absent, .. }) => {
-                let ago = crate::clock::since(self.sent_at.unwrap_or(0));
-                if let Some(early) = probe.settle.checked_sub(ago).filter(|early| !early.is_zero()) {
-                    let what = format!(
-                        "the system does not show the request yet; that counts only after {}",
-                        crate::config::units::in_words(probe.settle)
-                    );
-                    let policy = &plan.retry;
-                    let wait = policy.waits.iter().copied().filter(|wait| *wait >= early).min();
-                    let wait = wait.or(policy.waits.iter().copied().max()).unwrap_or(early);
-                    let failure = Failure::not_done(Code::ProbeUnclear, what);
-                    let costs = Costs::Attempt;
-                    return Err(End::Later {
-                        failure,
-                        wait,
-                        doubt: true,
-                        first_failed: self.first_failed,
-                        costs,
-                    });
-                }
-                self.doubt = false;
-                let store = &self.deliverer.store;
-                store
-                    .sending(self.deliverer.number, self.letter.key, self.part, now())
-                    .await
-                    .map_err(|error| End::store(&error))?;
-                crate::kill::point("deliver.asked");
-                Ok(None)
-            }
+            Ok(Said { meaning: Meaning::Absent, .. }) => Ok(Asked::Absent),
             Ok(said) => {
-                self.doubt = false;
+                self.course.doubt = false;
                 let document = said.document.clone().unwrap_or_default();
                 let format = match &probe.question {
                     Question::Request { format, .. } => *format,
                     Question::Statement(_) => Format::Json,
                 };
                 let answer = self.answer_of(format, &document);
-                self.done(&said, answer).map(Some)
+                self.done(&said, answer).map(|done| Asked::Done(Box::new(done)))
             }
-            Err(failure) => {
-                let what = format!(
-                    "whether an earlier request was carried out could not be found out: {}",
-                    failure.what
-                );
-                // Of a system that is away nobody expects an answer: that costs no patience.
-                if failure.class == Class::Away {
-                    return Err(self.later(Failure { code: Code::ProbeUnclear, what, ..failure }));
-                }
-                let failure = Failure { code: Code::ProbeUnclear, class: Class::Unknown, what, ..failure };
-                Err(self.unclear(failure, probe.patience))
-            }
+            Err(failure) => Ok(Asked::Unanswered(failure)),
         }
     }
 
@@ -613,6 +527,16 @@ impl<'a> Attempt<'a> {
         };
         Ok(Done { answer, reply, opens })
     }
+}
+
+/// What a system said when it was asked.
+enum Asked {
+    /// It has done it.
+    Done(Box<Done>),
+    /// It does not know of it.
+    Absent,
+    /// Nobody knows.
+    Unanswered(Failure),
 }
 
 /// What a step came to.
@@ -712,6 +636,12 @@ pub fn reply_of(
     };
     let opened = plan.opens.as_ref().map(|opens| emit::open(opens, &ground.on())).transpose()?;
     Ok((events, opened))
+}
+
+/// Now, as if no clock had been set forward since then: what was skipped settles nothing.
+fn lived_since(then: Option<i64>) -> i64 {
+    let then = then.unwrap_or(0);
+    then.saturating_add(super::millis(crate::clock::since(then)))
 }
 
 /// The content type of a mapping's document.

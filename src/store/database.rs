@@ -69,8 +69,8 @@ impl Location {
         }
     }
 
-    /// Opens it, making its tables if it is new. Blocks, and not within a runtime.
-    pub fn open(&self, opener: Opener) -> Result<(Database, Opened), StoreError> {
+    /// Opens it, making its tables if it is new; `noted` is the last run that is noted beside it. Blocks, and not within a runtime.
+    pub fn open(&self, opener: Opener, noted: i64) -> Result<(Database, Opened), StoreError> {
         match self {
             Location::File(path) => {
                 if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
@@ -83,14 +83,14 @@ impl Location {
                     Opener::Bridge => Some(lock(path)?),
                 };
                 let mut file = Sqlite::open(path, lock).map_err(|error| self.refused(error.into()))?;
-                let opened = file.prepare(opener).map_err(|refused| self.refused(refused))?;
+                let opened = file.prepare(opener, noted).map_err(|refused| self.refused(refused))?;
                 Ok((Database::Sqlite(file), opened))
             }
             #[cfg(feature = "postgres")]
             Location::Server(server) => {
                 let opening = |what: String| unavailable(format!("opening {self}: {what}"));
                 let mut server = super::postgres::Postgres::new(server).map_err(opening)?;
-                let opened = server.prepare(opener).map_err(|refused| self.refused(refused))?;
+                let opened = server.prepare(opener, noted).map_err(|refused| self.refused(refused))?;
                 Ok((Database::Postgres(Box::new(server)), opened))
             }
             #[cfg(not(feature = "postgres"))]
@@ -98,6 +98,30 @@ impl Location {
                 Err(unavailable(format!("{self}: this Packhorse was built without PostgreSQL")))
             }
         }
+    }
+}
+
+impl Location {
+    /// Looks at a store that is there, as it is at one moment, on a connection of its own: whoever writes goes on meanwhile. Blocks,
+    /// and not within a runtime.
+    pub fn moment<T>(
+        &self,
+        doing: &str,
+        work: impl FnOnce(&Tx<'_>) -> sql::Result<T>,
+    ) -> Result<T, StoreError> {
+        let found = match self {
+            Location::File(path) => Sqlite::look(path).and_then(|mut file| file.moment(work)),
+            #[cfg(feature = "postgres")]
+            Location::Server(server) => {
+                let server = super::postgres::Postgres::new(server);
+                server.map_err(sql::Error::Lost).and_then(|mut server| server.moment(work))
+            }
+            #[cfg(not(feature = "postgres"))]
+            Location::Server(_) => {
+                return Err(unavailable(format!("{self}: this Packhorse was built without PostgreSQL")));
+            }
+        };
+        found.map_err(|error| StoreError::of(doing, &error))
     }
 }
 

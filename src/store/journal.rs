@@ -142,6 +142,8 @@ pub struct Went {
     pub failed_at: Option<i64>,
     /// What was read before the first attempt.
     pub kept: Option<String>,
+    /// When this claim was committed, where one was.
+    pub claimed_at: Option<i64>,
 }
 
 /// What became of a claim.
@@ -186,9 +188,12 @@ impl Store {
                 .map(|(claim, new)| match new {
                     true => {
                         taken += i64::from(claim.part == 0);
-                        Ok(Place::Go(Went::default()))
+                        Ok(Place::Go(Went { claimed_at: Some(now), ..Went::default() }))
                     }
-                    false => place(tx, route, run, now, claim, &mut taken),
+                    false => place(tx, route, run, now, claim, &mut taken).map(|place| match place {
+                        Place::Go(went) => Place::Go(Went { claimed_at: Some(now), ..went }),
+                        place => place,
+                    }),
                 })
                 .collect();
             count_taken(tx, route, taken)?;
@@ -331,6 +336,21 @@ impl Store {
         .await
     }
 
+    /// How often people have replayed a message.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn replays(&self, route: RouteNumber, key: Key) -> Result<u32, StoreError> {
+        self.write("looking up a message", move |tx| {
+            let found = tx.find(
+                "SELECT replay FROM journal WHERE route = ?1 AND key = ?2 AND part = 0",
+                params![route.0, key.0],
+            )?;
+            Ok(found.unwrap_or(0))
+        })
+        .await
+    }
+
     /// Removes what is older than it need be remembered, a batch at a time; how many rows are gone.
     ///
     /// # Errors
@@ -452,6 +472,7 @@ fn row_of(tx: &Tx<'_>, route: RouteNumber, claim: &Claim) -> sql::Result<Option<
                     sent_at: row.get(5)?,
                     failed_at: row.get(6)?,
                     kept: row.get(7)?,
+                    claimed_at: None,
                 },
                 answer: row.get(8)?,
                 code: row.get(9)?,

@@ -7,6 +7,8 @@
 
 mod account;
 mod batches;
+mod beside;
+mod copy;
 mod database;
 mod extracts;
 mod files;
@@ -22,10 +24,12 @@ mod schema;
 mod spool;
 mod sql;
 mod sqlite;
+mod verify;
 mod writer;
 
 pub use account::{Account, FileAccount, RouteAccount};
 pub use batches::{After, BatchFileState, BatchState, GroupTotal, Joining, Known, Placed, Says, ToMark};
+pub use copy::{Copied, backup, migrate};
 pub use extracts::{Compared, Said};
 pub use files::{BASELINE, Decision, FileEnd, FileState, NewFile, Progress, SameAs, TakenFile, Took};
 pub use gates::{Away, Gates};
@@ -33,8 +37,10 @@ pub use items::{BEFORE_A_PERSON, Item, NewItem, Open, Settled};
 pub use journal::{Answer, Claim, GivenUp, Place, Record, State, Went, Why};
 pub use parked::{Due, HeldSubject, Kept, Parking, Stands};
 pub use spool::{Finish, Intake, Taken, Waiting};
+pub use verify::verify;
 
 use crate::{code::Code, config};
+use beside::Beside;
 use database::Location;
 use lead::Lead;
 use sql::{Tx, params};
@@ -68,7 +74,11 @@ impl std::error::Error for StoreError {}
 
 impl StoreError {
     fn of(doing: &str, error: &sql::Error) -> StoreError {
-        let code = if error.is_full() { Code::StoreFull } else { Code::StoreUnavailable };
+        let code = match error {
+            error if error.is_full() => Code::StoreFull,
+            error if error.is_damage() => Code::StoreDamaged,
+            _ => Code::StoreUnavailable,
+        };
         StoreError { code, what: format!("{doing}: {error}") }
     }
 }
@@ -127,7 +137,15 @@ impl Store {
         spool_limit: u64,
         opener: Opener,
     ) -> Result<Store, StoreError> {
-        let (writer, opened) = Writer::start(location.clone(), opener)?;
+        let bridge = opener == Opener::Bridge;
+        let beside = Beside::of(path);
+        if bridge {
+            beside.nothing_left(location)?;
+        }
+        let (writer, opened) = Writer::start(location.clone(), opener, beside.last_run())?;
+        if bridge {
+            beside.note(location, &opened);
+        }
         Ok(Store {
             inner: Arc::new(Inner {
                 writer,

@@ -12,6 +12,8 @@ pub const VERSION: i64 = 5;
 pub struct Opened {
     /// The number of this run of the bridge; 0 for anybody else.
     pub run: i64,
+    /// The last run that the store itself knew of, if beside it a later one is noted.
+    pub restored: Option<i64>,
     /// Bytes that wait in the spool.
     pub spool_bytes: u64,
 }
@@ -32,8 +34,9 @@ impl<E: Into<sql::Error>> From<E> for Refused {
     }
 }
 
-/// Brings the tables of this version up, 0 being none, and counts the run of a bridge.
-pub fn bring_up(tx: &Tx<'_>, version: i64, opener: Opener) -> Result<Opened, Refused> {
+/// Brings the tables of this version up, 0 being none, and counts the run of a bridge: behind the last one that is noted beside
+/// the store, too.
+pub fn bring_up(tx: &Tx<'_>, version: i64, opener: Opener, noted: i64) -> Result<Opened, Refused> {
     if version > VERSION {
         return Err(Refused::Newer(version));
     }
@@ -61,24 +64,41 @@ pub fn bring_up(tx: &Tx<'_>, version: i64, opener: Opener) -> Result<Opened, Ref
     if let Some(to) = tx.find::<String>("SELECT value FROM meta WHERE name = 'moved to'", params![])? {
         return Err(Refused::Moved(to));
     }
+    let mut restored = None;
     let run = match opener {
         Opener::Command => 0,
-        Opener::Bridge => next_run(tx)?,
+        Opener::Bridge => {
+            let last = last_run(tx)?;
+            if last < noted {
+                restored = Some(last);
+                note_run(tx, noted)?;
+            }
+            next_run(tx)?
+        }
     };
     let bytes: i64 =
         tx.value("SELECT CAST(coalesce(sum(length(body)), 0) AS BIGINT) FROM spool", params![])?;
-    Ok(Opened { run, spool_bytes: u64::try_from(bytes).unwrap_or(0) })
+    Ok(Opened { run, restored, spool_bytes: u64::try_from(bytes).unwrap_or(0) })
 }
 
 /// The number of a run that begins.
 pub fn next_run(tx: &Tx<'_>) -> sql::Result<i64> {
+    let run = last_run(tx)? + 1;
+    note_run(tx, run)?;
+    Ok(run)
+}
+
+fn last_run(tx: &Tx<'_>) -> sql::Result<i64> {
     let last: Option<String> = tx.find("SELECT value FROM meta WHERE name = 'run'", params![])?;
-    let run = last.and_then(|last| last.parse::<i64>().ok()).unwrap_or(0) + 1;
+    Ok(last.and_then(|last| last.parse().ok()).unwrap_or(0))
+}
+
+fn note_run(tx: &Tx<'_>, run: i64) -> sql::Result<()> {
     tx.run(
         "INSERT INTO meta (name, value) VALUES ('run', ?1) ON CONFLICT (name) DO UPDATE SET value = ?1",
         params![run.to_string()],
     )?;
-    Ok(run)
+    Ok(())
 }
 
 /// The version of tables that say it themselves, as those on PostgreSQL do; 0 if there are none.

@@ -44,6 +44,22 @@ impl Error {
         }
     }
 
+    /// Whether what lies there is damaged.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Error::Sqlite(error) => matches!(
+                error.sqlite_error_code(),
+                Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase)
+            ),
+            #[cfg(feature = "postgres")]
+            Error::Postgres(error) => {
+                use tokio_postgres::error::SqlState;
+                matches!(error.code(), Some(&SqlState::DATA_CORRUPTED | &SqlState::INDEX_CORRUPTED))
+            }
+            Error::Lost(_) | Error::Unreadable(_) => false,
+        }
+    }
+
     /// Whether nothing more is to be had of this connection.
     #[cfg(feature = "postgres")]
     pub fn is_lost(&self) -> bool {
@@ -441,11 +457,109 @@ impl Tx<'_> {
     }
 
     /// Carries out one statement for each of many; how many rows each wrote.
-    pub fn each<const N: usize>(&self, sql: &str, rows: &[[Value<'_>; N]]) -> Result<Vec<usize>> {
+    pub fn each<'v>(&self, sql: &str, rows: &[impl AsRef<[Value<'v>]>]) -> Result<Vec<usize>> {
         match self {
-            Tx::Sqlite(_) => rows.iter().map(|row| self.run(sql, row)).collect(),
+            Tx::Sqlite(_) => rows.iter().map(|row| self.run(sql, row.as_ref())).collect(),
             #[cfg(feature = "postgres")]
             Tx::Postgres(conversation) => conversation.each(sql, rows),
+        }
+    }
+
+    /// Reads an answer of any length, row by row.
+    pub fn walk(&self, sql: &str, mut read: impl FnMut(&Row<'_>) -> Result<()>) -> Result<()> {
+        match self {
+            Tx::Sqlite(connection) => {
+                let mut statement = connection.prepare_cached(sql)?;
+                let mut rows = statement.query([])?;
+                while let Some(row) = rows.next()? {
+                    read(&Row::Sqlite(row))?;
+                }
+                Ok(())
+            }
+            #[cfg(feature = "postgres")]
+            Tx::Postgres(conversation) => conversation.walk(sql, read),
+        }
+    }
+
+    /// The names of the tables.
+    pub fn tables(&self) -> Result<Vec<String>> {
+        let sql = match self {
+            Tx::Sqlite(_) => {
+                "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
+            }
+            #[cfg(feature = "postgres")]
+            Tx::Postgres(_) => {
+                "SELECT CAST(table_name AS TEXT) FROM information_schema.tables WHERE table_schema = current_schema()"
+            }
+        };
+        self.all(sql, params![], |row| row.get(0))
+    }
+
+    /// The columns of a table.
+    pub fn columns(&self, table: &str) -> Result<Vec<(String, Kind)>> {
+        let sql = match self {
+            Tx::Sqlite(_) => "SELECT name, type FROM pragma_table_info(?1)",
+            #[cfg(feature = "postgres")]
+            Tx::Postgres(_) => {
+                "SELECT CAST(column_name AS TEXT), CAST(data_type AS TEXT) FROM information_schema.columns
+                 WHERE table_schema = current_schema() AND table_name = ?1"
+            }
+        };
+        self.all(sql, params![table], |row| {
+            let kind = match row.get::<String>(1)?.as_str() {
+                "INTEGER" | "bigint" => Kind::Int,
+                "BLOB" | "bytea" => Kind::Bytes,
+                _ => Kind::Text,
+            };
+            Ok((row.get(0)?, kind))
+        })
+    }
+
+    /// Numbers of rows go on behind those that a table has; SQLite sees to it itself.
+    pub fn number_on(&self, table: &str) -> Result<()> {
+        match self {
+            Tx::Sqlite(_) => {}
+            #[cfg(feature = "postgres")]
+            Tx::Postgres(_) => {
+                let counted = "SELECT 1 FROM information_schema.columns
+                     WHERE table_schema = current_schema() AND table_name = ?1 AND column_name = 'n' AND is_identity = 'YES'";
+                if self.exists(counted, params![table])? {
+                    let last = format!("SELECT coalesce(max(n), 0) + 1 FROM {table}");
+                    self.one(
+                        &format!("SELECT setval(pg_get_serial_sequence(?1, 'n'), ({last}), false)"),
+                        params![table],
+                        |_| Ok(()),
+                    )?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What is broken in the database itself, as far as it tells.
+    pub fn damage(&self) -> Result<Vec<String>> {
+        match self {
+            Tx::Sqlite(connection) => {
+                let mut wrong = Vec::new();
+                let mut check = connection.prepare("PRAGMA integrity_check(20)")?;
+                for line in check.query_map([], |row| row.get::<_, String>(0))? {
+                    wrong.push(line?);
+                }
+                wrong.retain(|line| line != "ok");
+                let foreign = "SELECT \"table\", count(*) FROM pragma_foreign_key_check() GROUP BY 1";
+                let lost = |row: &Row<'_>| {
+                    let rows: i64 = row.get(1)?;
+                    Ok(format!(
+                        "{}: rows that refer to something that is not there ({rows})",
+                        row.get::<String>(0)?
+                    ))
+                };
+                wrong.extend(self.all(foreign, params![], lost)?);
+                Ok(wrong)
+            }
+            // The server keeps what refers to what, and checks its own pages.
+            #[cfg(feature = "postgres")]
+            Tx::Postgres(_) => Ok(Vec::new()),
         }
     }
 

@@ -5,7 +5,7 @@ use super::{
     schema::{self, Opened, Refused},
     sql::{self, Tx},
 };
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use std::{fs::File, path::Path, time::Duration};
 
 /// The file.
@@ -32,16 +32,30 @@ impl Sqlite {
         Ok(Sqlite { connection, _lock: lock })
     }
 
+    /// Opens one that is there, to look at it.
+    pub fn look(path: &Path) -> sql::Result<Sqlite> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags)?;
+        connection.busy_timeout(Duration::from_secs(30))?;
+        Ok(Sqlite { connection, _lock: None })
+    }
+
     /// Makes or checks the tables.
-    pub fn prepare(&mut self, opener: Opener) -> Result<Opened, Refused> {
+    pub fn prepare(&mut self, opener: Opener, noted: i64) -> Result<Opened, Refused> {
         let tx = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let version = tx.pragma_query_value(None, "user_version", |row| row.get(0))?;
-        let opened = schema::bring_up(&Tx::Sqlite(&tx), version, opener)?;
+        let opened = schema::bring_up(&Tx::Sqlite(&tx), version, opener, noted)?;
         if version < schema::VERSION {
             tx.pragma_update(None, "user_version", schema::VERSION)?;
         }
         tx.commit()?;
         Ok(opened)
+    }
+
+    /// Looks at everything as it is at one moment; nothing is written, and nobody else waits.
+    pub fn moment<T>(&mut self, work: impl FnOnce(&Tx<'_>) -> sql::Result<T>) -> sql::Result<T> {
+        let tx = self.connection.transaction_with_behavior(TransactionBehavior::Deferred)?;
+        work(&Tx::Sqlite(&tx))
     }
 
     /// Does work in one transaction, durable when this returns.

@@ -27,13 +27,13 @@ pub struct Writer {
 
 impl Writer {
     /// Starts the thread, which opens the database.
-    pub fn start(location: Location, opener: Opener) -> Result<(Writer, Opened), StoreError> {
+    pub fn start(location: Location, opener: Opener, noted: i64) -> Result<(Writer, Opened), StoreError> {
         let (queue, waiting) = mpsc::channel(QUEUE);
         let (sender, opened) = sync_channel(1);
         let ended = |what: String| StoreError { code: Code::StoreUnavailable, what };
         thread::Builder::new()
             .name("store".to_owned())
-            .spawn(move || match location.open(opener) {
+            .spawn(move || match location.open(opener, noted) {
                 Err(error) => drop(sender.send(Err(error))),
                 Ok((database, opened)) => {
                     drop(sender.send(Ok(opened)));

@@ -28,6 +28,7 @@ mod gates;
 mod judges;
 mod kills;
 mod lettings;
+mod life;
 mod network;
 mod new;
 mod nightly;

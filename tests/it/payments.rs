@@ -178,6 +178,17 @@ async fn a_refusal_with_a_sentence_is_asked_about_before_it_is_believed() {
 }
 
 #[tokio::test]
+async fn a_refusal_that_cannot_be_asked_about_at_once_is_asked_about_later_and_not_sent_again_blindly() {
+    let ledger = ledger().await;
+    *ledger.ims.store_and_refuse.lock().unwrap() = 1;
+    ledger.server.misbehave("GET", PATH, Fault::Status(503, None), 1);
+    let bridge = ledger.site.start().await;
+    ledger.one_row("event-1").await;
+    assert_eq!(ledger.sent(), 1);
+    assert!(bridge.stop().await);
+}
+
+#[tokio::test]
 async fn while_the_system_cannot_be_asked_nothing_is_sent_blindly() {
     let ledger = ledger().await;
     ledger.server.misbehave("POST", PATH, Fault::CutAfter, 1);

@@ -1,6 +1,8 @@
 //! The store: every operation on SQLite and on PostgreSQL, with the same answers; what holds of both when something breaks.
 
 mod conformance;
+mod faults;
+mod moves;
 mod several;
 
 use crate::{databases::Database, support::Folder};
@@ -14,21 +16,24 @@ use std::{sync::Arc, time::Duration};
 pub struct Home {
     pub folder: Folder,
     pub database: Option<Database>,
+    /// What stands between the two, if anything.
+    pub through: Option<std::net::SocketAddr>,
 }
 
 impl Home {
     pub fn on_sqlite() -> Home {
-        Home { folder: Folder::new(), database: None }
+        Home { folder: Folder::new(), database: None, through: None }
     }
 
     pub async fn on_postgres() -> Home {
-        Home { folder: Folder::new(), database: Some(Database::new().await) }
+        Home { folder: Folder::new(), database: Some(Database::new().await), through: None }
     }
 
     /// Where it is, as a configuration says it.
     pub fn config(&self) -> config::Store {
         let server = self.database.as_ref().map(|database| {
-            let (host, port) = database.address.rsplit_once(':').unwrap();
+            let address = self.through.map_or(database.address.clone(), |through| through.to_string());
+            let (host, port) = address.rsplit_once(':').unwrap();
             Arc::new(StoreServer {
                 hosts: vec![(host.to_owned(), port.parse().unwrap())],
                 database: database.name.clone(),

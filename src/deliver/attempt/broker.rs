@@ -1,6 +1,7 @@
 //! A message for a broker: what is sent, and what becomes of it if the broker does not take it.
 
 use super::*;
+use crate::verdict::{Tried, Verdict};
 
 /// The message for a broker: the mapped document, or the event itself.
 ///

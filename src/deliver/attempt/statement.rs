@@ -34,7 +34,7 @@ impl Attempt<'_> {
             Err(failure) if is_there(write, &failure) => Written::default(),
             Err(failure) => return Err(Step::Failed(failure)),
         };
-        self.doubt = false;
+        self.course.doubt = false;
         let document = written.document();
         let body = format::write_json(&document).into_bytes();
         let said = Said { meaning: Meaning::Delivered, ruled: true, document: Some(document) };

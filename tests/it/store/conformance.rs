@@ -67,6 +67,35 @@ fn intake(id: &str, replay: u32) -> Intake {
 }
 
 #[tokio::test]
+async fn tables_and_columns_are_the_same_on_both() {
+    let (file, server) = (Home::on_sqlite(), Home::on_postgres().await);
+    drop((file.open(Opener::Command), server.open(Opener::Command)));
+    let sqlite = rusqlite::Connection::open(file.config().path).unwrap();
+    let sql = "SELECT t.name || '.' || c.name || ' ' || CASE c.type WHEN 'INTEGER' THEN 'bigint' WHEN 'BLOB' THEN 'bytea' ELSE 'text' END
+                 || CASE WHEN c.\"notnull\" OR c.pk THEN '!' ELSE '' END
+               FROM sqlite_schema t, pragma_table_info(t.name) c WHERE t.type = 'table' AND t.name NOT LIKE 'sqlite_%' ORDER BY 1";
+    let mut statement = sqlite.prepare(sql).unwrap();
+    let ours: Vec<String> = statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+    let theirs = server
+        .database
+        .as_ref()
+        .unwrap()
+        .texts(
+            "SELECT (table_name || '.' || column_name || ' ' || data_type || CASE is_nullable WHEN 'NO' THEN '!' ELSE '' END) COLLATE \"C\"
+             FROM information_schema.columns WHERE table_schema = 'packhorse_example' ORDER BY 1",
+        )
+        .await;
+    assert!(ours.len() > 80, "{ours:?}");
+    assert_eq!(ours, theirs);
+    let indexes = "SELECT count(*) FROM sqlite_schema WHERE type = 'index' AND sql IS NOT NULL";
+    let indexes: i64 = sqlite.query_row(indexes, [], |row| row.get(0)).unwrap();
+    let there = "SELECT count(*) FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+                 WHERE n.nspname = 'packhorse_example' AND NOT i.indisprimary
+                   AND NOT EXISTS (SELECT 1 FROM pg_constraint k WHERE k.conindid = i.indexrelid)";
+    assert_eq!(server.database.as_ref().unwrap().texts(there).await, [indexes.to_string()]);
+}
+
+#[tokio::test]
 async fn claims_and_what_becomes_of_them() {
     on_both(async |store, answers| {
         let route = answers.note(store.route("pay.post").await);
@@ -130,6 +159,9 @@ async fn claims_and_what_becomes_of_them() {
         answers.note(store.prune(1_000).await);
         assert_eq!(answers.note(store.state(route, key("d")).await), None, "forgotten, and still accounted for");
         assert_eq!(answers.note(store.account().await).routes[0].delivered, 2);
+        // A text that PostgreSQL cannot hold does not stop the message that has it.
+        let places = answers.note(store.claim(route, 40, vec![claim("nu\0l", 0, 1, 0)]).await);
+        assert!(matches!(places[..], [Place::Go(_)]));
     })
     .await;
 }

@@ -76,6 +76,7 @@ async fn a_duty_is_one_bridges_until_it_lets_it_go_or_is_gone() {
         ..(*other.server.clone().unwrap()).clone()
     };
     other.server = Some(server.into());
+    other.path = home.folder.0.join("other.db");
     let third = Store::of(&other, Opener::Bridge).unwrap();
     assert_eq!(third.run(), 1);
     assert!(third.lead("collect two").await.unwrap().is_some());
