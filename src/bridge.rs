@@ -100,6 +100,8 @@ impl Bridge {
                 .map_err(|failure| cannot(failure.code, failure.what))?;
             systems.insert(instance.name.clone(), Arc::new(system));
         }
+        let latest = store.latest().await.map_err(|error| cannot(error.code, error.what))?;
+        latest.into_iter().for_each(crate::clock::not_before);
         let asking = numbers(&config, &store).await?;
         let names = Names::new(&config.prefix);
         let missing = Arc::new(Notify::new());

@@ -574,7 +574,7 @@ impl Call<'_> {
 }
 
 fn now() -> i64 {
-    Timestamp::now().as_millisecond()
+    crate::clock::now()
 }
 
 fn millis(duration: Duration) -> i64 {

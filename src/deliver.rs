@@ -758,7 +758,7 @@ fn first_failed(letter: &Letter) -> Timestamp {
 }
 
 fn now() -> i64 {
-    Timestamp::now().as_millisecond()
+    crate::clock::now()
 }
 
 fn millis(duration: Duration) -> i64 {

@@ -17,7 +17,7 @@ const fn at(name: &'static str, leaves: &'static str) -> Point {
 }
 
 /// Every gap there is, in the order in which a message passes them.
-pub const POINTS: [Point; 35] = [
+pub const POINTS: [Point; 40] = [
     at("deliver.claimed", "the claim is committed, nothing is sent"),
     at("deliver.kept", "what all attempts need has been read and is committed, nothing is sent"),
     at("deliver.sent", "the system has done it, nobody has written that down"),
@@ -31,6 +31,10 @@ pub const POINTS: [Point; 35] = [
     at("deliver.acknowledged", "a window is acknowledged"),
     at("order.parked", "messages are committed behind another of their subject, nothing is acknowledged"),
     at("order.tried", "what was due in the parking lot is recorded, what follows it has not begun"),
+    at(
+        "order.emptied",
+        "what waited on a route without order is confirmed in its queue, and is still in the lot",
+    ),
     at("batch.sealed", "the batch is sealed and has no number"),
     at("batch.numbered", "the batch has its number and no file"),
     at("batch.written", "the files are on our disk, their digests are not committed"),
@@ -44,6 +48,7 @@ pub const POINTS: [Point; 35] = [
     at("collect.published", "the events are confirmed, the spool still holds the document"),
     at("collect.finished", "the document is finished"),
     at("ask.published", "the event of an item's end is confirmed, the item is still open"),
+    at("view.dumped", "a look at a whole query is on our disk, nobody has written that down"),
     at("files.fetched", "a file is copied, nobody has written that down"),
     at("files.renamed", "the copy has its name, nobody has written down that it is ours"),
     at("files.taken", "the file is ours and committed, nothing of it is read"),
@@ -56,6 +61,12 @@ pub const POINTS: [Point; 35] = [
         "an extract counts, and those that waited before it do not; nothing of it is taken in",
     ),
     at("extract.news", "some news is committed with its new hashes, the rest is not"),
+    at(
+        "operator.replayed",
+        "a dead letter is given back to its route, nobody has written that down, and it is still a dead letter",
+    ),
+    at("operator.discarded", "that a dead letter is discarded is committed, by whom is not"),
+    at("operator.noted", "who acts on a dead letter is committed, and it is still in its queue"),
 ];
 
 /// Passes a point.

@@ -6,6 +6,7 @@ pub mod bridge;
 pub mod broker;
 pub mod catalogue;
 pub mod cli;
+pub mod clock;
 pub mod code;
 pub mod collect;
 pub mod config;

@@ -212,10 +212,14 @@ impl Desk {
             if dry {
                 return Ok(());
             }
-            self.give_back(letter, delivery, settled).await?;
+            let replay = self.next_replay(letter).await?;
+            self.give_back(letter, delivery, replay, settled).await?;
+            crate::kill::point("operator.replayed");
+            self.waits_again(letter, delivery, replay).await?;
             let what = if settled { "replay, not received" } else { "replay" };
             let now = Timestamp::now().as_millisecond();
             self.store.audit(now, &actor.who, what, &actor.reason, &letter.key).await?;
+            crate::kill::point("operator.noted");
             browser.settle(delivery, Settle::Ack).await?;
             Ok(())
         })
@@ -240,8 +244,10 @@ impl Desk {
                 let route = self.store.route(&letter.route).await?;
                 self.store.let_go(route, letter.item.clone()).await?;
             }
+            crate::kill::point("operator.discarded");
             let about = if letter.key.is_empty() { &letter.sha256 } else { &letter.key };
             self.store.audit(now, &actor.who, "discard", &actor.reason, about).await?;
+            crate::kill::point("operator.noted");
             browser.settle(delivery, Settle::Ack).await?;
             Ok(())
         })
@@ -333,20 +339,37 @@ impl Desk {
         )
     }
 
+    /// The number of a letter's next replay. Another copy of it may have been replayed since, so that the letter's own count
+    /// is behind: then it would be taken for that one's duplicate, and be gone.
+    async fn next_replay(&self, letter: &DeadLetter) -> Result<u32, Refused> {
+        let known = match key_of(letter) {
+            Some(key) => self.store.replays(self.store.route(&letter.route).await?, key).await?,
+            None => 0,
+        };
+        Ok(letter.replay.max(known) + 1)
+    }
+
+    /// What lies in its route's queue again is no dead letter any more: the account says so before it leaves the letters.
+    async fn waits_again(
+        &self,
+        letter: &DeadLetter,
+        delivery: &Delivery,
+        replay: u32,
+    ) -> Result<(), Refused> {
+        let Some((route, key)) = self.deliver_route(letter, delivery).zip(key_of(letter)) else {
+            return Ok(());
+        };
+        let (number, now) = (self.store.route(&route.id).await?, Timestamp::now().as_millisecond());
+        Ok(self.store.replayed(number, key, replay, now).await?)
+    }
+
     async fn give_back(
         &self,
         letter: &DeadLetter,
         delivery: &Delivery,
+        replay: u32,
         settled: bool,
     ) -> Result<(), Refused> {
-        let number = self.store.route(&letter.route).await?;
-        // Another copy of it may have been replayed since, so that the letter's own count is behind: then it would be taken for
-        // that one's duplicate, and be gone.
-        let known = match key_of(letter) {
-            Some(key) => self.store.replays(number, key).await?,
-            None => 0,
-        };
-        let replay = letter.replay.max(known) + 1;
         if let Some(route) = self.deliver_route(letter, delivery) {
             let message = Message {
                 exchange: self.names.back(),
@@ -368,8 +391,9 @@ impl Desk {
             };
         }
         let now = Timestamp::now().as_millisecond();
+        let number = self.store.route(&letter.route).await?;
         if !letter.item.is_empty() {
-            return match self.store.ask_now(number, letter.item.clone(), now).await? {
+            return match self.store.ask_now(number, letter.item.clone(), key_of(letter), now).await? {
                 true => Ok(()),
                 false => refused(
                     Code::NotReplayable,

@@ -70,6 +70,7 @@ impl Collector {
         let began = Instant::now();
         let limits = DumpLimits { rows: query.limit, bytes: MOST_BYTES };
         let dumped = system.dump(&query.statement, &values, &arriving, limits).await?;
+        crate::kill::point("view.dumped");
         self.metrics.request(&self.route.id, began.elapsed());
         sql::missing(&dumped.columns, &self.route.plan)?;
         let stored = self.store.cursor(self.number).await.map_err(of_store)?;

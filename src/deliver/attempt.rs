@@ -260,7 +260,7 @@ impl<'a> Attempt<'a> {
                 }
                 Next::Ask => match self.ask().await? {
                     Asked::Done(done) => return Ok(*done),
-                    Asked::Absent => self.course.absent(now(), &rules),
+                    Asked::Absent => self.course.absent(lived_since(self.course.sent_at), &rules),
                     Asked::Unanswered(failure) => self.course.unanswered(failure, now(), &rules),
                 },
                 next @ (Next::Later { .. } | Next::Dead { .. }) => return Err(self.ended(next)),
@@ -636,6 +636,12 @@ pub fn reply_of(
     };
     let opened = plan.opens.as_ref().map(|opens| emit::open(opens, &ground.on())).transpose()?;
     Ok((events, opened))
+}
+
+/// Now, as if no clock had been set forward since then: what was skipped settles nothing.
+fn lived_since(then: Option<i64>) -> i64 {
+    let then = then.unwrap_or(0);
+    then.saturating_add(super::millis(crate::clock::since(then)))
 }
 
 /// The content type of a mapping's document.

@@ -128,7 +128,12 @@ impl Batcher {
     }
 
     async fn step(&self, state: &BatchState) -> Result<Went, StoreError> {
-        let result = match state.life.next(&self.batch.size, now()) {
+        // Its cut-off is a time of day, by the wall clock; what failed waits as everything does.
+        let at = match state.life.stage {
+            Stage::Open => Timestamp::now().as_millisecond(),
+            Stage::Sealed | Stage::Numbered | Stage::Rendered | Stage::Placed | Stage::Sent => now(),
+        };
+        let result = match state.life.next(&self.batch.size, at) {
             Step::Wait(_) | Step::Done => return Ok(Went::Nowhere),
             Step::Seal(by) => {
                 info!(

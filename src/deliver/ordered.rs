@@ -136,6 +136,7 @@ impl Deliverer {
             let what = "the broker does not take what is in it".to_owned();
             return Err(StoreError { code: Code::PublishRefused, what });
         }
+        crate::kill::point("order.emptied");
         self.store.past(self.number, keys, now()).await?;
         Ok(count)
     }

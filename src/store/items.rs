@@ -186,7 +186,7 @@ impl Store {
                 counted.write(tx, route)?;
             } else {
                 tx.run(
-                    "UPDATE journal SET state = ?3, done_at = ?4, code = ?5 WHERE route = ?1 AND key = ?2 AND part = 0",
+                    "UPDATE journal SET state = ?3, done_at = ?4, due_at = NULL, code = ?5 WHERE route = ?1 AND key = ?2 AND part = 0",
                     params![route.0, settled.key.0, settled.state.number(), now, settled.code],
                 )?;
             }
@@ -201,13 +201,26 @@ impl Store {
     ///
     /// # Errors
     /// The store failed.
-    pub async fn ask_now(&self, route: RouteNumber, key: String, now: i64) -> Result<bool, StoreError> {
+    pub async fn ask_now(
+        &self,
+        route: RouteNumber,
+        key: String,
+        letter: Option<Key>,
+        now: i64,
+    ) -> Result<bool, StoreError> {
         self.write("asking again", move |tx| {
             let found = tx.run(
                 "UPDATE item SET due_at = ?3, opened_at = ?3, asked = 0, failed = 0, settled_at = NULL, outcome = NULL
                  WHERE route = ?1 AND key = ?2 AND (settled_at IS NULL OR outcome = ?4)",
                 params![route.0, key, now, BEFORE_A_PERSON],
             )?;
+            // Its letter is gone: from here on it waits.
+            if let (Some(letter), 1..) = (letter, found) {
+                tx.run(
+                    "UPDATE journal SET state = 2, due_at = ?3 WHERE route = ?1 AND key = ?2 AND part = 0 AND state = 5",
+                    params![route.0, letter.0, now],
+                )?;
+            }
             Ok(found > 0)
         })
         .await

@@ -21,6 +21,7 @@ mod parked;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod prune;
+mod replays;
 mod schema;
 mod spool;
 mod sql;

@@ -10,6 +10,9 @@ mod query;
 mod tls;
 mod view;
 
+#[cfg(feature = "kill-points")]
+pub use view::COMPARED;
+
 use crate::support::{Folder, Site, root, until};
 use std::{
     path::PathBuf,
@@ -18,7 +21,7 @@ use std::{
 };
 
 /// The route that reads.
-const QUERY: &str = "records.changes";
+pub const QUERY: &str = "records.changes";
 /// The route that writes.
 const WRITE: &str = "records.write";
 
@@ -186,6 +189,12 @@ impl Database {
         for folder in ["adapters", "mappings"] {
             std::fs::remove_dir_all(site.folder.0.join(folder)).unwrap();
         }
+        self.put(&site, adapter, statements);
+        site
+    }
+
+    /// Adds to a project what it takes to reach this database with this adapter and these statements.
+    pub fn put(&self, site: &Site, adapter: &str, statements: &[(&str, &str)]) {
         for (name, text) in FILES {
             site.folder.write(&format!("mappings/{name}"), text);
         }
@@ -196,7 +205,6 @@ impl Database {
         let path = site.folder.write("secrets/database", &self.password);
         use std::os::unix::fs::PermissionsExt as _;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
-        site
     }
 
     /// The settings of the adapter, as a user.

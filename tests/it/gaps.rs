@@ -7,6 +7,7 @@ use crate::{
     batches::Council,
     broker::{paid, with_a_broker_of_the_council},
     cards::pay_site,
+    databases::{self, Database},
     nightly::Nightly,
     ordered::{self, Cases},
     payments::{PATH, QUEUE, ROUTE, ledger},
@@ -60,6 +61,25 @@ const ORDERING: [&str; 7] = [
     "order.tried",
     "deliver.moved",
 ];
+/// While it gives back what waited on a route that keeps no order any more.
+const EMPTYING: [&str; 1] = ["order.emptied"];
+/// While it is given documents over HTTP, which it answers when they are committed.
+const RECEIVING: [&str; 3] = ["collect.spooled", "collect.published", "collect.finished"];
+/// While it asks a database what is new: the cursor moves in the commit of the rows.
+const QUERYING: [&str; 3] = ["collect.spooled", "collect.published", "collect.finished"];
+/// While it compares the whole of a query with the last look.
+const VIEWING: [&str; 7] = [
+    "view.dumped",
+    "files.renamed",
+    "files.taken",
+    "extract.compared",
+    "extract.news",
+    "files.ended",
+    "collect.published",
+];
+/// While an operator has dead letters replayed, and discards some.
+const REPLAYING: [&str; 2] = ["operator.replayed", "operator.noted"];
+const DISCARDING: [&str; 2] = ["operator.discarded", "operator.noted"];
 /// While it splits files into records.
 const SPLITTING: [&str; 8] = [
     "files.fetched",
@@ -77,8 +97,22 @@ const COMPARING: [&str; 5] =
 
 #[test]
 fn every_kill_point_is_died_at_by_a_test() {
-    let all: [&[&str]; 8] =
-        [&POSTING, &REFUNDING, &CROSSING, &COLLECTING, &BATCHING, &ORDERING, &SPLITTING, &COMPARING];
+    let all: [&[&str]; 14] = [
+        &POSTING,
+        &REFUNDING,
+        &CROSSING,
+        &COLLECTING,
+        &BATCHING,
+        &ORDERING,
+        &EMPTYING,
+        &RECEIVING,
+        &QUERYING,
+        &VIEWING,
+        &REPLAYING,
+        &DISCARDING,
+        &SPLITTING,
+        &COMPARING,
+    ];
     let died: BTreeSet<&str> = all.concat().into_iter().collect();
     let named: BTreeSet<&str> = POINTS.iter().map(|point| point.name).collect();
     assert_eq!(died, named);
@@ -97,7 +131,8 @@ async fn dies_after(site: &Site, point: &str, meanwhile: impl AsyncFnOnce()) {
     meanwhile().await;
     until(&format!("it dies at {point}"), async || running.has_ended().then_some(())).await;
     let log = std::fs::read_to_string(site.folder.0.join("log")).unwrap();
-    assert!(log.contains(&format!("killed at {point}")), "{point}: {log}");
+    let (name, _) = point.split_once(':').unwrap_or((point, "1"));
+    assert!(log.contains(&format!("killed at {name}\n")), "{point}: {log}");
 }
 
 /// Runs it until the route has delivered so many, and stops it; nothing is left and every sum closes.
@@ -355,4 +390,200 @@ async fn killed_at_any_gap_of_an_ordered_route_every_subject_keeps_its_order() {
             assert_eq!(numbers, (1..=three).collect::<Vec<u32>>(), "{point}: {subject}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_while_it_gives_back_what_waited_for_its_order_everything_arrives() {
+    let cases = Cases::new("").await;
+    let site = &cases.site;
+    // Of A the first is refused and holds the others; of B the first fails, and is tried again later.
+    cases.wish("A", 1, &[422]);
+    cases.wish("B", 1, &[500, 500, 201]);
+    let running = site.run().await;
+    cases.say(&[("A", 1), ("A", 2), ("B", 1), ("A", 3), ("B", 2)]).await;
+    until("all but the letter wait", async || {
+        (site.account(ordered::ROUTE).await["parked"] == 4).then_some(())
+    })
+    .await;
+    assert_eq!(running.terminate().await, 0);
+    // The route gives its order up. A queue cannot give up its single consumer: it is made anew.
+    cases.wish("B", 1, &[201]);
+    site.edit("adapters/cases.toml", "order = \"subject\"\n", "");
+    site.vhost.call("DELETE", &format!("queues/{}", ordered::QUEUE), Value::Null).await;
+    dies(site, EMPTYING[0]).await;
+    delivers(site, ordered::ROUTE, 4).await;
+    let first = cases.first();
+    let taken = |subject: &str| first[subject].iter().copied().collect::<BTreeSet<u32>>();
+    assert_eq!((taken("A"), taken("B")), (BTreeSet::from([2, 3]), BTreeSet::from([1, 2])));
+    site.good(&["account"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_any_gap_of_what_is_received_each_notice_is_told_once_it_has_been_thanked_for() {
+    let world = pay_site(&[]).await;
+    let site = &world.site;
+    // Its port stays the same when it is started again.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let listen = "[receiver]\nlisten = \"127.0.0.1:0\"";
+    site.edit("packhorse.toml", listen, &format!("[receiver]\nlisten = \"{port}\""));
+    let mut paid = BTreeSet::new();
+    for point in RECEIVING {
+        let notices: Vec<_> = (0..5)
+            .map(|_| {
+                let id = world.made_elsewhere();
+                world.pay.payer(&id, "success");
+                let message = world.pay.webhook(&id, "card_payment_succeeded", &format!("message-of-{id}"));
+                paid.insert(id);
+                message
+            })
+            .collect();
+        // Each is sent until it is thanked for: by the program that dies, or by the one after it.
+        let thanked = async {
+            for (body, signature) in notices {
+                until("it is thanked for", async || {
+                    let request = reqwest::Client::new()
+                        .post(format!("http://{port}/govuk-pay/notices"))
+                        .header("Content-Type", "application/json")
+                        .header("Pay-Signature", &signature)
+                        .body(body.clone());
+                    request.send().await.ok().filter(|answer| answer.status().is_success()).map(drop)
+                })
+                .await;
+            }
+        };
+        let again = async {
+            dies(site, point).await;
+            site.run().await
+        };
+        let ((), running) = tokio::join!(thanked, again);
+        until(&format!("{point}: all are told"), async || {
+            (site.account("govuk-pay.notices").await["delivered"] == paid.len()).then_some(())
+        })
+        .await;
+        assert_eq!(running.terminate().await, 0);
+    }
+    let events = site.vhost.bodies("platform").await;
+    let ids: BTreeSet<&String> = events.iter().map(|(id, _)| id).collect();
+    let told = events.iter().map(|(_, body)| {
+        let event: Value = serde_json::from_slice(body).unwrap();
+        event["data"]["provider_reference"].as_str().unwrap().to_owned()
+    });
+    assert_eq!(told.collect::<BTreeSet<String>>(), paid);
+    assert_eq!(ids.len(), paid.len(), "a payment was told under two ids");
+}
+
+/// The names in the events about records, and how many ids they have.
+async fn names(site: &Site) -> (BTreeSet<String>, usize) {
+    let events = site.vhost.bodies("platform").await;
+    let ids: BTreeSet<&String> = events.iter().map(|(id, _)| id).collect();
+    let name = |(_, body): &(String, Vec<u8>)| {
+        let event: Value = serde_json::from_slice(body).unwrap();
+        event["data"]["name"].as_str().unwrap().to_owned()
+    };
+    (events.iter().map(name).collect(), ids.len())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_any_gap_of_a_query_no_row_is_passed_over_and_none_is_told_under_two_ids() {
+    let database = Database::new().await;
+    database.table().await;
+    let site = database.reading().await;
+    let (mut expected, mut from) = (BTreeSet::new(), 1);
+    // At the first passing nothing was known yet; at the second the cursor stands among the rows.
+    for point in QUERYING.iter().flat_map(|point| [format!("{point}:1"), format!("{point}:2")]) {
+        let to = from + 1_999;
+        database
+            .sql(&format!(
+                "INSERT INTO record SELECT n, 'r' || n, n, '2026-11-24 09:00:00+00'::timestamptz + n * interval '1 second' \
+                 FROM generate_series({from}, {to}) n"
+            ))
+            .await;
+        expected.extend((from..=to).map(|number| format!("r{number}")));
+        from = to + 1;
+        dies(&site, &point).await;
+        delivers(&site, databases::QUERY, expected.len()).await;
+    }
+    let (told, ids) = names(&site).await;
+    assert_eq!((told, ids), (expected.clone(), expected.len()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_any_gap_of_a_compared_query_what_has_changed_is_told_and_nothing_else() {
+    let database = Database::new().await;
+    database.table().await;
+    let adapter = format!("{}{}", databases::HEAD, databases::COMPARED);
+    let site = database.site(&adapter, &[("changes.sql", "SELECT * FROM record")]).await;
+    site.settings(&site.vhost.address(), &database.settings("reader"));
+    let moment = "'2026-11-24 09:00:00+00'";
+    database
+        .sql(&format!("INSERT INTO record SELECT n, 'r' || n, n, {moment} FROM generate_series(1, 20) n"))
+        .await;
+    let mut expected: BTreeSet<String> = (1..=20).map(|number| format!("r{number}")).collect();
+    delivers(&site, databases::QUERY, expected.len()).await;
+    for (round, point) in (1..).zip(VIEWING) {
+        // One has changed and one is new; a program that was killed looks anew.
+        let new = 20 + round;
+        database
+            .sql(&format!(
+                "UPDATE record SET name = 'changed {round}', changed = now() WHERE id = {round}; \
+                 INSERT INTO record VALUES ({new}, 'r{new}', {new}, {moment})"
+            ))
+            .await;
+        expected.extend([format!("changed {round}"), format!("r{new}")]);
+        dies(&site, point).await;
+        delivers(&site, databases::QUERY, expected.len()).await;
+    }
+    let (told, ids) = names(&site).await;
+    assert_eq!((told, ids), (expected.clone(), expected.len()));
+}
+
+/// Runs a command until it dies at a point.
+async fn dies_at_work(site: &Site, point: &str, arguments: &[&str]) {
+    let (code, out, err) = site.command_with(&[("PACKHORSE_KILL", point)], arguments).await;
+    assert!(code < 0 && err.contains(&format!("killed at {point}")), "{point}: {code} {out}{err}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_any_gap_of_a_replay_or_discard_every_message_comes_to_one_end_and_the_account_closes() {
+    let cases = Cases::new("").await;
+    let site = &cases.site;
+    let by = ["--route", ordered::ROUTE, "--by", "A Tester", "--reason", "looked"];
+    let running = site.run().await;
+    let is_dead = async |count: u32| {
+        until("it is dead", async || (site.account(ordered::ROUTE).await["dead"] == count).then_some(()))
+            .await;
+    };
+    let replay = [&["dead-letters", "replay"], &by[..]].concat();
+    for (number, point) in (1..).zip(REPLAYING) {
+        cases.wish("A", number, &[422, 201]);
+        cases.say(&[("A", number)]).await;
+        is_dead(1).await;
+        dies_at_work(site, point, &replay).await;
+        site.good(&["account"]).await;
+        until("it has got through", async || {
+            (site.account(ordered::ROUTE).await["delivered"] == number).then_some(())
+        })
+        .await;
+        // The letter is still there: whoever replays it again does no harm.
+        site.good(&replay).await;
+        site.vhost.drained("packhorse.dead").await;
+        site.vhost.drained(ordered::QUEUE).await;
+        site.good(&["account"]).await;
+    }
+    assert_eq!(cases.taken(), [("A".to_owned(), 1), ("A".to_owned(), 2)]);
+    let discard = [&["dead-letters", "discard"], &by[..]].concat();
+    for (number, point) in (1..).zip(DISCARDING) {
+        cases.wish("B", number, &[422]);
+        cases.say(&[("B", number)]).await;
+        is_dead(1).await;
+        dies_at_work(site, point, &discard).await;
+        site.good(&["account"]).await;
+        site.good(&discard).await;
+        site.vhost.drained("packhorse.dead").await;
+        let line = site.account(ordered::ROUTE).await;
+        assert_eq!((&line["discarded"], &line["dead"]), (&json!(number), &json!(0)), "{point}: {line}");
+    }
+    assert_eq!(running.terminate().await, 0);
+    site.good(&["account"]).await;
+    assert_eq!(cases.taken().len(), 2, "nothing was sent twice, and nothing that was discarded");
 }

@@ -14,6 +14,7 @@ mod broker;
 mod campaign;
 mod cards;
 mod care;
+mod clock;
 mod cluster;
 mod connections;
 mod custody;

@@ -42,6 +42,14 @@ events = [{ mapping = "test/row" }]
 
 const LAYOUT: &str = "version = 1\nabout = \"For tests.\"\n[csv]\ncolumns = [\"CHILD\", \"NAME\", \"DOB\"]\n";
 
+/// The adapter with nothing but the route that splits files, for a second system of the kind.
+#[cfg(feature = "kill-points")]
+pub fn split_only() -> String {
+    let (head, routes) = ADAPTER.split_once("[collect.children]").unwrap();
+    let (_, rows) = routes.split_once("[collect.rows]").unwrap();
+    format!("{head}[collect.rows]{rows}")
+}
+
 fn mapping(change: &str) -> String {
     format!(
         "version = 1\nabout = \"For tests.\"\nevent = \"test.child.v1\"\nonly = \"to-event\"\n\

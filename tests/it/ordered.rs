@@ -26,12 +26,17 @@ type Wishes = Arc<Mutex<HashMap<(String, u32), Vec<u16>>>>;
 /// What the system took, in order.
 type Taken = Arc<Mutex<Vec<(String, u32)>>>;
 
+/// A system with cases, which does as it is wished and keeps a list of what it took.
+pub struct System {
+    pub server: Server,
+    wishes: Wishes,
+    taken: Taken,
+}
+
 /// A system with cases, and the bridge to it.
 pub struct Cases {
     pub site: Site,
-    server: Server,
-    wishes: Wishes,
-    taken: Taken,
+    system: System,
 }
 
 fn about(body: &Value) -> (String, u32) {
@@ -40,13 +45,29 @@ fn about(body: &Value) -> (String, u32) {
     (data["payment_id"].as_str().unwrap().to_owned(), number)
 }
 
-impl Cases {
-    pub async fn new(more: &str) -> Cases {
-        Cases::on(Broker::shared(), "", more).await
-    }
+/// The adapter of the system, with more keys of its route.
+pub fn adapter(more: &str) -> String {
+    format!(
+        "version = 1\ntitle = \"Cases\"\nabout = \"A stand-in of the tests\"\n[settings.url]\nabout = \"Where\"\n\
+         [http]\nbase_url = \"{{{{ settings.url }}}}\"\n[deliver.post]\nabout = \"Posts what happens in a case.\"\n\
+         event = \"{EVENT}\"\norder = \"subject\"\nrequest = {{ method = \"POST\", path = \"/cases\", headers = {{ Content-Type = \"application/cloudevents+json\" }} }}\n\
+         retry = {{ at_once = 0, waits = [\"5s\"] }}\n{more}"
+    )
+}
 
-    /// The same on a broker of the test's own, with other adapters of the bridge besides.
-    pub async fn on(broker: Broker, others: &str, more: &str) -> Cases {
+/// A message about a subject, with its id.
+pub fn message(subject: &str, number: u32) -> (String, Vec<u8>) {
+    let mut data = example(EVENT);
+    data["payment_id"] = json!(subject);
+    data["provider_reference"] = json!(format!("step-{number}"));
+    let id = format!("{subject}-{number}");
+    let event = json!({ "specversion": "1.0", "id": id, "source": "urn:platform:cases", "type": EVENT,
+        "time": "2026-11-24T09:41:06Z", "datacontenttype": "application/json", "data": data });
+    (id, event.to_string().into_bytes())
+}
+
+impl System {
+    pub async fn start() -> System {
         let (wishes, taken): (Wishes, Taken) = Default::default();
         let (wanted, list) = (wishes.clone(), taken.clone());
         let handler = move |request: &Request| {
@@ -67,46 +88,53 @@ impl Cases {
             }
         };
         let server = Server::start(Arc::new(handler), 0).await.unwrap();
-        let settings = format!(
-            "[adapters.cases]\nsettings = {{ url = \"{}\" }}\nwhen_away = {{ first = \"1s\", most = \"2s\" }}\n{others}",
-            server.url
-        );
-        let site = Site::on(broker, &settings).await;
-        site.folder.write(
-            "adapters/cases.toml",
-            format!(
-                "version = 1\ntitle = \"Cases\"\nabout = \"A stand-in of the tests\"\n[settings.url]\nabout = \"Where\"\n\
-                 [http]\nbase_url = \"{{{{ settings.url }}}}\"\n[deliver.post]\nabout = \"Posts what happens in a case.\"\n\
-                 event = \"{EVENT}\"\norder = \"subject\"\nrequest = {{ method = \"POST\", path = \"/cases\", headers = {{ Content-Type = \"application/cloudevents+json\" }} }}\n\
-                 retry = {{ at_once = 0, waits = [\"5s\"] }}\n{more}"
-            ),
-        );
-        Cases { site, server, wishes, taken }
+        System { server, wishes, taken }
     }
 
-    /// What the system answers to a message, in turn; the last is repeated. 201: it takes it.
+    /// The bridge's settings of its adapter.
+    pub fn settings(&self) -> String {
+        let url = &self.server.url;
+        format!(
+            "[adapters.cases]\nsettings = {{ url = \"{url}\" }}\nwhen_away = {{ first = \"1s\", most = \"2s\" }}\n"
+        )
+    }
+
+    /// What it answers to a message, in turn; the last is repeated. 201: it takes it.
     pub fn wish(&self, subject: &str, number: u32, answers: &[u16]) {
         self.wishes.lock().unwrap().insert((subject.to_owned(), number), answers.to_vec());
     }
 
+    /// What it took, in order.
+    pub fn taken(&self) -> Vec<(String, u32)> {
+        self.taken.lock().unwrap().clone()
+    }
+}
+
+impl Cases {
+    pub async fn new(more: &str) -> Cases {
+        Cases::on(Broker::shared(), "", more).await
+    }
+
+    /// The same on a broker of the test's own, with other adapters of the bridge besides.
+    pub async fn on(broker: Broker, others: &str, more: &str) -> Cases {
+        let system = System::start().await;
+        let site = Site::on(broker, &(system.settings() + others)).await;
+        site.folder.write("adapters/cases.toml", adapter(more));
+        Cases { site, system }
+    }
+
+    /// What the system answers to a message, in turn; the last is repeated. 201: it takes it.
+    pub fn wish(&self, subject: &str, number: u32, answers: &[u16]) {
+        self.system.wish(subject, number, answers);
+    }
+
     pub async fn say(&self, messages: &[(&str, u32)]) {
-        let events: Vec<(String, Vec<u8>)> = messages
-            .iter()
-            .map(|(subject, number)| {
-                let mut data = example(EVENT);
-                data["payment_id"] = json!(subject);
-                data["provider_reference"] = json!(format!("step-{number}"));
-                let id = format!("{subject}-{number}");
-                let event = json!({ "specversion": "1.0", "id": id, "source": "urn:platform:cases", "type": EVENT,
-                    "time": "2026-11-24T09:41:06Z", "datacontenttype": "application/json", "data": data });
-                (id, event.to_string().into_bytes())
-            })
-            .collect();
+        let events: Vec<_> = messages.iter().map(|(subject, number)| message(subject, *number)).collect();
         self.site.vhost.publish_many(QUEUE, &events).await;
     }
 
-    fn taken(&self) -> Vec<(String, u32)> {
-        self.taken.lock().unwrap().clone()
+    pub fn taken(&self) -> Vec<(String, u32)> {
+        self.system.taken()
     }
 
     /// In which order each subject's messages came for the first time.
@@ -272,7 +300,7 @@ async fn when_more_is_held_than_may_be_the_route_leaves_the_rest_in_its_queue_an
     cases.takes(18).await;
     assert_eq!((cases.of("A"), cases.of("B")), ((1..=9).collect(), (1..=9).collect()));
     cases.ends(18, 0).await;
-    let log = cases.server.requests("POST", "/cases").len();
+    let log = cases.system.server.requests("POST", "/cases").len();
     assert_eq!(log, 20, "only the first was sent more than once");
     assert!(bridge.stop().await);
 }

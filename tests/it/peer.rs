@@ -51,11 +51,14 @@ pub enum Heard {
     },
     Published(Box<Sent>),
     Acknowledged {
+        connection: usize,
         channel: u16,
         tag: u64,
     },
-    /// Rejected, or given back.
-    NotTaken,
+    /// Given back unprocessed: `basic.nack`, which a RabbitMQ 4.3 does not count.
+    GivenBack,
+    /// `basic.reject`: as a RabbitMQ 4.3 counts, the message has failed.
+    Rejected,
 }
 
 /// What is written to a connection.
@@ -380,11 +383,14 @@ impl Connection {
                 self.coming.insert(channel, (sent, u64::MAX));
             }
             Class::Basic(basic::AMQPMethod::Ack(ack)) => {
-                peer.hear(Heard::Acknowledged { channel, tag: ack.delivery_tag }, wire);
+                let (connection, tag) = (self.number, ack.delivery_tag);
+                peer.hear(Heard::Acknowledged { connection, channel, tag }, wire);
             }
-            Class::Basic(basic::AMQPMethod::Nack(_) | basic::AMQPMethod::Reject(_)) => {
-                peer.hear(Heard::NotTaken, wire);
+            Class::Basic(basic::AMQPMethod::Nack(nack)) => {
+                assert!(nack.requeue && !nack.multiple, "a broker would drop it");
+                peer.hear(Heard::GivenBack, wire);
             }
+            Class::Basic(basic::AMQPMethod::Reject(_)) => peer.hear(Heard::Rejected, wire),
             _ => {}
         }
     }

@@ -3,6 +3,7 @@
 
 use crate::{
     cards::{scp_site, types, wish},
+    ordered::{self, Cases},
     payments::{Ledger, PATH, QUEUE, ROUTE, ledger, paid},
     standins::http::Fault,
     support::{Seen, Site, example, until},
@@ -176,6 +177,7 @@ async fn a_sale_before_a_person_is_asked_about_again_by_a_replay_and_its_end_the
     *world.scp.sales.lock().unwrap() = sales;
     world.scp.payer(&reference, "SUCCESS");
     act(&world.site, &["replay", "--route", "capita-scp.sales"]).await;
+    world.site.good(&["account"]).await;
     let told = world.site.vhost.until("platform", 2).await;
     assert_eq!(told[1].routing_key, "payment.succeeded.v1.example");
     let dead = world.site.dead(1).await;
@@ -193,6 +195,32 @@ async fn a_sale_before_a_person_is_asked_about_again_by_a_replay_and_its_end_the
     assert_eq!(world.scp.sales.lock().unwrap().len(), 1);
     let account = world.site.account("capita-scp.sales").await;
     assert_eq!((&account["delivered"], &account["discarded"]), (&json!(1), &json!(0)));
+}
+
+#[tokio::test]
+async fn the_account_closes_while_what_was_replayed_waits_for_its_route_to_run() {
+    let cases = Cases::new("").await;
+    let site = &cases.site;
+    cases.wish("A", 1, &[422, 201]);
+    let bridge = site.start().await;
+    cases.say(&[("A", 1), ("A", 2)]).await;
+    until("one is dead and one waits", async || {
+        let line = site.account(ordered::ROUTE).await;
+        (line["dead"] == 1 && line["parked"] == 1).then_some(())
+    })
+    .await;
+    assert!(bridge.stop().await);
+    act(site, &["replay", "--route", ordered::ROUTE]).await;
+    site.vhost.drained("packhorse.dead").await;
+    site.good(&["account"]).await;
+    let line = site.account(ordered::ROUTE).await;
+    assert_eq!((&line["dead"], &line["waiting"]), (&json!(0), &json!(2)), "{line}");
+    let bridge = site.start().await;
+    until("both are through", async || (site.account(ordered::ROUTE).await["delivered"] == 2).then_some(()))
+        .await;
+    assert_eq!(cases.taken(), [("A".to_owned(), 1), ("A".to_owned(), 2)]);
+    assert!(bridge.stop().await);
+    site.good(&["account"]).await;
 }
 
 #[tokio::test]

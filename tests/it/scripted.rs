@@ -3,11 +3,13 @@
 //! is unknown is published again under its id, nothing is acknowledged before it is safe, and a lane that is lost reopens.
 
 use crate::{
-    payments::{ROUTE, ledger, paid},
+    payments::{Ledger, PATH, ROUTE, ledger, paid},
     peer::{Heard, Peer, Sent, Wire},
+    standins::http::Fault,
     support::{crypto, until},
 };
 use packhorse::{
+    bridge::Bridge,
     broker::{Lane, Link, Message, Properties, Published, Publisher, Settle},
     code::Code,
     config::{Address, Broker, Tls},
@@ -272,14 +274,162 @@ async fn a_consumer_that_the_broker_cancels_is_a_lane_lost_and_what_it_held_come
     ours.stop.cancel();
 }
 
+/// A payment that succeeded, as the platform says it.
+fn event() -> String {
+    json!({ "specversion": "1.0", "id": "event-1", "source": "urn:platform:payments", "type": "payment.succeeded.v1", "data": paid() })
+        .to_string()
+}
+
+/// A whole bridge to the ledger, with the peer for its broker.
+async fn bridge_to(peer: &Peer) -> (Ledger, Bridge) {
+    bridge_between(peer, ledger().await).await
+}
+
+async fn bridge_between(peer: &Peer, ledger: Ledger) -> (Ledger, Bridge) {
+    let more = format!("[adapters.localgov-ims]\nsettings = {{ base_url = \"{}\" }}\n", ledger.server.url);
+    ledger.site.settings(&format!("amqp://{}/scripted", peer.address), &more);
+    ledger.site.edit("packhorse.toml", "[broker]", "[broker]\ndeclare = false");
+    let bridge = ledger.site.start().await;
+    (ledger, bridge)
+}
+
+/// What a RabbitMQ 4.3 does when an acknowledgement takes too long: it cancels the consumer and gives the message to another
+/// one, while the request is still under way; it counts rejects, and nothing else. A late acknowledgement closes the channel.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_takes_longer_than_the_broker_waits_comes_again_elsewhere_is_never_rejected_and_is_posted_once()
+{
+    /// Who consumes from the route, and how many messages each was given.
+    #[derive(Default)]
+    struct Broker {
+        consumers: Vec<(usize, u16, String)>,
+        tags: Vec<u64>,
+    }
+    impl Broker {
+        fn deliver(&mut self, to: usize, redelivered: bool, wire: &mut Wire, body: &str) {
+            let (_, channel, consumer) = &self.consumers[to];
+            self.tags[to] += 1;
+            wire.deliver((*channel, consumer), self.tags[to], redelivered, "event-1", body.as_bytes());
+        }
+    }
+    let broker: Arc<Mutex<Broker>> = Arc::default();
+    let (here, body) = (broker.clone(), event());
+    let peer = Peer::start(move |heard, wire| {
+        let mut broker = here.lock().unwrap();
+        match heard {
+            Heard::Consumes { connection, channel, consumer } if consumer.starts_with(ROUTE) => {
+                broker.consumers.push((*connection, *channel, consumer.clone()));
+                broker.tags.push(0);
+                if broker.consumers.len() == 1 {
+                    broker.deliver(0, false, wire, &body);
+                }
+            }
+            Heard::Published(sent) => wire.confirm(sent.channel, sent.tag, false),
+            Heard::Acknowledged { connection, channel, tag }
+                if (broker.consumers[0].0, broker.consumers[0].1) == (*connection, *channel) =>
+            {
+                wire.close_channel(
+                    *channel,
+                    406,
+                    &format!("PRECONDITION_FAILED - unknown delivery tag {tag}"),
+                );
+            }
+            _ => {}
+        }
+    })
+    .await;
+    let slow = ledger().await;
+    slow.server.misbehave("POST", PATH, Fault::Late(Duration::from_secs(4)), 1);
+    // Two lanes, so that there is another consumer.
+    slow.site.edit("adapters/localgov-ims.toml", "[deliver.post]\n", "[deliver.post]\nconcurrency = 2\n");
+    let (slow, bridge) = bridge_between(&peer, slow).await;
+    until("the request is under way", async || (!slow.ims.rows().is_empty()).then_some(())).await;
+    let others = until("others consume", async || {
+        let consumers = broker.lock().unwrap().consumers.clone();
+        (consumers.len() > 1).then_some(consumers)
+    })
+    .await;
+    let (connection, channel, consumer) = &others[0];
+    peer.says(*connection, |wire| {
+        wire.cancel(*channel, consumer);
+        broker.lock().unwrap().deliver(1, true, wire, &event());
+    });
+    let other = (others[1].0, others[1].1);
+    let acknowledged = |heard: &[Heard]| {
+        let by_the_other = |one: &Heard| matches!(one, Heard::Acknowledged { connection, channel, .. } if (*connection, *channel) == other);
+        heard.iter().any(by_the_other).then_some(())
+    };
+    peer.until("the copy is acknowledged by the other", acknowledged).await;
+    let heard = peer.heard();
+    let at = |wanted: fn(&Heard) -> bool| heard.iter().position(wanted).unwrap();
+    let told = at(|one| matches!(one, Heard::Published(_)));
+    assert!(
+        told < at(|one| matches!(one, Heard::Acknowledged { .. })),
+        "nothing is acknowledged that is not done"
+    );
+    assert!(!heard.iter().any(|one| matches!(one, Heard::Rejected)), "{heard:?}");
+    // The lane that was lost is opened again.
+    let lanes = |heard: &[Heard]| {
+        heard
+            .iter()
+            .filter(|one| matches!(one, Heard::Consumes { consumer, .. } if consumer.starts_with(ROUTE)))
+            .count()
+    };
+    let before = others.len();
+    peer.until("it consumes again", |heard| (lanes(heard) > before).then_some(())).await;
+    // What came while the request was under way may have been put off to a retry queue; it is then known.
+    let told: Vec<Sent> =
+        peer.published().into_iter().filter(|sent| sent.exchange == "platform.updates").collect();
+    assert_eq!((slow.ims.rows().len(), told.len()), (1, 1), "posted once, told once");
+    assert!(bridge.stop().await);
+    let account = slow.site.account(ROUTE).await;
+    assert_eq!((&account["delivered"], &account["waiting"]), (&json!(1), &json!(0)), "{account}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reply_that_the_broker_refuses_or_has_no_queue_for_is_published_again_before_its_message_is_acknowledged()
+ {
+    let (body, mut published, mut to) = (event(), 0, None::<(u16, String)>);
+    let peer = Peer::start(move |heard, wire| match heard {
+        Heard::Consumes { channel, consumer, .. } if consumer.starts_with(ROUTE) && to.is_none() => {
+            to = Some((*channel, consumer.clone()));
+            wire.deliver((*channel, consumer), 1, false, "event-1", body.as_bytes());
+        }
+        Heard::GivenBack => {
+            let (channel, consumer) = to.as_ref().unwrap();
+            wire.deliver((*channel, consumer), 2, true, "event-1", body.as_bytes());
+        }
+        Heard::Published(sent) => {
+            published += 1;
+            match published {
+                1 => wire.refuse(sent.channel, sent.tag),
+                2 => {
+                    wire.back(sent);
+                    wire.confirm(sent.channel, sent.tag, false);
+                }
+                _ => wire.confirm(sent.channel, sent.tag, false),
+            }
+        }
+        _ => {}
+    })
+    .await;
+    let (ledger, bridge) = bridge_to(&peer).await;
+    let acknowledged = |heard: &[Heard]| {
+        let at = heard.iter().position(|one| matches!(one, Heard::Acknowledged { .. }))?;
+        Some(heard.iter().take(at).filter(|one| matches!(one, Heard::Published(_))).count())
+    };
+    let before = peer.until("it is acknowledged", acknowledged).await;
+    let ids: std::collections::BTreeSet<String> = ids(&peer.published()).into_iter().collect();
+    assert_eq!((before, ids.len()), (3, 1), "published three times under one id, then acknowledged");
+    assert_eq!(ledger.ims.rows().len(), 1, "posted once");
+    assert!(bridge.stop().await);
+}
+
 /// The whole bridge on the peer: what it posts, publishes and acknowledges, in which order.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_acknowledged_before_its_reply_is_confirmed_and_a_copy_with_or_without_the_flag_is_a_duplicate()
  {
     let consumers: Arc<Mutex<Option<(usize, u16, String)>>> = Arc::default();
-    let (here, data) = (consumers.clone(), paid());
-    let body = json!({ "specversion": "1.0", "id": "event-1", "source": "urn:platform:payments", "type": "payment.succeeded.v1", "data": data });
-    let body = body.to_string();
+    let (here, body) = (consumers.clone(), event());
     let text = body.clone();
     let peer = Peer::start(move |heard, wire| match heard {
         // One lane gets the event; the others wait.
@@ -293,11 +443,7 @@ async fn nothing_is_acknowledged_before_its_reply_is_confirmed_and_a_copy_with_o
         _ => {}
     })
     .await;
-    let ledger = ledger().await;
-    let more = format!("[adapters.localgov-ims]\nsettings = {{ base_url = \"{}\" }}\n", ledger.server.url);
-    ledger.site.settings(&format!("amqp://{}/scripted", peer.address), &more);
-    ledger.site.edit("packhorse.toml", "[broker]", "[broker]\ndeclare = false");
-    let bridge = ledger.site.start().await;
+    let (ledger, bridge) = bridge_to(&peer).await;
     let reply = |heard: &[Heard]| {
         heard.iter().find_map(|one| match one {
             Heard::Published(sent) => Some(sent.clone()),
@@ -308,7 +454,9 @@ async fn nothing_is_acknowledged_before_its_reply_is_confirmed_and_a_copy_with_o
     assert_eq!(reply.exchange, "platform.updates");
     assert_eq!(ledger.ims.rows().len(), 1, "the system has done it");
     let settled = |heard: &[Heard]| {
-        heard.iter().filter(|one| matches!(one, Heard::Acknowledged { .. } | Heard::NotTaken)).count()
+        let settled =
+            |one: &&Heard| matches!(one, Heard::Acknowledged { .. } | Heard::GivenBack | Heard::Rejected);
+        heard.iter().filter(settled).count()
     };
     assert_eq!(settled(&peer.heard()), 0, "and still nothing is acknowledged");
     peer.says(reply.connection, |wire| wire.confirm(reply.channel, reply.tag, false));

@@ -373,15 +373,21 @@ impl Vhost {
 
     /// Takes everything out of a queue; the message ids.
     pub async fn everything(&self, queue: &str) -> Vec<String> {
+        self.bodies(queue).await.into_iter().map(|(id, _)| id).collect()
+    }
+
+    /// Takes everything out of a queue, in its order: message ids and bodies.
+    pub async fn bodies(&self, queue: &str) -> Vec<(String, Vec<u8>)> {
         use lapin::options;
         let (connection, channel) = self.channel().await;
-        let mut ids = Vec::new();
+        let mut all = Vec::new();
         let take = options::BasicGetOptions { no_ack: true };
         while let Some(message) = channel.basic_get(queue.into(), take).await.unwrap() {
-            ids.push(message.properties.message_id().as_ref().map(ToString::to_string).unwrap_or_default());
+            let id = message.properties.message_id().as_ref().map(ToString::to_string).unwrap_or_default();
+            all.push((id, message.delivery.data));
         }
         let _ = connection.close(200, "done".into()).await;
-        ids
+        all
     }
 
     /// How many messages are ready in a queue: asked of the queue itself, since the management's counters lag.
@@ -625,9 +631,19 @@ impl Site {
 
     /// Runs a command to its end: exit code, standard output, standard error.
     pub async fn command(&self, arguments: &[&str]) -> (i32, String, String) {
+        self.command_with(&[], arguments).await
+    }
+
+    /// The same with these variables in its environment.
+    pub async fn command_with(
+        &self,
+        environment: &[(&str, &str)],
+        arguments: &[&str],
+    ) -> (i32, String, String) {
         let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_packhorse"))
             .current_dir(&self.folder.0)
             .args(arguments)
+            .envs(environment.iter().copied())
             .env("NO_COLOR", "1")
             .stdin(Stdio::null())
             .output()
@@ -702,12 +718,16 @@ impl Running {
         self.child.kill().await.unwrap();
     }
 
+    /// Sends it a signal: `STOP`, `CONT`.
+    pub async fn signal(&self, name: &str) {
+        let (signal, pid) = (format!("-{name}"), self.child.id().unwrap().to_string());
+        let sent = tokio::process::Command::new("kill").args([signal, pid]).status().await.unwrap();
+        assert!(sent.success());
+    }
+
     /// SIGTERM; its exit code.
     pub async fn terminate(mut self) -> i32 {
-        let pid = self.child.id().unwrap();
-        let sent =
-            tokio::process::Command::new("kill").args(["-TERM", &pid.to_string()]).status().await.unwrap();
-        assert!(sent.success());
+        self.signal("TERM").await;
         let status = tokio::time::timeout(PATIENCE, self.child.wait()).await.unwrap().unwrap();
         status.code().unwrap_or(-1)
     }

@@ -4,7 +4,7 @@ use super::{Database, HEAD};
 use crate::support::{Site, until};
 use serde_json::Value;
 
-const COMPARED: &str = r#"
+pub const COMPARED: &str = r#"
 [collect.changes]
 about = "Tells what has changed of the records."
 format = "json"

@@ -275,8 +275,11 @@ async fn open_items() {
         );
         answers.note(store.one_per(route, "p1".into()).await);
         answers.note(store.one_per(route, "none".into()).await);
-        assert!(answers.note(store.ask_now(route, "one".into(), 34).await));
-        assert!(!answers.note(store.ask_now(route, "two".into(), 34).await), "it was settled by an event");
+        assert!(answers.note(store.ask_now(route, "one".into(), None, 34).await));
+        assert!(
+            !answers.note(store.ask_now(route, "two".into(), None, 34).await),
+            "it was settled by an event"
+        );
         answers.note(store.let_go(route, "one".into()).await);
         answers.note(store.about(route, "two".into()).await);
         answers.note(store.about(route, "none".into()).await);
