@@ -9,7 +9,6 @@ use crate::{
     support::{Seen, Site, example, until},
 };
 use serde_json::{Value, json};
-use tokio::sync::{mpsc, watch};
 
 const BY: [&str; 4] = ["--by", "A. Tester", "--reason", "looked"];
 
@@ -42,12 +41,6 @@ async fn held(site: &Site) {
 }
 
 impl Ledger {
-    /// Goes another way to the broker.
-    fn settings(&self, broker: &str) {
-        let more = format!("[adapters.localgov-ims]\nsettings = {{ base_url = \"{}\" }}\n", self.server.url);
-        self.site.settings(broker, &more);
-    }
-
     /// A payment that has become one dead letter.
     async fn one_dead(&self, code: &str) -> Seen {
         self.site.vhost.say("payment.succeeded.v1", "event-1", &paid()).await;
@@ -305,74 +298,6 @@ async fn what_is_discarded_is_discarded_by_a_named_person_for_a_reason_and_the_a
         .unwrap();
     assert_eq!((line.0.as_str(), line.1.as_str(), line.2.as_str()), ("A. Tester", "discard", "looked"));
     assert_eq!(line.3, letter.header("packhorse_key"));
-}
-
-/// A way to the broker with a gate in it: how often somebody has come, and what opens the gate.
-async fn gate(to: String) -> (String, mpsc::Receiver<()>, watch::Sender<bool>) {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    let (came, seen) = mpsc::channel(8);
-    let open = watch::Sender::new(false);
-    let mut gate = open.subscribe();
-    tokio::spawn(async move {
-        while let Ok((mut here, _)) = listener.accept().await {
-            let _ = came.send(()).await;
-            let _ = gate.wait_for(|open| *open).await;
-            let mut there = tokio::net::TcpStream::connect(&to).await.unwrap();
-            tokio::spawn(async move { tokio::io::copy_bidirectional(&mut here, &mut there).await });
-        }
-    });
-    (address, seen, open)
-}
-
-#[tokio::test]
-async fn a_replay_killed_between_publishing_and_removing_loses_nothing_and_posts_nothing_twice() {
-    let ledger = ledger().await;
-    ledger.site.edit("adapters/localgov-ims.toml", "repeat = \"probe\"", "repeat = \"harmless\"");
-    ledger.server.misbehave("POST", PATH, Fault::Redirect, 1);
-    let bridge = ledger.site.start().await;
-    let letter = ledger.one_dead("PH2009").await;
-    assert!(bridge.stop().await);
-    // The command has opened the store when it comes to the broker; from then on the store is held, so that it stops
-    // after the publish has been confirmed, before it writes that down and removes the letter.
-    let address = ledger.site.vhost.address();
-    let (host, _) = address.trim_start_matches("amqp://").split_once('/').unwrap();
-    let (way, mut came, open) = gate(host.to_owned()).await;
-    ledger.settings(&address.replacen(host, &way, 1));
-    let mut replay = tokio::process::Command::new(env!("CARGO_BIN_EXE_packhorse"))
-        .current_dir(&ledger.site.folder.0)
-        .args(["dead-letters", "replay", "--all"])
-        .stdout(std::process::Stdio::null())
-        .stderr(std::process::Stdio::null())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
-    came.recv().await.unwrap();
-    let store = rusqlite::Connection::open(ledger.store()).unwrap();
-    store.execute_batch("BEGIN IMMEDIATE").unwrap();
-    open.send_replace(true);
-    until("it is published", async || (ledger.site.vhost.depth(QUEUE).await == 1).then_some(())).await;
-    replay.kill().await.unwrap();
-    drop(store);
-    ledger.settings(&address);
-    // Both are there: the letter, whole, and its copy in the route's queue.
-    let dead = ledger.site.dead(1).await;
-    assert_eq!((dead[0].body == letter.body, dead[0].header("packhorse_code")), (true, "PH2009".to_owned()));
-    let bridge = ledger.site.start().await;
-    ledger.told(1).await;
-    // Discarded or replayed now: it is done, and stays done.
-    act(&ledger.site, &["replay", "--all"]).await;
-    ledger.site.vhost.drained(QUEUE).await;
-    assert_eq!(ledger.site.vhost.depth("packhorse.dead").await, 0);
-    left_behind(&ledger.site, &letter).await;
-    act(&ledger.site, &["discard", "--route", ROUTE]).await;
-    assert!(bridge.stop().await);
-    assert_eq!((ledger.sent(), ledger.ims.rows().len()), (2, 1), "the redirect, and the one that counts");
-    let account = ledger.site.account(ROUTE).await;
-    assert_eq!(
-        (&account["taken"], &account["delivered"], &account["duplicate"], &account["discarded"]),
-        (&json!(2), &json!(1), &json!(1), &json!(0))
-    );
 }
 
 #[tokio::test]
