@@ -270,7 +270,7 @@ async fn a_torn_copy_is_told_by_verify_and_a_whole_store_is_whole() {
     // And one that contradicts itself, byte for byte whole.
     std::fs::write(&path, &bytes).unwrap();
     let file = rusqlite::Connection::open(&path).unwrap();
-    file.execute_batch("UPDATE route SET parked = 3, taken = taken + 1").unwrap();
+    file.execute_batch("UPDATE route SET parked = 3; UPDATE intake SET messages = messages + 1").unwrap();
     drop(file);
     let (code, _, err) = site.command(&["store", "verify"]).await;
     assert_eq!(code, 1, "{err}");
