@@ -43,10 +43,19 @@ async fn a_batch_is_sealed_before_its_sum_grows_too_large_and_what_did_not_fit_i
 async fn the_clock_seals_a_batch_at_its_cut_off_in_local_time_and_one_that_holds_nothing_is_none() {
     let council = Council::new().await;
     let zone = jiff::tz::TimeZone::get("Europe/London").unwrap();
-    let local = jiff::Timestamp::now().to_zoned(zone.clone());
-    // Every day has a cut-off: an hour ago, and an hour from now.
+    let now = || jiff::Timestamp::now().to_zoned(zone.clone());
+    // The day of input is the day of the cut-off: that day must not end meanwhile.
+    while now().hour() == 23 && now().minute() >= 57 {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+    }
+    let local = now();
+    // Every day has a cut-off: an hour ago, and an hour from now, or at the end of this day.
     let hour = |hours: i64| local.checked_add(jiff::SignedDuration::from_hours(hours)).unwrap();
-    let (before, next) = (hour(-1), hour(1));
+    let next = match local.hour() {
+        23 => local.with().minute(59).build().unwrap(),
+        _ => hour(1),
+    };
+    let before = hour(-1);
     let cut_off = format!(
         "cut_off = [\"{}\", \"{}\"]\ndays = [\"mon\", \"tue\", \"wed\", \"thu\", \"fri\", \"sat\", \"sun\"]",
         before.strftime("%H:%M"),
