@@ -45,8 +45,8 @@ pub struct Course {
     pub sent_at: Option<i64>,
     /// When the first attempt failed; this moment if none did.
     pub first_failed: i64,
-    /// When the claim to send it was committed, or it was last noted that it is about to be sent.
-    noted_at: Option<i64>,
+    /// When the claim to send it was committed, until it is sent for the first time.
+    claimed_at: Option<i64>,
     /// How often it has been tried at once.
     at_once: u32,
     /// The failure that was the reason to ask.
@@ -76,20 +76,16 @@ impl Course {
         claimed_at: Option<i64>,
     ) -> Course {
         // A claim of what is in doubt keeps the moment of the request that is.
-        let noted_at = claimed_at.filter(|_| !doubt);
-        Course { attempt, doubt, sent_at, first_failed, noted_at, at_once: 0, why: None }
+        let claimed_at = claimed_at.filter(|_| !doubt);
+        Course { attempt, doubt, sent_at, first_failed, claimed_at, at_once: 0, why: None }
     }
 
     /// It is about to be sent: whether that has to be noted, on disk, before. What the system's answer to a question means depends
-    /// on when the request was sent; the claim stands for that only if it was committed just now, and not where others of its
-    /// window had their turn first or an earlier try took its time.
+    /// on when the request was sent; the claim stands for that only once, and if it was committed just now: not where others of its
+    /// window had their turn first.
     pub fn sends(&mut self, now: i64, rules: &Rules<'_>) -> bool {
-        let fresh = self.noted_at.is_some_and(|noted| (0..NOTED).contains(&(now - noted)));
-        if rules.question.is_none() || fresh {
-            return false;
-        }
-        self.noted_at = Some(now);
-        true
+        let fresh = self.claimed_at.take().is_some_and(|claimed| (0..NOTED).contains(&(now - claimed)));
+        rules.question.is_some() && !fresh
     }
 
     /// What comes first: a request of which nobody knows is asked about before anything is sent.
