@@ -60,6 +60,13 @@ pub enum Next {
     Send { again: bool, anew: bool },
     /// It is asked whether the request was carried out.
     Ask,
+    /// Nothing more in this attempt.
+    End(Ending),
+}
+
+/// How an attempt ends that has not brought it about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ending {
     /// It is tried again after this time.
     Later { failure: Failure, wait: Duration },
     /// It is given up, while it was sent or while it was asked about.
@@ -116,7 +123,7 @@ impl Course {
         let verdict = verdict::judge(&failure, tried, rules.retry, rules.repeat, rules.question.is_some());
         self.doubt |= unknown;
         match verdict {
-            Verdict::AtOnce if once => self.later(failure, now, rules),
+            Verdict::AtOnce if once => Next::End(self.later(failure, now, rules)),
             Verdict::AtOnce => self.at_once(false),
             Verdict::ReadAnew => self.at_once(true),
             Verdict::Ask if rules.question.is_some() => {
@@ -126,10 +133,10 @@ impl Course {
                 Next::Ask
             }
             Verdict::Ask => self.nobody_can_be_asked(true),
-            Verdict::Later(wait) => Next::Later { failure, wait },
+            Verdict::Later(wait) => Next::End(Ending::Later { failure, wait }),
             Verdict::Dead(code) => {
                 self.doubt |= code == Code::OutcomeUnknown;
-                Next::Dead { code, failure, asking: false }
+                Next::End(Ending::Dead { code, failure, asking: false })
             }
         }
     }
@@ -142,7 +149,7 @@ impl Course {
             self.doubt = true;
             // What was refused is not sent again; but whoever looks at it must know that it may be there.
             if let Some(failure) = self.why.take_if(|failure| failure.class == Class::Refused) {
-                return Next::Dead { code: failure.code, failure, asking: true };
+                return Next::End(Ending::Dead { code: failure.code, failure, asking: true });
             }
             let what = format!(
                 "the system does not show the request yet; that counts only after {}",
@@ -151,19 +158,21 @@ impl Course {
             let waits = &rules.retry.waits;
             let long = waits.iter().copied().filter(|wait| *wait >= early).min();
             let wait = long.or(waits.iter().copied().max()).unwrap_or(early);
-            return Next::Later { failure: Failure::not_done(Code::ProbeUnclear, what), wait };
+            return Next::End(Ending::Later { failure: Failure::not_done(Code::ProbeUnclear, what), wait });
         }
         self.doubt = false;
         let Some(failure) = self.why.take() else { return Next::Send { again: false, anew: false } };
         // What failed is settled as not done.
         match failure.class {
-            Class::Refused => Next::Dead { code: failure.code, failure, asking: false },
+            Class::Refused => Next::End(Ending::Dead { code: failure.code, failure, asking: false }),
             Class::NotDone | Class::Away | Class::Unknown | Class::Guarded
                 if self.at_once < rules.retry.at_once =>
             {
                 self.at_once(false)
             }
-            Class::NotDone | Class::Away | Class::Unknown | Class::Guarded => self.later(failure, now, rules),
+            Class::NotDone | Class::Away | Class::Unknown | Class::Guarded => {
+                Next::End(self.later(failure, now, rules))
+            }
         }
     }
 
@@ -173,33 +182,33 @@ impl Course {
         let what =
             format!("whether an earlier request was carried out could not be found out: {}", failure.what);
         if failure.class == Class::Away {
-            return self.later(Failure { code: Code::ProbeUnclear, what, ..failure }, now, rules);
+            return Next::End(self.later(Failure { code: Code::ProbeUnclear, what, ..failure }, now, rules));
         }
         self.doubt = true;
         let failure = Failure { code: Code::ProbeUnclear, class: Class::Unknown, what, ..failure };
         let patience = rules.question.map(|question| question.patience).unwrap_or_default();
         let unclear_for = since(self.sent_at.unwrap_or(0).max(self.first_failed), now);
         let Some(left) = patience.checked_sub(unclear_for).filter(|left| !left.is_zero()) else {
-            return Next::Dead { code: failure.code, failure, asking: true };
+            return Next::End(Ending::Dead { code: failure.code, failure, asking: true });
         };
-        match self.later(failure, now, rules) {
+        Next::End(match self.later(failure, now, rules) {
             // The last question falls within the time, as far as there is a wait that is short enough.
-            Next::Later { failure, wait } => {
+            Ending::Later { failure, wait } => {
                 let waits = &rules.retry.waits;
                 let fits = waits.iter().copied().filter(|shorter| *shorter <= wait.min(left)).max();
                 let wait = fits.or(waits.iter().copied().min()).unwrap_or(wait);
-                Next::Later { failure, wait }
+                Ending::Later { failure, wait }
             }
-            next @ (Next::Send { .. } | Next::Ask | Next::Dead { .. }) => next,
-        }
+            dead @ Ending::Dead { .. } => dead,
+        })
     }
 
     /// It is put off, unless it has failed for too long.
-    pub fn later(&self, failure: Failure, now: i64, rules: &Rules<'_>) -> Next {
+    pub fn later(&self, failure: Failure, now: i64, rules: &Rules<'_>) -> Ending {
         if self.failing_for(now) >= rules.retry.give_up {
-            return Next::Dead { code: Code::RetriesExhausted, failure, asking: true };
+            return Ending::Dead { code: Code::RetriesExhausted, failure, asking: true };
         }
-        Next::Later { failure, wait: verdict::wait(self.attempt, rules.retry) }
+        Ending::Later { failure, wait: verdict::wait(self.attempt, rules.retry) }
     }
 
     fn at_once(&mut self, anew: bool) -> Next {
@@ -211,7 +220,7 @@ impl Course {
         self.doubt = true;
         let what = "an earlier request may have been carried out, and there is no way to ask";
         let failure = Failure::unknown(what);
-        Next::Dead { code: failure.code, failure, asking }
+        Next::End(Ending::Dead { code: failure.code, failure, asking })
     }
 
     fn failing_for(&self, now: i64) -> Duration {

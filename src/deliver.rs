@@ -347,7 +347,7 @@ impl Deliverer {
         };
         match (place, &letter.event) {
             (Place::Done | Place::Buried(_) | Place::Stale, _) => acked("duplicate"),
-            // Another copy is under way in this very process: this one looks again in a while.
+            // Another copy is under way, here or in another bridge: this one looks again in a while.
             (Place::Busy, _) if self.route.plan.order.is_some() => {
                 Outcome { at, publish: None, record: None, settle: Settle::GiveBack }
             }

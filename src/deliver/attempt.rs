@@ -14,7 +14,7 @@ use crate::{
         plan::{Action, Before, Probe, Question, Request},
         raw::adapter::{Meaning, Repeat},
     },
-    course::{self, Course, Next, Rules},
+    course::{self, Course, Ending, Next, Rules},
     emit::{self, Ground, Opened, Outgoing},
     event::Event,
     format::Format,
@@ -263,25 +263,23 @@ impl<'a> Attempt<'a> {
                     Asked::Absent => self.course.absent(lived_since(self.course.sent_at), &rules),
                     Asked::Unanswered(failure) => self.course.unanswered(failure, now(), &rules),
                 },
-                next @ (Next::Later { .. } | Next::Dead { .. }) => return Err(self.ended(next)),
+                Next::End(ending) => return Err(self.ended(ending)),
             };
         }
     }
 
     /// How the attempt ended, when nothing is sent or asked any more.
-    fn ended(&self, next: Next) -> End {
+    fn ended(&self, ending: Ending) -> End {
         let doubt = self.course.doubt;
-        match next {
-            Next::Later { failure, wait } => {
+        match ending {
+            Ending::Later { failure, wait } => {
                 let (first_failed, costs) = (self.first_failed(), Costs::Attempt);
                 End::Later { failure, wait, doubt, first_failed, costs }
             }
-            Next::Dead { code, failure, asking } => {
+            Ending::Dead { code, failure, asking } => {
                 let stage = if asking { Stage::Asking } else { Stage::Sending };
                 End::Dead { stage, code, failure, doubt }
             }
-            // Its course never ends so.
-            Next::Send { .. } | Next::Ask => End::GiveBack,
         }
     }
 

@@ -6,7 +6,7 @@ use crate::support::Folder;
 use packhorse::{
     code::Code,
     config::{plan::RetryPolicy, raw::adapter::Repeat},
-    course::{Course, Next, Question, Rules},
+    course::{self, Course, Next, Question, Rules},
     event::Key,
     store::{Asked, Claim, Opener, Place, Record, RouteNumber, State, Store, Went},
     verdict::Failure,
@@ -241,8 +241,12 @@ impl World {
                 Ok(false) => Doing::Next(task.course.absent(self.now, &rules)),
                 Err(failure) => Doing::Next(task.course.unanswered(failure, self.now, &rules)),
             },
-            Doing::Next(Next::Later { wait, .. }) => Doing::Publish(Ending::Later { wait }),
-            Doing::Next(Next::Dead { code, .. }) => Doing::Publish(Ending::Dead { code }),
+            Doing::Next(Next::End(course::Ending::Later { wait, .. })) => {
+                Doing::Publish(Ending::Later { wait })
+            }
+            Doing::Next(Next::End(course::Ending::Dead { code, .. })) => {
+                Doing::Publish(Ending::Dead { code })
+            }
             Doing::Publish(ending) => {
                 self.publish(&task, &ending);
                 Doing::Record(ending)
@@ -345,6 +349,11 @@ impl World {
                 due: self.now,
                 ..copy
             });
+            // The command may die before it has noted what it has published, and before the letter is removed: both are left.
+            if self.faults && self.chance.one_in(8) {
+                return;
+            }
+            self.store().replayed(self.route, key(message), replay, self.now).await.unwrap();
             // A crash between the replay and the removal of the letter leaves both.
             if self.faults && self.chance.one_in(8) {
                 return;
