@@ -30,9 +30,12 @@ pub struct Duty {
 impl Duty {
     /// Begins the work whenever this bridge leads, and ends it when it leads no more; until it is stopped.
     pub async fn serve(self) {
-        let mut standing_by = false;
+        let (mut standing_by, mut unseen) = (false, false);
         while !self.stop.is_cancelled() {
-            match self.store.lead(&self.name).await {
+            let led = self.store.lead(&self.name).await;
+            // That the store is away is told once, not every second.
+            let told = std::mem::replace(&mut unseen, led.is_err());
+            match led {
                 Ok(Some(store)) => {
                     if standing_by {
                         info!(duty = self.name, "this bridge leads from now on");
@@ -47,9 +50,10 @@ impl Duty {
                     }
                     standing_by = true;
                 }
-                Err(error) => {
+                Err(error) if !told => {
                     warn!(duty = self.name, code = %error.code, "it cannot be seen who leads: {}", error.what);
                 }
+                Err(_) => {}
             }
             tokio::select! {
                 () = self.stop.cancelled() => {}
