@@ -237,7 +237,7 @@ fn hour(at: i64) -> String {
     moment(at).chars().take(13).collect::<String>() + "h"
 }
 
-fn in_words(astray: &Astray) -> String {
+pub(super) fn in_words(astray: &Astray) -> String {
     let count = messages(astray.messages);
     match astray.what {
         Wrong::Missing { hour: at } => {

@@ -118,12 +118,17 @@ impl Verify {
             match account {
                 Ok(account) => {
                     let account = account?;
-                    let differ = account.routes.iter().filter(|line| !line.closes());
-                    wrong.extend(
-                        differ.map(|line| {
-                            format!("{}: the account differs by {}", line.route, line.difference())
-                        }),
-                    );
+                    for line in &account.routes {
+                        if line.difference() != 0 {
+                            wrong.push(format!(
+                                "{}: the account differs by {}",
+                                line.route,
+                                line.difference()
+                            ));
+                        }
+                        let astray = line.astray.iter().map(super::account::in_words);
+                        wrong.extend(astray.map(|what| format!("{}: {what}", line.route)));
+                    }
                 }
                 Err(code) => return Ok(code),
             }
