@@ -303,10 +303,7 @@ impl Collector {
     }
 
     fn unwritable(&self, error: &std::io::Error) -> Failure {
-        Failure::not_done(
-            Code::StoreUnavailable,
-            format!("{} cannot be written: {error}", self.files.display()),
-        )
+        unwritable(&self.files, error)
     }
 
     /// Makes a file that has arrived ours: under its digest, and written down in the store.
@@ -429,6 +426,11 @@ fn with_ending(name: &str, ending: &str) -> String {
         end -= 1;
     }
     format!("{}{ending}", name.get(..end).unwrap_or_default())
+}
+
+/// Our own disk does not take something.
+pub(super) fn unwritable(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::not_done(Code::StoreUnavailable, format!("{} cannot be written: {error}", path.display()))
 }
 
 /// The store's failure as one of an attempt.

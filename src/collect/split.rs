@@ -3,7 +3,7 @@
 
 use super::{
     Collector, now,
-    pickup::{Halt, NARROWED},
+    pickup::{Halt, NARROWED, unwritable},
 };
 use crate::{
     code::Code,
@@ -220,10 +220,7 @@ fn opening(failed: Opening) -> Halt {
     match failed {
         Opening::Format(error) => refused(&error),
         Opening::Io(path, error) => lost(&path, &error),
-        Opening::Unwritable(path, error) => {
-            let what = format!("{} cannot be written: {error}", path.display());
-            Halt::Later(Failure::not_done(Code::StoreUnavailable, what))
-        }
+        Opening::Unwritable(path, error) => Halt::Later(unwritable(&path, &error)),
     }
 }
 

@@ -3,7 +3,7 @@
 
 pub mod sftp;
 
-use crate::support::{Folder, until};
+use crate::support::{Folder, ran, small_disk, until};
 use packhorse::{
     code::Code,
     config::Project,
@@ -374,22 +374,17 @@ fn is_root() -> bool {
 async fn a_full_disk_is_the_systems_trouble_or_our_own_and_nothing_half_is_left() {
     let own = Folder::new();
     let disk = own.0.join("disk");
-    std::fs::create_dir(&disk).unwrap();
-    let run = |command: &str, arguments: &[&str]| {
-        std::process::Command::new(command).args(arguments).output().is_ok_and(|done| done.status.success())
-    };
-    let path = disk.display().to_string();
-    if !run("mount", &["-t", "tmpfs", "-o", "size=1m", "none", &path]) {
-        eprintln!("left out: no small disk can be mounted here");
+    if !small_disk(&disk) {
         return;
     }
+    let path = disk.display().to_string();
     let place = Place { full: Some("disk".to_owned()), ..folder() };
     let place = Place { system: folder_at(&own.0), files: own.0.clone(), ..place };
     no_room_is_said_and_nothing_is_left(&place).await;
     own.write("large.csv", noise(3 << 20));
     let ours = place.system.fetch("", "large.csv", &disk.join("taken"), 1 << 30).await;
     let left = names(&disk);
-    run("umount", &[&path]);
+    ran("umount", &[&path]);
     assert_eq!(code(ours), (Code::StoreFull, Class::NotDone));
     assert!(left.is_empty(), "{left:?}");
 }

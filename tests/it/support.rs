@@ -473,6 +473,21 @@ impl Drop for Folder {
     }
 }
 
+/// Whether a command of the machine succeeded.
+pub fn ran(command: &str, arguments: &[&str]) -> bool {
+    std::process::Command::new(command).args(arguments).output().is_ok_and(|done| done.status.success())
+}
+
+/// Mounts a disk of one megabyte there; where that is not permitted it says so, and the test is left out.
+pub fn small_disk(at: &Path) -> bool {
+    std::fs::create_dir(at).unwrap();
+    let mounted = ran("mount", &["-t", "tmpfs", "-o", "size=1m", "none", at.to_str().unwrap()]);
+    if !mounted {
+        eprintln!("left out: no small disk can be mounted here");
+    }
+    mounted
+}
+
 /// Copies a folder with all below it.
 pub fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
