@@ -5,7 +5,7 @@ use crate::{
     databases::Database,
     nightly::Nightly,
     ordered::{self, Cases},
-    payments::{self, ledger, paid},
+    payments::{self, ledger, paid_as},
     support::{Folder, Running, Site, copy, until, until_within},
 };
 use serde_json::{Value, json};
@@ -64,8 +64,7 @@ async fn two_bridges_share_a_queue_and_when_one_is_killed_every_payment_is_poste
     let second = ledger.site.run_as("log-second", &[]).await;
     let payments: Vec<(String, Vec<u8>)> = (0..COUNT)
         .map(|n| {
-            let mut data = paid();
-            data["payment_id"] = json!(format!("00000000-0000-4000-8000-{n:012}"));
+            let data = paid_as(n);
             let id = format!("event-{n}");
             let event = json!({ "specversion": "1.0", "id": id, "source": "urn:platform:payments",
                 "type": "payment.succeeded.v1", "time": "2026-11-24T09:41:06Z", "datacontenttype": "application/json", "data": data });

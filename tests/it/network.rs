@@ -3,7 +3,7 @@
 //! our own.
 
 use crate::{
-    payments::{Ledger, QUEUE, ROUTE, ledger, paid},
+    payments::{Ledger, QUEUE, ROUTE, ledger, paid_as},
     proxy::{Proxy, Way},
     support::until,
 };
@@ -43,9 +43,7 @@ impl Line {
     async fn run(&mut self) {
         let events: Vec<(String, Vec<u8>)> = (self.said..self.said + RUN)
             .map(|number| {
-                let mut data = paid();
-                data["payment_id"] = json!(format!("payment-{number}"));
-                data["provider_reference"] = json!(format!("reference-{number}"));
+                let data = paid_as(number);
                 let id = format!("event-{number}");
                 let event = json!({ "specversion": "1.0", "id": id, "source": "urn:platform:payments", "type": "payment.succeeded.v1", "data": data });
                 (id, event.to_string().into_bytes())

@@ -38,6 +38,14 @@ pub fn paid() -> Value {
     data
 }
 
+/// The same, as one of many payments: what a probe finds of one is not of another.
+pub fn paid_as(number: usize) -> Value {
+    let mut data = paid();
+    data["payment_id"] = json!(format!("payment-{number}"));
+    data["provider_reference"] = json!(format!("reference-{number}"));
+    data
+}
+
 impl Ledger {
     /// One payment, `id`, that must end as one row, told to the platform once.
     async fn one_row(&self, id: &str) -> Value {
@@ -393,10 +401,7 @@ async fn a_stop_while_a_request_is_under_way_waits_for_its_answer() {
     let ledger = ledger().await;
     let running = ledger.site.run().await;
     for number in 0..20 {
-        let mut data = paid();
-        data["payment_id"] = json!(format!("payment-{number}"));
-        data["provider_reference"] = json!(format!("reference-{number}"));
-        ledger.site.vhost.say("payment.succeeded.v1", &format!("event-{number}"), &data).await;
+        ledger.site.vhost.say("payment.succeeded.v1", &format!("event-{number}"), &paid_as(number)).await;
     }
     ledger.server.until("POST", PATH, 3).await;
     assert_eq!(running.terminate().await, 0);
@@ -414,10 +419,7 @@ async fn a_cut_connection_to_the_broker_posts_nothing_twice_and_loses_nothing() 
     let ledger = ledger().await;
     let bridge = ledger.site.start().await;
     for number in 0..30 {
-        let mut data = paid();
-        data["payment_id"] = json!(format!("payment-{number}"));
-        data["provider_reference"] = json!(format!("reference-{number}"));
-        ledger.site.vhost.say("payment.succeeded.v1", &format!("event-{number}"), &data).await;
+        ledger.site.vhost.say("payment.succeeded.v1", &format!("event-{number}"), &paid_as(number)).await;
         if number % 10 == 5 {
             ledger.site.vhost.cut().await;
         }

@@ -2,7 +2,7 @@
 //! and of everything else that is connected to.
 
 use super::*;
-use crate::{standins::ims::Ims, support::Node};
+use crate::{payments::paid_as, standins::ims::Ims, support::Node};
 use std::collections::BTreeSet;
 use tokio::sync::watch;
 
@@ -172,12 +172,7 @@ async fn a_broker_that_falls_silent_is_left_for_the_next_and_nothing_is_lost_or_
     let running = site.run().await;
     let count = 40;
     for number in 0..count {
-        let mut data = example("payment.succeeded.v1");
-        data["payment_id"] = json!(format!("payment-{number}"));
-        data["provider_reference"] = json!(format!("reference-{number}"));
-        (data["amount"], data["total_amount"]) = (json!(6250), json!(6250));
-        data["lines"] = json!([{ "line_id": "1", "description": "Council tax", "amount": 6250, "fund": "council-tax", "account": "771234561" }]);
-        site.vhost.say("payment.succeeded.v1", &format!("event-{number}"), &data).await;
+        site.vhost.say("payment.succeeded.v1", &format!("event-{number}"), &paid_as(number)).await;
         if number == count / 2 {
             server.until("POST", "/api", 1).await;
             silent.send_replace(true);
