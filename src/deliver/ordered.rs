@@ -137,17 +137,17 @@ impl Deliverer {
         Ok(())
     }
 
-    /// Carries a window to its end, wave by wave, so many messages at once; `is_empty` says that nothing of these subjects is in
-    /// the lot. What is not acknowledged must come again in its order. And whether any of these subjects is in the lot now.
+    /// Carries a window to its end, wave by wave, so many messages at once; `in_lot` says of which subjects anything may be in the
+    /// lot, if that is known. What is not acknowledged must come again in its order. And which of these subjects are in the lot now.
     pub(super) async fn carry_in_order(
         &self,
         ordered: Ordered,
         letters: Vec<Letter>,
-        (at_once, is_empty): (usize, bool),
-    ) -> (Vec<(Delivery, Settle)>, bool) {
+        (at_once, in_lot): (usize, Option<&HashSet<[u8; 32]>>),
+    ) -> (Vec<(Delivery, Settle)>, Vec<[u8; 32]>) {
         let mut settles = vec![Settle::GiveBack; letters.len()];
-        let mut waits = false;
-        match self.look_at_lot(&letters, is_empty).await {
+        let mut waits = Vec::new();
+        match self.look_at_lot(&letters, in_lot).await {
             Ok(lot) => {
                 let mut window = Window {
                     letters: &letters,
@@ -161,7 +161,8 @@ impl Deliverer {
                 while !left.is_empty() && !self.stop.is_cancelled() {
                     left = self.round(&mut window, left).await;
                 }
-                waits = window.lot.sequences.values().any(|sequence| !sequence.is_free());
+                let stands = window.lot.sequences.iter().filter(|(_, sequence)| !sequence.is_free());
+                waits = stands.map(|(digest, _)| *digest).collect();
             }
             Err(error) => {
                 error!(route = self.route.id, code = %error.code, "the parking lot cannot be read, messages are left with the broker: {}", error.what);
@@ -172,13 +173,20 @@ impl Deliverer {
         (settled.collect(), waits)
     }
 
-    async fn look_at_lot(&self, letters: &[Letter], is_empty: bool) -> Result<InLot, StoreError> {
+    async fn look_at_lot(
+        &self,
+        letters: &[Letter],
+        in_lot: Option<&HashSet<[u8; 32]>>,
+    ) -> Result<InLot, StoreError> {
         let mut lot = InLot { sequences: HashMap::new(), parked: HashSet::new(), bytes: 0 };
-        if is_empty {
+        let may_wait = |subject: &&Subject| in_lot.is_none_or(|in_lot| in_lot.contains(&subject.digest));
+        let about: Vec<(&Subject, Key)> = letters
+            .iter()
+            .filter_map(|letter| Some((letter.subject.as_ref().filter(may_wait)?, letter.key)))
+            .collect();
+        if about.is_empty() {
             return Ok(lot);
         }
-        let about: Vec<(&Subject, Key)> =
-            letters.iter().filter_map(|letter| Some((letter.subject.as_ref()?, letter.key))).collect();
         let asked = about.iter().map(|(subject, key)| (subject.digest, *key)).collect();
         let (stands, bytes) = self.store.stands(self.number, asked).await?;
         lot.bytes = bytes;

@@ -12,7 +12,11 @@ use crate::{
     order::Strand,
     retry::Delays,
 };
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{
+    collections::{HashSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::{
     task::{JoinError, JoinSet},
     time::{Instant, sleep, sleep_until},
@@ -41,8 +45,8 @@ struct Share {
     waiting: VecDeque<Letter>,
     /// When its part of the lot is to be looked at.
     look_at: Instant,
-    /// Whether nothing is there, as far as that is known: see [`crate::store::Lot`].
-    is_empty: bool,
+    /// Of which subjects anything is there, if that is known: see [`crate::store::Lot`].
+    in_lot: Option<HashSet<[u8; 32]>>,
     /// Whether a turn is under way.
     busy: bool,
 }
@@ -55,7 +59,7 @@ struct Work {
     due: u32,
     letters: Vec<Letter>,
     look_at: Instant,
-    is_empty: bool,
+    in_lot: Option<HashSet<[u8; 32]>>,
 }
 
 /// What has become of a turn.
@@ -63,7 +67,7 @@ struct Turn {
     at: usize,
     settled: Vec<(Delivery, Settle)>,
     look_at: Instant,
-    is_empty: bool,
+    in_lot: Option<HashSet<[u8; 32]>>,
     /// Whether something of the lot was tried.
     tried: bool,
 }
@@ -76,8 +80,8 @@ impl Share {
         }
         self.busy = true;
         let letters = self.waiting.drain(..self.waiting.len().min(self.window)).collect();
-        let Share { strand, at_once, due, look_at, is_empty, .. } = *self;
-        Some(Work { at, strand, at_once, due, letters, look_at, is_empty })
+        let Share { strand, at_once, due, look_at, .. } = *self;
+        Some(Work { at, strand, at_once, due, letters, look_at, in_lot: self.in_lot.take() })
     }
 }
 
@@ -95,7 +99,7 @@ impl Deliverer {
             due,
             waiting: VecDeque::new(),
             look_at: Instant::now(),
-            is_empty: false,
+            in_lot: None,
             busy: false,
         };
         (0..of).zip(Strand::all(of)).map(share).collect()
@@ -197,7 +201,7 @@ impl Deliverer {
             }
         };
         if let Some(share) = shares.get_mut(turn.at) {
-            (share.busy, share.look_at, share.is_empty) = (false, turn.look_at, turn.is_empty);
+            (share.busy, share.look_at, share.in_lot) = (false, turn.look_at, turn.in_lot);
         }
         let mut all = true;
         let mut any = turn.tried;
@@ -218,12 +222,12 @@ impl Deliverer {
 
     /// One turn of a strand: what is due in its part of the lot, then a window of what came for it.
     async fn turn(self: Arc<Self>, ordered: Ordered, work: Work) -> Turn {
-        let Work { at, strand, at_once, due: most, letters, mut look_at, mut is_empty } = work;
+        let Work { at, strand, at_once, due: most, letters, mut look_at, mut in_lot } = work;
         let mut tried = false;
         if look_at <= Instant::now() {
-            match self.store.lot(self.number, strand, now(), most).await {
+            match self.store.lot(self.number, strand, now(), (most, in_lot.is_none())).await {
                 Ok(lot) => {
-                    is_empty = lot.is_empty;
+                    in_lot = in_lot.or(lot.subjects);
                     tried = !lot.due.is_empty();
                     let noted = !tried || self.try_due(lot.due, at_once).await;
                     let wait = match (tried, noted, lot.next) {
@@ -239,18 +243,20 @@ impl Deliverer {
                 Err(error) => {
                     error!(route = self.route.id, code = %error.code, "the parking lot cannot be read: {}", error.what);
                     look_at = Instant::now() + LOOK;
-                    is_empty = false;
                 }
             }
         }
         let mut settled = Vec::new();
         if !letters.is_empty() {
             let waits;
-            (settled, waits) = self.carry_in_order(ordered, letters, (at_once, is_empty)).await;
-            if waits {
-                (look_at, is_empty) = (Instant::now(), false);
+            (settled, waits) = self.carry_in_order(ordered, letters, (at_once, in_lot.as_ref())).await;
+            if !waits.is_empty() {
+                look_at = Instant::now();
+            }
+            if let Some(subjects) = &mut in_lot {
+                subjects.extend(waits);
             }
         }
-        Turn { at, settled, look_at, is_empty, tried }
+        Turn { at, settled, look_at, in_lot, tried }
     }
 }

@@ -9,6 +9,10 @@ use crate::{
     order::{Sequence, Strand, Subject},
 };
 use bytes::Bytes;
+use std::collections::HashSet;
+
+/// Subjects of a strand that are told at most.
+const SUBJECTS: u32 = 10_000;
 
 /// A message, whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,9 +62,9 @@ pub struct Lot {
     pub due: Vec<Due>,
     /// When the next message is due; milliseconds since 1970.
     pub next: Option<i64>,
-    /// Whether nothing waits there, and nothing is held. It stays so until its strand itself parks or holds something: others only
-    /// let go.
-    pub is_empty: bool,
+    /// The digests of the subjects of which something waits there or is held, if that was asked for and they are not too many. No
+    /// other joins them but by the strand itself: others only let go.
+    pub subjects: Option<HashSet<[u8; 32]>>,
 }
 
 /// How a message and its subject stand.
@@ -124,8 +128,8 @@ impl Store {
         .await
     }
 
-    /// Looks into a strand's part of the lot: which messages are due, the longest due first and of each subject its first, and
-    /// when the next will be.
+    /// Looks into a strand's part of the lot: which messages are due, the longest due first and of each subject its first, so many at
+    /// most; when the next will be; and, if `subjects`, of whom there is anything.
     ///
     /// # Errors
     /// The store failed.
@@ -134,7 +138,7 @@ impl Store {
         route: RouteNumber,
         strand: Strand,
         now: i64,
-        most: u32,
+        (most, subjects): (u32, bool),
     ) -> Result<Lot, StoreError> {
         self.write("looking into the parking lot", move |tx| {
             let (from, to) = strand.digests();
@@ -150,11 +154,19 @@ impl Store {
                  ORDER BY due_at LIMIT 1",
                 of_strand,
             )?;
-            let any = |table: &str| {
-                let sql = format!("SELECT 1 FROM {table} WHERE route = ?1 AND subject >= ?2 AND subject < ?3 LIMIT 1");
-                tx.exists(&sql, of_strand)
+            let subjects = match subjects {
+                false => None,
+                true => {
+                    let found: Vec<[u8; 32]> = tx.all(
+                        "SELECT subject FROM parked WHERE route = ?1 AND subject >= ?2 AND subject < ?3
+                         UNION SELECT subject FROM held WHERE route = ?1 AND subject >= ?2 AND subject < ?3 LIMIT ?4",
+                        params![route.0, from, to, SUBJECTS + 1],
+                        |row| row.get(0),
+                    )?;
+                    (found.len() <= SUBJECTS as usize).then(|| found.into_iter().collect())
+                }
             };
-            Ok(Lot { next, is_empty: due.is_empty() && !any("parked")? && !any("held")?, due })
+            Ok(Lot { due, next, subjects })
         })
         .await
     }
