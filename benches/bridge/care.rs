@@ -223,7 +223,7 @@ async fn store(site: &Site) -> (Connection, i64) {
     site.good(&["topology", "apply"]).await;
     let store = Connection::open(site.folder.0.join("var/packhorse.db")).unwrap();
     store
-        .execute_batch("PRAGMA synchronous = OFF; PRAGMA journal_mode = OFF; PRAGMA cache_size = -400000")
+        .execute_batch("PRAGMA synchronous = OFF; PRAGMA journal_mode = OFF; PRAGMA cache_size = -1200000")
         .unwrap();
     let route = store.query_row("SELECT n FROM route WHERE name = ?1", [ROUTE], |row| row.get(0)).unwrap();
     (store, route)
@@ -292,33 +292,32 @@ fn intake(tx: &Connection, route: i64, at: i64, (messages, high, low): (i64, i64
     .unwrap();
 }
 
-/// So many messages that were delivered, taken in so long ago, a hundred thousand within an hour.
+/// So many messages that were delivered, the last of them taken in so long ago, a hundred thousand an hour: as they come, in the
+/// order of time, with keys that are all over.
 fn remember(store: &Connection, route: i64, messages: u64, ago: i64) {
     let tx = store.unchecked_transaction().unwrap();
-    let step = u64::MAX / messages;
-    let (began, mapping) = (now() - ago, "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef");
+    let (source, mapping) =
+        ("urn:platform:payments", "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef");
+    let began = now() - ago - messages as i64 * 36;
     let mut hours: std::collections::BTreeMap<i64, (i64, i64, i64)> = Default::default();
     for n in 0..messages {
-        // Spread evenly, as digests are, and written in the order of the table.
-        let mut key = [0x5a; 32];
-        key[..8].copy_from_slice(&(n * step).to_be_bytes());
-        // When it was taken in has nothing to do with its key.
-        let hour = (n.wrapping_mul(0x9e37_79b9) % (messages / 100_000).max(1)) as i64;
-        let at = (began / 3_600_000 - hour) * 3_600_000;
+        let id = format!("event-{n}");
+        let key = Key::of(source, &id).0;
+        let at = began + n as i64 * 36;
         tx.prepare_cached(
             "INSERT INTO journal (route, key, part, state, attempt, replay, doubt, run, source, id, taken_at, sent_at, done_at, mapping)
-             VALUES (?1, ?2, 0, 4, 1, 0, 0, 1, 'urn:platform:payments', ?3, ?4, ?4, ?4, ?5)",
+             VALUES (?1, ?2, 0, 4, 1, 0, 0, 1, ?6, ?3, ?4, ?4, ?4, ?5)",
         )
         .unwrap()
-        .execute(params![route, key, format!("event-{n}"), at, mapping])
+        .execute(params![route, key, id, at, mapping, source])
         .unwrap();
-        let sums = hours.entry(at).or_default();
+        let sums = hours.entry(at / 3_600_000).or_default();
         sums.0 += 1;
         sums.1 += i64::from(u32::from_be_bytes(key[..4].try_into().unwrap()));
         sums.2 += i64::from(u32::from_be_bytes(key[4..8].try_into().unwrap()));
     }
-    for (at, sums) in hours {
-        intake(&tx, route, at, sums);
+    for (hour, sums) in hours {
+        intake(&tx, route, hour * 3_600_000, sums);
     }
     tx.commit().unwrap();
 }

@@ -15,6 +15,8 @@ use std::collections::{BTreeMap, HashMap};
 const NAMED: i64 = 20;
 /// How many rows of the journal are grouped at once, about.
 const PORTION: i64 = 200_000;
+/// Into how many pieces an hour is divided at most.
+const PIECES: i64 = 1_000;
 
 /// What an account is drawn up of.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -361,7 +363,7 @@ impl Ground<'_> {
         let mut line = RouteAccount { route: name, ..RouteAccount::default() };
         let taken = self.taken()?;
         line.taken = taken.values().map(|sums| sums.messages + sums.copies).sum();
-        let rows = self.rows(&mut line, taken.values().map(|sums| sums.messages).sum())?;
+        let rows = self.rows(&mut line, &taken)?;
         self.compare(&taken, &rows, &mut line)?;
         self.waits(collects, &mut line)?;
         line.waits.sort_by_key(|waits| waits.at);
@@ -394,22 +396,35 @@ impl Ground<'_> {
         Ok(rows.into_iter().collect())
     }
 
-    /// What the journal has, by the hour: messages and copies. A portion at a time, so that a journal of any size is grouped in
-    /// little memory: keys are digests, and spread evenly.
-    fn rows(&self, line: &mut RouteAccount, about: i64) -> sql::Result<BTreeMap<i64, (i64, i64)>> {
+    /// Moments between which about a portion of what was taken in lies, from the first on that counts.
+    fn moments(&self, taken: &BTreeMap<i64, Sums>) -> Vec<i64> {
+        let (mut moments, mut about) = (vec![self.from], 0);
+        for (hour, sums) in taken.iter().filter(|(hour, _)| **hour != FORGOTTEN) {
+            about += sums.messages;
+            if about >= PORTION {
+                let pieces = (about / PORTION).min(PIECES);
+                moments.extend((1..=pieces).map(|piece| hour * HOUR + HOUR * piece / pieces));
+                about = 0;
+            }
+        }
+        moments.push(i64::MAX);
+        moments
+    }
+
+    /// What the journal has, by the hour: messages and copies. A portion at a time, as the rows lie, so that a journal of any size
+    /// is grouped in little memory.
+    fn rows(
+        &self,
+        line: &mut RouteAccount,
+        taken: &BTreeMap<i64, Sums>,
+    ) -> sql::Result<BTreeMap<i64, (i64, i64)>> {
         let mut by_hour: BTreeMap<i64, (i64, i64)> = BTreeMap::new();
         let (mut under_way, mut replies) = (0, 0);
-        let portions = (about / PORTION + 1).clamp(1, 256);
-        let bound = |portion: i64| match u8::try_from(portion * 256 / portions) {
-            Ok(first) => vec![first],
-            // Behind all keys.
-            Err(_) => vec![u8::MAX; 33],
-        };
         let group = "SELECT taken_at / 3600000, state, count(*), CAST(sum(duplicates) AS BIGINT) FROM journal
-             WHERE route = ?1 AND key >= ?2 AND key < ?3 AND part = 0 AND taken_at >= ?4 GROUP BY 1, 2";
-        for portion in 0..portions {
-            let (first, end) = (bound(portion), bound(portion + 1));
-            let within = params![self.route, first, end, self.from];
+             WHERE route = ?1 AND taken_at >= ?2 AND taken_at < ?3 AND part = 0 GROUP BY 1, 2";
+        let moments = self.moments(taken);
+        for (first, end) in moments.iter().zip(moments.iter().skip(1)) {
+            let within = params![self.route, first, end];
             self.tx.all(group, within, |row| {
                 let (hour, messages, copies): (i64, i64, i64) = (row.get(0)?, row.get(2)?, row.get(3)?);
                 let counts = by_hour.entry(hour).or_default();
@@ -484,7 +499,7 @@ impl Ground<'_> {
 
     /// Which message of an hour is missing, or one too many, if it is one: the sums of the keys tell it.
     fn of_hour(&self, taken: Sums, at: i64) -> sql::Result<Vec<Named>> {
-        let which = "FROM journal WHERE +route = ?1 AND part = 0 AND taken_at >= ?2 AND taken_at < ?3";
+        let which = "FROM journal WHERE route = ?1 AND part = 0 AND taken_at >= ?2 AND taken_at < ?3";
         let end = at + HOUR;
         let within = params![self.route, at, end];
         let mut found = Sums::default();

@@ -14,8 +14,8 @@ const ROWS: u32 = 200;
 /// How far a walk through what is old has got.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Walk {
-    /// The last row of the journal that was looked at: when it was taken in, route, key. What cannot go yet is not looked at
-    /// again and again.
+    /// The last row of the journal that was looked at: its route, when it was taken in, its key. What cannot go yet is not looked
+    /// at again and again.
     after: Option<(i64, i64, Vec<u8>)>,
     /// Whether the journal has been walked through.
     through: bool,
@@ -58,7 +58,10 @@ impl Store {
                     params![],
                 )?,
                 bytes: tx.bytes()?,
-                oldest: tx.value("SELECT min(taken_at) FROM journal", params![])?,
+                oldest: tx.value(
+                    "SELECT min((SELECT min(taken_at) FROM journal WHERE route = r.n)) FROM route r",
+                    params![],
+                )?,
             })
         })
         .await
@@ -72,25 +75,36 @@ fn journal(
     before: i64,
     after: Option<(i64, i64, Vec<u8>)>,
 ) -> sql::Result<(usize, Option<Walk>)> {
-    let (at, route, key) = after.unwrap_or((i64::MIN, i64::MIN, Vec::new()));
-    let (mut looked_at, mut last) = (0, None);
+    let at_first = (0, i64::MIN, Vec::new());
+    let mut place = after.unwrap_or_else(|| at_first.clone());
     let mut old = Vec::new();
-    tx.all(
-        "SELECT taken_at, route, key, state, answer IS NOT NULL FROM journal
-         WHERE taken_at >= ?1 AND taken_at < ?2 AND part = 0 AND (taken_at, route, key) > (?1, ?3, ?4)
-         ORDER BY taken_at, route, key LIMIT ?5",
-        params![at, before, route, key, ROWS],
-        |row| {
-            let (taken_at, route, key): (i64, i64, [u8; 32]) = (row.get(0)?, row.get(1)?, row.get(2)?);
-            let (state, is_owed): (i64, bool) = (row.get(3)?, row.get(4)?);
-            looked_at += 1;
-            last = Some((taken_at, route, key.to_vec()));
-            if State::of(state).is_some_and(State::is_end) && !is_owed {
-                old.push((taken_at, route, key));
-            }
-            Ok(())
-        },
-    )?;
+    let mut looked_at = 0;
+    // A route at a time, as the rows lie.
+    loop {
+        let (route, at, key) = place.clone();
+        tx.all(
+            "SELECT taken_at, key, state, answer IS NOT NULL FROM journal
+             WHERE route = ?1 AND taken_at >= ?2 AND taken_at < ?3 AND part = 0 AND (taken_at, key) > (?2, ?4)
+             ORDER BY taken_at, key LIMIT ?5",
+            params![route, at, before, key, ROWS - looked_at],
+            |row| {
+                let (taken_at, key): (i64, [u8; 32]) = (row.get(0)?, row.get(1)?);
+                let (state, is_owed): (i64, bool) = (row.get(2)?, row.get(3)?);
+                looked_at += 1;
+                place = (route, taken_at, key.to_vec());
+                if State::of(state).is_some_and(State::is_end) && !is_owed {
+                    old.push((taken_at, route, key));
+                }
+                Ok(())
+            },
+        )?;
+        if looked_at >= ROWS {
+            break;
+        }
+        let next: Option<i64> = tx.value("SELECT min(n) FROM route WHERE n > ?1", params![route])?;
+        let Some(next) = next else { break };
+        place = (next, at_first.1, at_first.2.clone());
+    }
     let mut forgotten: HashMap<(i64, i64), Sums> = HashMap::new();
     let mut by_state: HashMap<(i64, i64), (i64, i64)> = HashMap::new();
     let (mut gone, mut until) = (0, None);
@@ -125,7 +139,7 @@ fn journal(
     }
     let walk = match looked_at < ROWS {
         true => Walk { after: None, through: true },
-        false => Walk { after: last, through: false },
+        false => Walk { after: Some(place), through: false },
     };
     Ok((gone, Some(walk)))
 }

@@ -33,7 +33,10 @@ impl Store {
     /// The store failed.
     pub async fn latest(&self) -> Result<Option<i64>, StoreError> {
         self.write("looking for the latest message", |tx| {
-            tx.value("SELECT max(taken_at) FROM journal", params![])
+            tx.value(
+                "SELECT max((SELECT max(taken_at) FROM journal WHERE route = r.n)) FROM route r",
+                params![],
+            )
         })
         .await
     }

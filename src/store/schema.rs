@@ -6,7 +6,9 @@ use super::{
 };
 
 /// The version of the tables that this program reads and writes.
-pub const VERSION: i64 = 6;
+pub const VERSION: i64 = 7;
+
+const JOURNAL: &str = include_str!("journal.sql");
 
 /// A store that has been opened.
 pub struct Opened {
@@ -42,6 +44,7 @@ pub fn bring_up(tx: &Tx<'_>, version: i64, opener: Opener, noted: i64) -> Result
     }
     if version == 0 {
         tx.script(include_str!("schema.sql"))?;
+        tx.script(JOURNAL)?;
     }
     if version == 1 {
         tx.script("ALTER TABLE journal ADD COLUMN why TEXT")?;
@@ -65,6 +68,9 @@ pub fn bring_up(tx: &Tx<'_>, version: i64, opener: Opener, noted: i64) -> Result
         tx.script(include_str!("intake.sql"))?;
         super::intake::spread(tx)?;
     }
+    if matches!(version, 1..7) {
+        in_order_of_intake(tx)?;
+    }
     if let Some(to) = tx.find::<String>("SELECT value FROM meta WHERE name = 'moved to'", params![])? {
         return Err(Refused::Moved(to));
     }
@@ -83,6 +89,29 @@ pub fn bring_up(tx: &Tx<'_>, version: i64, opener: Opener, noted: i64) -> Result
     let bytes: i64 =
         tx.value("SELECT CAST(coalesce(sum(length(body)), 0) AS BIGINT) FROM spool", params![])?;
     Ok(Opened { run, restored, spool_bytes: u64::try_from(bytes).unwrap_or(0) })
+}
+
+/// Before version 7 a file had the journal in the order of its keys. Its rows go over in the order of their intake, all in this
+/// one transaction: a kill leaves them where they were. Nothing is sorted, so it takes time but neither memory nor other files.
+/// A server keeps rows in the order in which they come anyway.
+fn in_order_of_intake(tx: &Tx<'_>) -> sql::Result<()> {
+    if tx.is_shared() {
+        tx.script("DROP INDEX journal_by_age")?;
+        return tx.script("CREATE INDEX journal_by_age_of_route ON journal (route, taken_at, key)");
+    }
+    tx.script("ALTER TABLE journal RENAME TO journal_before; DROP INDEX journal_waiting; DROP INDEX journal_given_up")?;
+    tx.script(JOURNAL)?;
+    tx.script(
+        "CREATE INDEX journal_waiting ON journal (route, taken_at) WHERE state = 2;
+         CREATE INDEX journal_given_up ON journal (state, route) WHERE state = 5 OR state = 6",
+    )?;
+    let columns = "route, key, part, state, attempt, replay, doubt, run, duplicates, source, id, taken_at, sent_at, failed_at,
+        due_at, done_at, kept, answer, code, why, mapping";
+    tx.script(&format!(
+        "INSERT INTO journal ({columns}) SELECT {columns} FROM journal_before INDEXED BY journal_by_age
+         ORDER BY taken_at, route, key, part"
+    ))?;
+    tx.script("DROP TABLE journal_before")
 }
 
 /// The number of a run that begins.

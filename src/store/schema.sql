@@ -22,40 +22,6 @@ CREATE TABLE route (
     taken INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 
--- One row per message and route; further rows (part > 0) for parts that a route sends one by one.
-CREATE TABLE journal (
-    route     INTEGER NOT NULL REFERENCES route (n),
-    key       BLOB    NOT NULL,
-    part      INTEGER NOT NULL,
-    state     INTEGER NOT NULL,
-    attempt   INTEGER NOT NULL,
-    replay    INTEGER NOT NULL,
-    -- Whether a request may have been carried out of which nobody knows.
-    doubt     INTEGER NOT NULL,
-    -- Which run of the bridge claimed it: a claim of an earlier run was cut by a crash.
-    run       INTEGER NOT NULL,
-    duplicates INTEGER NOT NULL DEFAULT 0,
-    source    TEXT NOT NULL,
-    id        TEXT NOT NULL,
-    taken_at  INTEGER NOT NULL,
-    sent_at   INTEGER,
-    failed_at INTEGER,
-    due_at    INTEGER,
-    done_at   INTEGER,
-    -- What was read before the first attempt and holds for all.
-    kept      TEXT,
-    -- The system's answer, until the reply made of it has been published.
-    answer    BLOB,
-    code      TEXT,
-    -- Why a part was given up, until the dead letter of the whole is made: stage, field, sentence, a line each.
-    why       TEXT,
-    -- The digest of the mapping that handled it last.
-    mapping   TEXT,
-    PRIMARY KEY (route, key, part)
-) STRICT, WITHOUT ROWID;
-
-CREATE INDEX journal_by_age ON journal (taken_at);
-
 -- What was pruned from the journal after its time, so that the account still closes.
 CREATE TABLE pruned (
     route      INTEGER NOT NULL REFERENCES route (n),

@@ -8,6 +8,11 @@ use super::{
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use std::{fs::File, path::Path, time::Duration};
 
+/// In KiB: what lies above the leaves of an index of ten million keys stays, and of each key only its leaf is read.
+const CACHE: i64 = -16_384;
+/// While tables are made over, of which there may be much.
+const LARGE_CACHE: i64 = -262_144;
+
 /// The file.
 pub struct Sqlite {
     connection: Connection,
@@ -25,7 +30,8 @@ impl Sqlite {
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "foreign_keys", true)?;
         connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
-        // In pages of 4 KiB: keys are spread over the whole table, so the same pages come again before they must be copied back.
+        connection.pragma_update(None, "cache_size", CACHE)?;
+        // In pages of 4 KiB: keys are spread over their whole index, so pages come again before they must be copied back.
         connection.pragma_update(None, "wal_autocheckpoint", 8_192)?;
         connection.pragma_update(None, "temp_store", "MEMORY")?;
         connection.set_prepared_statement_cache_capacity(160);
@@ -44,11 +50,15 @@ impl Sqlite {
     pub fn prepare(&mut self, opener: Opener, noted: i64) -> Result<Opened, Refused> {
         let tx = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let version = tx.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        if version < schema::VERSION {
+            tx.pragma_update(None, "cache_size", LARGE_CACHE)?;
+        }
         let opened = schema::bring_up(&Tx::Sqlite(&tx), version, opener, noted)?;
         if version < schema::VERSION {
             tx.pragma_update(None, "user_version", schema::VERSION)?;
         }
         tx.commit()?;
+        self.connection.pragma_update(None, "cache_size", CACHE)?;
         Ok(opened)
     }
 

@@ -6,6 +6,7 @@ use crate::{
         http::{Fault, Server},
         ims::Ims,
     },
+    store::versions::BACK_TO_SIX,
     support::{Seen, Site, example, until},
 };
 use serde_json::{Value, json};
@@ -441,12 +442,13 @@ async fn a_store_of_the_version_before_is_taken_over_with_all_it_knows() {
     assert!(bridge.stop().await);
     let store = rusqlite::Connection::open(ledger.store()).unwrap();
     // As version 1 had it: without why parts were given up, without files, batches, gates and a parking lot, and with one count of
-    // what was taken in.
+    // what was taken in, and the journal in the order of its keys.
     let since = "DROP INDEX journal_waiting; DROP TABLE pause; DROP TABLE gate; DROP TABLE oldest; DROP TABLE parked; DROP TABLE held;
         ALTER TABLE route DROP COLUMN parked; ALTER TABLE route DROP COLUMN parked_bytes;
         ALTER TABLE route ADD COLUMN taken INTEGER NOT NULL DEFAULT 0;
         UPDATE route SET taken = coalesce((SELECT sum(messages + copies) FROM intake WHERE route = n), 0);
         DROP TABLE intake; DROP INDEX journal_given_up; DROP INDEX item_by_age;";
+    store.execute_batch(BACK_TO_SIX).unwrap();
     store.execute_batch(since).unwrap();
     for table in ["batch_file", "batch_item", "batch_row", "batch_serial", "batch", "extract_row", "file"] {
         store.execute_batch(&format!("DROP TABLE {table}")).unwrap();
@@ -460,6 +462,7 @@ async fn a_store_of_the_version_before_is_taken_over_with_all_it_knows() {
     assert_eq!((ledger.sent(), &ledger.site.account(ROUTE).await["duplicate"]), (1, &json!(1)));
     // As version 4 had it: files had no place among the others.
     let store = rusqlite::Connection::open(ledger.store()).unwrap();
+    store.execute_batch(BACK_TO_SIX).unwrap();
     store.execute_batch(since).unwrap();
     store.execute_batch("ALTER TABLE file DROP COLUMN sequence; PRAGMA user_version = 4;").unwrap();
     drop(store);

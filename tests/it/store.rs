@@ -4,6 +4,7 @@ mod conformance;
 mod faults;
 mod moves;
 mod several;
+pub mod versions;
 
 use crate::{databases::Database, support::Folder};
 use packhorse::{
