@@ -117,7 +117,12 @@ struct Attempt<'a> {
     /// What was read before the first attempt, and the event's own data.
     cause: Tree,
     course: Course,
+    /// When the store last said that the message is ours.
+    ours_at: Option<i64>,
 }
+
+/// For how many milliseconds that counts: less than it takes until others take over what a bridge had that stands still.
+const OURS: i64 = 3_000;
 
 /// Sends one message or part, with all its care.
 ///
@@ -131,6 +136,7 @@ pub async fn send(
     went: Went,
 ) -> Result<Done, End> {
     let mut attempt = Attempt {
+        ours_at: went.claimed_at,
         deliverer,
         letter,
         event,
@@ -295,13 +301,28 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// Notes that it is about to be sent, where that has to be.
+    /// Notes that it is about to be sent, where that has to be. A bridge that stood still may have lost its messages to another one:
+    /// before it sends what it claimed a while ago it makes sure that they are its own.
     async fn note(&mut self, rules: &Rules<'_>) -> Result<(), End> {
-        let moment = now();
-        if self.course.sends(moment, rules) {
-            let (route, key) = (self.deliverer.number, self.letter.key);
-            let noted = self.deliverer.store.sending(route, key, self.part, moment).await;
-            noted.map_err(|error| End::store(&error))?;
+        let (moment, store) = (now(), &self.deliverer.store);
+        let (route, key) = (self.deliverer.number, self.letter.key);
+        let is_fresh = self.ours_at.is_some_and(|at| (0..OURS).contains(&(moment - at)));
+        let noted = self.course.sends(moment, rules);
+        let ours = match noted {
+            true => store.sending(route, key, self.part, moment).await,
+            false if is_fresh || !store.is_shared() => return Ok(()),
+            false => store.is_ours(route, key, self.part).await,
+        };
+        if !ours.map_err(|error| End::store(&error))? {
+            tracing::warn!(
+                route = self.deliverer.route.id,
+                id = self.event.id,
+                "another bridge has taken the message over: nothing is sent"
+            );
+            return Err(End::GiveBack);
+        }
+        self.ours_at = Some(moment);
+        if noted {
             crate::kill::point("deliver.asked");
         }
         Ok(())

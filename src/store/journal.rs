@@ -298,17 +298,25 @@ impl Store {
         .await
     }
 
-    /// Notes that a request is about to be sent again, so that a probe knows how long ago.
+    /// Notes that a request is about to be sent again, so that a probe knows how long ago; whether its message is ours still, and
+    /// no other bridge has taken it over.
     ///
     /// # Errors
     /// The store failed.
-    pub async fn sending(&self, route: RouteNumber, key: Key, part: u32, now: i64) -> Result<(), StoreError> {
+    pub async fn sending(
+        &self,
+        route: RouteNumber,
+        key: Key,
+        part: u32,
+        now: i64,
+    ) -> Result<bool, StoreError> {
+        let run = self.run();
         self.write("noting an attempt", move |tx| {
-            tx.run(
-                "UPDATE journal SET sent_at = ?4, doubt = 1 WHERE route = ?1 AND key = ?2 AND part = ?3",
-                params![route.0, key.0, part, now],
+            let noted = tx.run(
+                "UPDATE journal SET sent_at = ?4, doubt = 1 WHERE route = ?1 AND key = ?2 AND part = ?3 AND run = ?5",
+                params![route.0, key.0, part, now, run],
             )?;
-            Ok(())
+            Ok(noted == 1)
         })
         .await
     }

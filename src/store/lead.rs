@@ -5,10 +5,12 @@
 //! has claimed is cut, whether its bridge lives or not.
 
 use super::{
-    Store, StoreError, schema,
+    RouteNumber, Store, StoreError,
+    database::Location,
+    schema,
     sql::{Led, Tx, params},
 };
-use crate::code::Code;
+use crate::{code::Code, event::Key};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -91,6 +93,26 @@ impl Store {
             // With a connection that is lost it is gone as well.
             let _ = self.write("giving up the lead", move |tx| tx.follow(&name)).await;
         }
+    }
+
+    /// Whether other bridges may share it.
+    pub fn is_shared(&self) -> bool {
+        matches!(self.inner.location, Location::Server(_))
+    }
+
+    /// Whether a message that we have claimed is ours still, and no other bridge has taken it over.
+    ///
+    /// # Errors
+    /// The store failed, or the lead is lost.
+    pub async fn is_ours(&self, route: RouteNumber, key: Key, part: u32) -> Result<bool, StoreError> {
+        let run = self.run();
+        self.write("looking whose a message is", move |tx| {
+            tx.exists(
+                "SELECT 1 FROM journal WHERE route = ?1 AND key = ?2 AND part = ?3 AND run = ?4",
+                params![route.0, key.0, part, run],
+            )
+        })
+        .await
     }
 
     /// Says what this bridge reads, name and digest of each; in what a bridge that runs beside it differs. Then nothing is said.

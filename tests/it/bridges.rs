@@ -6,6 +6,7 @@ use crate::{
     nightly::Nightly,
     ordered::{self, Cases},
     payments::{self, ledger, paid_as},
+    standins::http::Fault,
     support::{Folder, Running, Site, copy, until, until_within},
 };
 use serde_json::{Value, json};
@@ -55,14 +56,9 @@ async fn took_part(database: &Database) -> usize {
     runs.len()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn two_bridges_share_a_queue_and_when_one_is_killed_every_payment_is_posted_once() {
-    const COUNT: usize = 60;
-    let ledger = ledger().await;
-    let database = share(&ledger.site).await;
-    let first = ledger.site.run_as("log", &[]).await;
-    let second = ledger.site.run_as("log-second", &[]).await;
-    let payments: Vec<(String, Vec<u8>)> = (0..COUNT)
+/// Payments by number, as events.
+fn numbered(numbers: std::ops::Range<usize>) -> Vec<(String, Vec<u8>)> {
+    numbers
         .map(|n| {
             let data = paid_as(n);
             let id = format!("event-{n}");
@@ -70,7 +66,17 @@ async fn two_bridges_share_a_queue_and_when_one_is_killed_every_payment_is_poste
                 "type": "payment.succeeded.v1", "time": "2026-11-24T09:41:06Z", "datacontenttype": "application/json", "data": data });
             (id, event.to_string().into_bytes())
         })
-        .collect();
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_bridges_share_a_queue_and_when_one_is_killed_every_payment_is_posted_once() {
+    const COUNT: usize = 60;
+    let ledger = ledger().await;
+    let database = share(&ledger.site).await;
+    let first = ledger.site.run_as("log", &[]).await;
+    let second = ledger.site.run_as("log-second", &[]).await;
+    let payments = numbered(0..COUNT);
     ledger.site.vhost.publish_many(payments::QUEUE, &payments).await;
     until("the system has some", async || (ledger.ims.rows().len() > COUNT / 4).then_some(())).await;
     first.kill().await;
@@ -203,4 +209,119 @@ async fn when_the_database_is_killed_and_comes_back_the_bridges_go_on_and_nothin
     }
     assert_eq!(first.terminate().await, 0);
     assert_eq!(second.terminate().await, 0);
+}
+
+/// Until a log says something so often.
+async fn says(folder: &Folder, name: &str, what: &str, times: usize) {
+    until_within(LONG, &format!("{name} says {times} times: {what}"), async || {
+        (log(folder, name).matches(what).count() >= times).then_some(())
+    })
+    .await;
+}
+
+/// The broker notices soon that nothing comes from a consumer any more.
+fn with_short_heartbeats(site: &Site) {
+    site.edit("packhorse.toml", "[broker]", "[broker]\nheartbeat = \"3s\"");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_is_held_still_is_taken_over_and_when_it_goes_on_it_sends_nothing_and_stands_by() {
+    let cases = Cases::new("").await;
+    with_short_heartbeats(&cases.site);
+    let _database = share(&cases.site).await;
+    let first = cases.site.run_as("log", &[]).await;
+    let second = cases.site.run_as("log-second", &[]).await;
+    until("one stands by", async || stands_by(&cases.site).then_some(())).await;
+    let leads = !log(&cases.site.folder, "log").contains("another bridge leads");
+    let (leader, other, names) =
+        if leads { (first, second, ["log", "log-second"]) } else { (second, first, ["log-second", "log"]) };
+    let say = async |from: u32, to: u32| {
+        let all: Vec<(&str, u32)> =
+            (from..=to).flat_map(|number| ["A", "B", "C", "D"].map(|subject| (subject, number))).collect();
+        cases.say(&all).await;
+    };
+    let delivered = async |count: usize| {
+        until_within(LONG, "all is delivered", async || {
+            (cases.site.account(ordered::ROUTE).await["delivered"] == count).then_some(())
+        })
+        .await;
+    };
+    // What fails waits in the parking lot, which the other bridge must find.
+    cases.wish("A", 3, &[500, 201]);
+    say(1, 100).await;
+    until("the system has some", async || (cases.taken().len() > 30).then_some(())).await;
+    leader.signal("STOP").await;
+    let before = cases.taken().len();
+    assert!(before < 400, "it is held still in the middle of its work");
+    delivered(400).await;
+    // What was under way comes again, once.
+    let taken = cases.taken().len();
+    assert!(taken <= 400 + 4, "{taken}");
+    leader.signal("CONT").await;
+    says(&cases.site.folder, names[0], "this bridge leads no more", 1).await;
+    says(&cases.site.folder, names[0], "another bridge leads, this one stands by", 1).await;
+    say(101, 120).await;
+    delivered(480).await;
+    assert!(cases.taken().len() <= taken + 80 + 1, "no more than what it was about to send when it was held");
+    for (subject, numbers) in cases.first() {
+        assert_eq!(numbers, (1..=120).collect::<Vec<u32>>(), "{subject}");
+    }
+    // The other way round: it takes over again.
+    other.signal("STOP").await;
+    say(121, 130).await;
+    delivered(520).await;
+    says(&cases.site.folder, names[0], "this bridge leads from now on", 1).await;
+    other.signal("CONT").await;
+    says(&cases.site.folder, names[1], "another bridge leads, this one stands by", 1).await;
+    for (subject, numbers) in cases.first() {
+        assert_eq!(numbers, (1..=130).collect::<Vec<u32>>(), "{subject}");
+    }
+    assert_eq!(leader.terminate().await, 0);
+    assert_eq!(other.terminate().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_bridge_held_still_had_claimed_comes_to_another_and_when_it_goes_on_nothing_is_posted_twice() {
+    const COUNT: usize = 60;
+    let ledger = ledger().await;
+    with_short_heartbeats(&ledger.site);
+    let database = share(&ledger.site).await;
+    let first = ledger.site.run_as("log", &[]).await;
+    let payments = numbered(0..COUNT);
+    ledger.server.misbehave("POST", payments::PATH, Fault::Late(Duration::from_millis(200)), 10);
+    ledger.site.vhost.publish_many(payments::QUEUE, &payments).await;
+    until("the system has some", async || (ledger.ims.rows().len() > 5).then_some(())).await;
+    // What is refused for now is sent again after a moment, in the same attempt: there it is held.
+    ledger.server.misbehave("POST", payments::PATH, Fault::Status(503, None), 10_000);
+    let sent = ledger.sent();
+    until("it tries", async || (ledger.sent() > sent).then_some(())).await;
+    first.signal("STOP").await;
+    ledger.server.behave();
+    let claimed = database.texts("SELECT key FROM packhorse_example.journal WHERE state = 1").await;
+    assert!(!claimed.is_empty(), "it is in the middle of its work");
+    let second = ledger.site.run_as("log-second", &[]).await;
+    let line = until_within(LONG, "all is delivered", async || {
+        let line = ledger.site.account(payments::ROUTE).await;
+        (line["delivered"] == COUNT).then_some(line)
+    })
+    .await;
+    assert_eq!((&line["dead"], &line["waiting"]), (&json!(0), &json!(0)), "{line}");
+    assert_eq!(ledger.ims.rows().len(), COUNT, "each once, while one is held still");
+    first.signal("CONT").await;
+    says(&ledger.site.folder, "log", "the connection to the store is lost", 1).await;
+    // What it had is given back, and comes as a duplicate; it takes part again.
+    let more = numbered(COUNT..COUNT + 20);
+    ledger.site.vhost.publish_many(payments::QUEUE, &more).await;
+    until_within(LONG, "all is delivered", async || {
+        let line = ledger.site.account(payments::ROUTE).await;
+        (line["delivered"] == COUNT + 20).then_some(())
+    })
+    .await;
+    ledger.site.vhost.drained(payments::QUEUE).await;
+    assert_eq!(first.terminate().await, 0);
+    assert_eq!(second.terminate().await, 0);
+    let rows = ledger.ims.rows();
+    let references: BTreeSet<&str> = rows.iter().map(|row| row["PspReference"].as_str().unwrap()).collect();
+    assert_eq!((rows.len(), references.len()), (COUNT + 20, COUNT + 20), "each once");
+    assert_eq!(took_part(&database).await, 2, "both had a part in it");
 }

@@ -82,6 +82,48 @@ async fn a_duty_is_one_bridges_until_it_lets_it_go_or_is_gone() {
     assert!(third.lead("collect two").await.unwrap().is_some());
 }
 
+/// A bridge that is held still says nothing; one that has nothing to say is not given up for one that is.
+#[tokio::test]
+async fn the_server_gives_up_a_bridge_of_which_it_hears_nothing_and_none_that_is_only_idle() {
+    let home = Home::on_postgres().await;
+    let (first, second) = (home.open(Opener::Bridge), home.open(Opener::Bridge));
+    let led = first.lead("collect").await.unwrap().unwrap();
+    let database = home.database.as_ref().unwrap();
+    let seen = "SELECT pid FROM pg_stat_activity
+                  WHERE query = 'SELECT 1' AND state = 'idle' AND datname = current_database()";
+    until("both are heard of", async || (database.texts(seen).await.len() == 2).then_some(())).await;
+    let idle = std::time::Instant::now();
+    while idle.elapsed() < std::time::Duration::from_secs(14) {
+        assert!(second.lead("collect").await.unwrap().is_none());
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    }
+    assert!(writes(&led, "a").await.is_some(), "it leads still, after longer than the server waits");
+}
+
+/// What a bridge was about to send when it was held still, and another has taken over since.
+#[tokio::test]
+async fn a_bridge_learns_before_it_sends_that_another_one_has_taken_a_message_over() {
+    let home = Home::on_postgres().await;
+    let (first, second) = (home.open(Opener::Bridge), home.open(Opener::Bridge));
+    let route = first.route("pay.post").await.unwrap();
+    for id in ["a", "b"] {
+        assert!(matches!(places(&first, id).await[..], [Place::Go(_)]));
+    }
+    assert!(first.is_ours(route, claim("a").key, 0).await.unwrap());
+    assert!(first.sending(route, claim("a").key, 0, 6).await.unwrap());
+    // While its connection is gone the second takes one of them; then it is back, under the same number.
+    let taken = until("the second takes it", async || {
+        cut(&home, 1).await;
+        matches!(places(&second, "a").await[..], [Place::Go(_)]).then_some(())
+    });
+    taken.await;
+    until("the first is back", async || second.lives(1).await.unwrap().then_some(())).await;
+    assert!(!first.is_ours(route, claim("a").key, 0).await.unwrap());
+    assert!(!first.sending(route, claim("a").key, 0, 7).await.unwrap());
+    assert!(first.is_ours(route, claim("b").key, 0).await.unwrap());
+    assert!(first.sending(route, claim("b").key, 0, 7).await.unwrap());
+}
+
 /// It may still be about to send, and the next one must not wait for it for ever.
 #[tokio::test]
 async fn what_an_earlier_term_has_claimed_is_in_doubt_for_the_next_although_its_bridge_lives() {
