@@ -16,10 +16,13 @@ use std::{
     sync::Arc,
     time::Duration,
 };
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 /// How often it is looked whether the lead is still there.
 const LOOK: Duration = Duration::from_secs(1);
+/// After how long a look that is not answered says that it is not: the server has given us up before.
+const UNANSWERED: Duration = Duration::from_secs(20);
 
 /// The lead in a duty, from the moment it was taken.
 pub(super) struct Lead {
@@ -33,11 +36,25 @@ pub(super) struct Lead {
 impl Lead {
     /// Whether it is still there; if not, whoever waits for that hears it.
     pub fn holds(&self, tx: &Tx<'_>) -> bool {
-        let holds = tx.leads(&self.name, self.led);
+        let holds = !self.lost.is_cancelled() && tx.leads(&self.name, self.led);
         if !holds {
             self.lost.cancel();
         }
         holds
+    }
+
+    /// What a piece of work comes to, unless the lead is lost before that. Then it may have been done or not, as in a crash: the next
+    /// one who leads finds out. A bridge whose server says nothing must not keep what it took from the broker.
+    pub async fn unless_lost<T>(
+        &self,
+        doing: &str,
+        work: impl Future<Output = Result<Option<T>, StoreError>>,
+    ) -> Result<T, StoreError> {
+        tokio::select! {
+            biased;
+            done = work => done?.ok_or_else(|| self.refusal(doing)),
+            () = self.lost.cancelled() => Err(self.refusal(doing)),
+        }
     }
 
     /// What is said to somebody who writes without it.
@@ -79,8 +96,11 @@ impl Store {
             tokio::select! {
                 () = lead.lost.cancelled() => {}
                 () = tokio::time::sleep(LOOK) => {
-                    // While the store is away nobody leads, and nothing can be written.
-                    let _ = self.write("looking who leads", |_| Ok(())).await;
+                    // While the store is away nobody leads here: another bridge may see it.
+                    let look = timeout(UNANSWERED, self.write("looking who leads", |_| Ok(()))).await;
+                    if !matches!(look, Ok(Ok(()))) {
+                        lead.lost.cancel();
+                    }
                 }
             }
         }

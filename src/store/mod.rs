@@ -225,7 +225,7 @@ impl Store {
             true => work(tx).map(Some),
             false => Ok(None),
         };
-        self.inner.writer.run(doing, work).await?.ok_or_else(|| lead.refusal(doing))
+        lead.unless_lost(doing, self.inner.writer.run(doing, work)).await
     }
 
     /// Looks at everything as it is at one moment, on a connection of its own: whoever writes goes on meanwhile.

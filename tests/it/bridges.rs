@@ -6,6 +6,7 @@ use crate::{
     nightly::Nightly,
     ordered::{self, Cases},
     payments::{self, ledger, paid_as},
+    proxy::{Proxy, Way},
     standins::http::Fault,
     support::{Folder, Running, Site, copy, until, until_within},
 };
@@ -224,6 +225,13 @@ fn with_short_heartbeats(site: &Site) {
     site.edit("packhorse.toml", "[broker]", "[broker]\nheartbeat = \"3s\"");
 }
 
+/// How many bridges the database knows to live, while nobody writes.
+async fn held(database: &Database) -> usize {
+    let locks = "SELECT DISTINCT pid FROM pg_locks WHERE locktype = 'advisory' AND granted
+                   AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    database.texts(locks).await.len()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_is_held_still_is_taken_over_and_when_it_goes_on_it_sends_nothing_and_stands_by() {
     let cases = Cases::new("").await;
@@ -292,13 +300,21 @@ async fn what_a_bridge_held_still_had_claimed_comes_to_another_and_when_it_goes_
     ledger.site.vhost.publish_many(payments::QUEUE, &payments).await;
     until("the system has some", async || (ledger.ims.rows().len() > 5).then_some(())).await;
     // What is refused for now is sent again after a moment, in the same attempt: there it is held.
-    ledger.server.misbehave("POST", payments::PATH, Fault::Status(503, None), 10_000);
-    let sent = ledger.sent();
-    until("it tries", async || (ledger.sent() > sent).then_some(())).await;
-    first.signal("STOP").await;
-    ledger.server.behave();
-    let claimed = database.texts("SELECT key FROM packhorse_example.journal WHERE state = 1").await;
-    assert!(!claimed.is_empty(), "it is in the middle of its work");
+    until("it is held in the middle of its work", async || {
+        ledger.server.misbehave("POST", payments::PATH, Fault::Status(503, None), 10_000);
+        let sent = ledger.sent();
+        until("it tries", async || (ledger.sent() > sent).then_some(())).await;
+        first.signal("STOP").await;
+        ledger.server.behave();
+        let claimed = "SELECT id FROM packhorse_example.journal WHERE state = 1";
+        if database.texts(claimed).await.is_empty() {
+            first.signal("CONT").await;
+            return None;
+        }
+        Some(())
+    })
+    .await;
+    assert!(ledger.ims.rows().len() < COUNT, "some are left");
     let second = ledger.site.run_as("log-second", &[]).await;
     let line = until_within(LONG, "all is delivered", async || {
         let line = ledger.site.account(payments::ROUTE).await;
@@ -307,8 +323,9 @@ async fn what_a_bridge_held_still_had_claimed_comes_to_another_and_when_it_goes_
     .await;
     assert_eq!((&line["dead"], &line["waiting"]), (&json!(0), &json!(0)), "{line}");
     assert_eq!(ledger.ims.rows().len(), COUNT, "each once, while one is held still");
+    assert_eq!(held(&database).await, 1, "the server has given it up");
     first.signal("CONT").await;
-    says(&ledger.site.folder, "log", "the connection to the store is lost", 1).await;
+    until("it is back", async || (held(&database).await == 2).then_some(())).await;
     // What it had is given back, and comes as a duplicate; it takes part again.
     let more = numbered(COUNT..COUNT + 20);
     ledger.site.vhost.publish_many(payments::QUEUE, &more).await;
@@ -324,4 +341,137 @@ async fn what_a_bridge_held_still_had_claimed_comes_to_another_and_when_it_goes_
     let references: BTreeSet<&str> = rows.iter().map(|row| row["PspReference"].as_str().unwrap()).collect();
     assert_eq!((rows.len(), references.len()), (COUNT + 20, COUNT + 20), "each once");
     assert_eq!(took_part(&database).await, 2, "both had a part in it");
+}
+
+/// Two bridges, of which one reaches the store through a proxy: the folder of that one, and what stands between.
+async fn through_a_proxy(site: &Site, database: &Database) -> (Folder, std::sync::Arc<Proxy>) {
+    let proxy = Proxy::to(database.address.parse().unwrap()).await;
+    let folder = elsewhere(site);
+    let path = folder.0.join("packhorse.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replace(&database.address, &proxy.address.to_string())).unwrap();
+    (folder, proxy)
+}
+
+/// How the leader and its store part.
+#[derive(Debug, Clone, Copy)]
+enum Parted {
+    Cut,
+    Stalled(Way),
+}
+
+/// One that leads loses sight of the store, and of nothing else.
+async fn a_leader_without_its_store(parted: Parted) {
+    let cases = Cases::new("").await;
+    let database = share(&cases.site).await;
+    let (folder, proxy) = through_a_proxy(&cases.site, &database).await;
+    let first = cases.site.run_in(&folder, "log").await;
+    let all: Vec<(&str, u32)> =
+        (1..=60).flat_map(|number| ["A", "B", "C", "D"].map(|subject| (subject, number))).collect();
+    cases.wish("A", 3, &[500, 201]);
+    cases.say(&all).await;
+    until("the system has some", async || (cases.taken().len() > 10).then_some(())).await;
+    let second = cases.site.run_as("log", &[]).await;
+    says(&cases.site.folder, "log", "another bridge leads, this one stands by", 1).await;
+    match parted {
+        Parted::Cut => {
+            proxy.refuse(true);
+            proxy.cut();
+        }
+        Parted::Stalled(way) => proxy.stall(way),
+    }
+    let delivered = async |count: usize| {
+        until_within(LONG, "all is delivered", async || {
+            (cases.site.account(ordered::ROUTE).await["delivered"] == count).then_some(())
+        })
+        .await;
+    };
+    // More than the first could have had in hand.
+    let more: Vec<(&str, u32)> =
+        (61..=200).flat_map(|number| ["A", "B", "C", "D"].map(|subject| (subject, number))).collect();
+    cases.say(&more).await;
+    delivered(800).await;
+    says(&folder, "log", "this bridge leads no more", 1).await;
+    says(&folder, "log", "code=PH4001", 1).await;
+    proxy.refuse(false);
+    proxy.open();
+    says(&folder, "log", "another bridge leads, this one stands by", 1).await;
+    assert_eq!(second.terminate().await, 0);
+    cases.say(&[("A", 201), ("B", 201)]).await;
+    delivered(802).await;
+    for (subject, numbers) in cases.first() {
+        let last = if ["A", "B"].contains(&subject.as_str()) { 201 } else { 200 };
+        assert_eq!(numbers, (1..=last).collect::<Vec<u32>>(), "{subject}");
+    }
+    assert_eq!(first.terminate().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_is_cut_off_from_the_store_alone_leaves_its_queue_to_another() {
+    a_leader_without_its_store(Parted::Cut).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_whose_store_answers_nothing_leaves_its_queue_to_another() {
+    a_leader_without_its_store(Parted::Stalled(Way::Down)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_whose_store_hears_nothing_leaves_its_queue_to_another() {
+    a_leader_without_its_store(Parted::Stalled(Way::Up)).await;
+}
+
+/// The only bridge, and its store stalls in the middle of its work, or of a commit.
+async fn the_store_stalls(way: Way) {
+    const COUNT: usize = 40;
+    let ledger = ledger().await;
+    let database = share(&ledger.site).await;
+    let (folder, proxy) = through_a_proxy(&ledger.site, &database).await;
+    let bridge = ledger.site.run_in(&folder, "log").await;
+    // Slow is not stalled.
+    proxy.slow(way, 400);
+    ledger.site.vhost.publish_many(payments::QUEUE, &numbered(0..COUNT / 2)).await;
+    until("the system has some", async || (ledger.ims.rows().len() > COUNT / 4).then_some(())).await;
+    proxy.open();
+    ledger.site.vhost.publish_many(payments::QUEUE, &numbered(COUNT / 2..COUNT)).await;
+    let committing = "SELECT pid FROM pg_stat_activity WHERE query LIKE 'COMMIT%' AND state = 'active'";
+    match way {
+        Way::Up => {}
+        Way::Down => {
+            // A commit takes a moment, so that it can be met.
+            let late = "CREATE FUNCTION packhorse_example.late() RETURNS trigger LANGUAGE plpgsql AS
+                          'BEGIN PERFORM pg_sleep(1); RETURN NULL; END';
+                        CREATE CONSTRAINT TRIGGER late AFTER UPDATE ON packhorse_example.journal
+                          DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION packhorse_example.late()";
+            database.sql(late).await;
+            until("it commits", async || (!database.texts(committing).await.is_empty()).then_some(())).await;
+        }
+    }
+    proxy.stall(way);
+    assert!(ledger.ims.rows().len() < COUNT, "it stalls in the middle");
+    says(&folder, "log", "did not answer", 1).await;
+    assert!(log(&folder, "log").contains("PH4001"));
+    if way == Way::Down {
+        database.sql("DROP TRIGGER late ON packhorse_example.journal").await;
+    }
+    proxy.open();
+    until_within(LONG, "all is delivered", async || {
+        (ledger.site.account(payments::ROUTE).await["delivered"] == COUNT).then_some(())
+    })
+    .await;
+    ledger.site.vhost.drained(payments::QUEUE).await;
+    assert_eq!(bridge.terminate().await, 0);
+    let rows = ledger.ims.rows();
+    let references: BTreeSet<&str> = rows.iter().map(|row| row["PspReference"].as_str().unwrap()).collect();
+    assert_eq!((rows.len(), references.len()), (COUNT, COUNT), "each once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_stalls_before_it_answers_a_commit_is_given_up_and_nothing_is_lost_or_posted_twice() {
+    the_store_stalls(Way::Down).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_hears_nothing_for_a_while_is_given_up_and_nothing_is_lost_or_posted_twice() {
+    the_store_stalls(Way::Up).await;
 }
