@@ -301,31 +301,42 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// Notes that it is about to be sent, where that has to be. A bridge that stood still may have lost its messages to another one:
-    /// before it sends what it claimed a while ago it makes sure that they are its own.
+    /// Notes that it is about to be sent, where that has to be.
     async fn note(&mut self, rules: &Rules<'_>) -> Result<(), End> {
-        let (moment, store) = (now(), &self.deliverer.store);
-        let (route, key) = (self.deliverer.number, self.letter.key);
-        let is_fresh = self.ours_at.is_some_and(|at| (0..OURS).contains(&(moment - at)));
-        let noted = self.course.sends(moment, rules);
-        let ours = match noted {
-            true => store.sending(route, key, self.part, moment).await,
-            false if is_fresh || !store.is_shared() => return Ok(()),
-            false => store.is_ours(route, key, self.part).await,
-        };
-        if !ours.map_err(|error| End::store(&error))? {
-            tracing::warn!(
-                route = self.deliverer.route.id,
-                id = self.event.id,
-                "another bridge has taken the message over: nothing is sent"
-            );
-            return Err(End::GiveBack);
-        }
-        self.ours_at = Some(moment);
-        if noted {
+        let moment = now();
+        if self.course.sends(moment, rules) {
+            let (route, key) = (self.deliverer.number, self.letter.key);
+            self.ours(self.deliverer.store.sending(route, key, self.part, moment).await)?;
+            self.ours_at = Some(moment);
             crate::kill::point("deliver.asked");
         }
         Ok(())
+    }
+
+    /// The last thing before it is sent. A bridge that stood still may have lost its messages to another one: what the store said
+    /// of them a while ago does not count.
+    async fn is_still_ours(&self) -> Result<(), Step> {
+        let (moment, store) = (now(), &self.deliverer.store);
+        let is_fresh = self.ours_at.is_some_and(|at| (0..OURS).contains(&(moment - at)));
+        if is_fresh || !store.is_shared() {
+            return Ok(());
+        }
+        self.ours(store.is_ours(self.deliverer.number, self.letter.key, self.part).await).map_err(Step::End)
+    }
+
+    fn ours(&self, said: Result<bool, StoreError>) -> Result<(), End> {
+        match said {
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                tracing::warn!(
+                    route = self.deliverer.route.id,
+                    id = self.event.id,
+                    "another bridge has taken the message over: nothing is sent"
+                );
+                Err(End::GiveBack)
+            }
+            Err(error) => Err(End::store(&error)),
+        }
     }
 
     fn in_doubt(&self) {
@@ -340,6 +351,7 @@ impl<'a> Attempt<'a> {
             return self.write(system, write).await;
         }
         if let (System::Files(system), Action::Write(write)) = (&*self.deliverer.system, &plan.action) {
+            self.is_still_ours().await?;
             self.write_file(system, write).await.map_err(Step::Failed)?;
             crate::kill::point("deliver.sent");
             self.course.doubt = false;
@@ -423,6 +435,9 @@ impl<'a> Attempt<'a> {
             }
             (None, _) => None,
         };
+        if self.is_own(request) {
+            self.is_still_ours().await?;
+        }
         let began = std::time::Instant::now();
         let heard = system
             .call(request, &scope, body, once, self.letter.trace.as_deref())
@@ -432,9 +447,14 @@ impl<'a> Attempt<'a> {
         Ok((heard?, parts))
     }
 
+    /// Whether this request is the route's own, not one that reads or asks.
+    fn is_own(&self, request: &Request) -> bool {
+        matches!(&self.deliverer.route.plan.action, Action::Request(own) if std::ptr::eq(own, request))
+    }
+
     /// Whether this request is the route's own and carries the event itself.
     fn sends_event(&self, request: &Request) -> bool {
-        matches!(&self.deliverer.route.plan.action, Action::Request(own) if std::ptr::eq(own, request))
+        self.is_own(request)
             && request.headers.iter().any(|(name, template)| {
                 name.eq_ignore_ascii_case("content-type") && template.source() == crate::event::MEDIA_TYPE
             })

@@ -4,6 +4,7 @@ use super::{
     Joining, Parking, RouteNumber, Store, StoreError,
     intake::Intakes,
     items::NewItem,
+    left::cut,
     parked::{hold, let_go},
     sql::{self, Tx, params},
 };
@@ -188,7 +189,10 @@ impl Store {
         claims: Vec<Claim>,
     ) -> Result<Vec<Place>, StoreError> {
         let run = self.run();
-        self.write("claiming messages", move |tx| {
+        let left = self.inner.left.of(route, &claims);
+        let again = left.clone();
+        let places = self.write("claiming messages", move |tx| {
+            cut(tx, route, run, &again)?;
             let mut counted = Intakes::default();
             let new = insert_claimed(tx, route, run, now, &claims)?;
             let places: sql::Result<Vec<Place>> = claims
@@ -207,8 +211,10 @@ impl Store {
                 .collect();
             counted.write(tx, route)?;
             places
-        })
-        .await
+        });
+        let places = places.await?;
+        self.inner.left.forget(route, &left);
+        Ok(places)
     }
 
     /// Looks how messages of a route stand, and claims nothing: for those that may be sent again without harm, whose one
@@ -333,15 +339,16 @@ impl Store {
         records: Vec<(Key, u32, Record)>,
     ) -> Result<(), StoreError> {
         let run = self.run();
-        self.write("recording outcomes", move |tx| {
+        let claims: Vec<(Key, u32)> = records.iter().map(|(key, part, _)| (*key, *part)).collect();
+        let recorded = self.write("recording outcomes", move |tx| {
             records.iter().try_for_each(|(key, part, record)| {
                 match tx.is_shared() && was_taken_over(tx, route, run, *key, *part, record)? {
                     true => Ok(()),
                     false => write(tx, route, now, mapping.as_deref(), *key, *part, record),
                 }
             })
-        })
-        .await
+        });
+        recorded.await.inspect_err(|_| self.inner.left.add(route, claims.into_iter()))
     }
 
     /// How a message stands, and its doubt, for a person's command.
