@@ -23,7 +23,8 @@ async fn share(site: &Site) -> Database {
     database
 }
 
-fn share_on(site: &Site, database: &Database) {
+/// The same on this one.
+pub fn share_on(site: &Site, database: &Database) {
     use std::os::unix::fs::PermissionsExt as _;
     let path = site.folder.write("secrets/store", &database.password);
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
@@ -38,7 +39,7 @@ fn share_on(site: &Site, database: &Database) {
 }
 
 /// A machine of its own: the same files in another folder.
-fn elsewhere(site: &Site) -> Folder {
+pub fn elsewhere(site: &Site) -> Folder {
     let folder = Folder::new();
     for part in ["adapters", "mappings"] {
         copy(&site.folder.0.join(part), &folder.0.join(part));
