@@ -104,7 +104,7 @@ impl World {
             self.deck = DECK.to_vec();
             self.deck.push(Kind::DatabaseKilled);
             if self.is_shared() {
-                self.deck.extend([Kind::Held, Kind::Held, Kind::StoreCut, Kind::StoreStalled]);
+                self.deck.extend([Kind::Held, Kind::StoreCut, Kind::StoreStalled]);
             }
             let there = |kind: &Kind| match kind {
                 Kind::FilesKilled => self.remote.is_some(),
@@ -113,6 +113,10 @@ impl World {
             };
             self.deck.retain(there);
             self.chance.shuffle(&mut self.deck);
+            if self.is_shared() {
+                // What only several bridges bear is seen by the shortest campaign.
+                self.deck.push(Kind::Held);
+            }
         }
         let way = *self.chance.of(&[Way::Up, Way::Down]);
         match self.deck.pop().unwrap() {
