@@ -208,7 +208,7 @@ async fn what_was_given_back_since_its_outcome_could_not_be_written_is_in_doubt_
 /// A commit at the server takes a moment, in which the test can do something to it.
 async fn slow_commits(home: &Home) {
     let sql = "CREATE FUNCTION packhorse_example.late() RETURNS trigger LANGUAGE plpgsql AS
-                 'BEGIN PERFORM pg_sleep(1); RETURN NULL; END';
+                 'BEGIN PERFORM pg_sleep(3); RETURN NULL; END';
                CREATE CONSTRAINT TRIGGER late AFTER INSERT ON packhorse_example.journal
                  DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION packhorse_example.late()";
     home.database.as_ref().unwrap().sql(sql).await;
@@ -246,8 +246,8 @@ async fn a_commit_whose_answer_is_lost_is_asked_about_and_counts_as_what_it_was(
     // The server does not commit, since it ends the connection.
     let waiting = store.clone();
     let task = tokio::spawn(async move { waiting.claim(route, 5, vec![claim("b")]).await });
-    is_committing(&home).await;
-    database.texts("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query = 'COMMIT' AND state = 'active'").await;
+    let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query = 'COMMIT' AND state = 'active'";
+    until("it commits, and is ended", async || (!database.texts(end).await.is_empty()).then_some(())).await;
     let error = task.await.unwrap().unwrap_err();
     assert_eq!(error.code, Code::StoreUnavailable, "{error}");
     assert_eq!(state(&store, "a").await, Some(State::Claimed));
