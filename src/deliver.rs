@@ -15,6 +15,7 @@ mod join;
 mod lane;
 mod ordered;
 mod render;
+mod strands;
 
 pub use batch::Batcher;
 

@@ -223,12 +223,17 @@ impl Ticket {
         matches!(self.pass, Pass::One(_))
     }
 
+    /// Whether it still holds.
+    pub fn holds(&self) -> bool {
+        self.keeper.gate().holds(self.pass, Timestamp::now())
+    }
+
     /// Waits until it holds no longer.
     pub async fn over(&self) {
         let mut changed = self.keeper.changed.subscribe();
         loop {
             changed.borrow_and_update();
-            if !self.keeper.gate().holds(self.pass, Timestamp::now()) {
+            if !self.holds() {
                 return;
             }
             tokio::select! {

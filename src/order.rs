@@ -39,6 +39,35 @@ impl Subject {
     }
 }
 
+/// A share of a route's subjects, by a range of their digests. What is about them is done one after the other; strands
+/// go on side by side, and how many there are may differ from one run to the next: nothing outside the process knows of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Strand {
+    number: u8,
+    of: u8,
+}
+
+impl Strand {
+    /// So many strands, at least one and at most 255, which share all subjects.
+    pub fn all(of: u32) -> Vec<Strand> {
+        let of = u8::try_from(of.max(1)).unwrap_or(u8::MAX);
+        (0..of).map(|number| Strand { number, of }).collect()
+    }
+
+    /// Which of so many strands takes care of a digest.
+    pub fn of(digest: &[u8; 32], of: usize) -> usize {
+        usize::from(digest[0]) * of / 256
+    }
+
+    /// Its digests: from this one, which belongs to it, to that one, which does not.
+    pub fn digests(self) -> (Vec<u8>, Vec<u8>) {
+        let first = |number: u8| (u32::from(number) * 256).div_ceil(u32::from(self.of));
+        // Above all of them, where there is no such byte.
+        let bound = |byte: u32| u8::try_from(byte).map_or_else(|_| vec![u8::MAX; 33], |byte| vec![byte]);
+        (bound(first(self.number)), bound(first(self.number + 1)))
+    }
+}
+
 /// How a subject stands on a route.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Sequence {
@@ -257,6 +286,23 @@ mod tests {
                     self.loose.insert(message);
                 }
                 _ => {}
+            }
+        }
+    }
+
+    #[test]
+    fn each_digest_belongs_to_the_one_strand_whose_range_it_lies_in() {
+        for of in [1, 2, 3, 7, 8, 255] {
+            let strands = Strand::all(of);
+            for byte in 0..=u8::MAX {
+                let mut digest = [0xff; 32];
+                digest[0] = byte;
+                let in_range = |strand: &Strand| {
+                    let (from, to) = strand.digests();
+                    from.as_slice() <= digest.as_slice() && digest.as_slice() < to.as_slice()
+                };
+                let takes: Vec<usize> = (0..strands.len()).filter(|at| in_range(&strands[*at])).collect();
+                assert_eq!(takes, [Strand::of(&digest, strands.len())], "{byte} of {of}");
             }
         }
     }

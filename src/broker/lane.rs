@@ -16,7 +16,7 @@ use lapin::{
     },
     types::{FieldTable, ShortString},
 };
-use std::time::Duration;
+use std::{collections::VecDeque, time::Duration};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -33,6 +33,8 @@ pub struct Delivery {
     pub routing_key: String,
     /// Whether the broker has delivered it before.
     pub redelivered: bool,
+    /// Its number on its channel: they grow.
+    tag: u64,
     /// Nothing for one that came from our own store: there is nobody to tell.
     acker: Option<Acker>,
 }
@@ -57,8 +59,8 @@ pub struct Lane {
     window: usize,
 }
 
-/// Messages that the consumer of an ordered queue is given ahead. Another number must not be smaller: see [`Lane::open_in_order`].
-const IN_ORDER: u16 = 256;
+/// Messages that the consumer of an ordered queue is given ahead. Another number must not be smaller: see [`InOrder::open`].
+const IN_ORDER: u16 = 512;
 
 impl Lane {
     /// Begins to consume a queue; `None` when we are stopping. While the broker is away it waits for it, which does not
@@ -77,22 +79,6 @@ impl Lane {
         // One message at a time means one: nothing is held back for a slow system.
         let prefetch = if window == 1 { 1 } else { prefetch };
         Lane::begin(link, queue, window, prefetch, tag, stop).await
-    }
-
-    /// The same of a queue whose messages must keep their order. It is always given the same number of messages ahead,
-    /// however few are taken: what a quorum queue gets back it puts behind what it got back before and has not given out yet. As
-    /// long as each consumer has room for all that the one before it had, there is nothing of that kind.
-    ///
-    /// # Errors
-    /// What the broker or the network says.
-    pub async fn open_in_order(
-        link: &Link,
-        queue: &str,
-        window: usize,
-        tag: &str,
-        stop: &CancellationToken,
-    ) -> Result<Option<Lane>, BrokerError> {
-        Lane::begin(link, queue, window.min(usize::from(IN_ORDER)), IN_ORDER, tag, stop).await
     }
 
     async fn begin(
@@ -171,32 +157,6 @@ impl Lane {
         counted(self.live.call("acknowledging", calls).await?)
     }
 
-    /// Acknowledges those that are to be, and leaves the others with the broker: whoever leaves then has them come again in
-    /// their order. Given back one by one they would come behind those that were delivered after them.
-    ///
-    /// # Errors
-    /// The lane is lost; what was not acknowledged comes again.
-    pub async fn settle_in_order(&self, settled: Vec<(Delivery, Settle)>) -> Result<(), BrokerError> {
-        let calls = async {
-            for (delivery, _) in settled.iter().filter(|(_, settle)| *settle == Settle::Ack) {
-                if !delivery.settle(Settle::Ack).await? {
-                    return Ok(false);
-                }
-            }
-            Ok(true)
-        };
-        counted(self.live.call("acknowledging", calls).await?)
-    }
-
-    /// Stops consuming; the broker gives everything that is not acknowledged to the next consumer, in the order of the queue.
-    pub async fn leave(self) {
-        let live = self.live.clone();
-        let courtesy = async {
-            let _ = self.channel.close(200, "done".into()).await;
-        };
-        let _ = live.unless_dead(timeout(COURTESY, courtesy)).await;
-    }
-
     /// Stops consuming and gives back what has been delivered and not taken.
     pub async fn close(mut self) {
         // A broker that does not listen gives everything back by itself, when it finds us gone.
@@ -212,13 +172,125 @@ impl Lane {
     }
 }
 
+/// A lane of a queue whose messages must keep their order: what has not come to its end is left with the broker, so that
+/// whoever leaves has it come again in its order. Given back one by one it would come behind what was delivered after it.
+pub struct InOrder {
+    lane: Lane,
+    /// What was taken, in the order of the queue, from the first that is still out.
+    taken: VecDeque<(u64, Taken)>,
+    /// How many are done and not yet acknowledged.
+    owed: usize,
+}
+
+/// How a message stands that was taken.
+enum Taken {
+    /// Under way.
+    Out,
+    /// Done: to be acknowledged.
+    Done(Option<Acker>),
+    /// Acknowledged.
+    Past,
+}
+
+impl InOrder {
+    /// Begins to consume a queue; as [`Lane::open`]. It is always given the same number of messages ahead, however few are
+    /// taken: what a quorum queue gets back it puts behind what it got back before and has not given out yet. As long as each
+    /// consumer has room for all that the one before it had, there is nothing of that kind.
+    ///
+    /// # Errors
+    /// What the broker or the network says.
+    pub async fn open(
+        link: &Link,
+        queue: &str,
+        window: usize,
+        tag: &str,
+        stop: &CancellationToken,
+    ) -> Result<Option<InOrder>, BrokerError> {
+        let lane = Lane::begin(link, queue, window, IN_ORDER, tag, stop).await?;
+        Ok(lane.map(|lane| InOrder { lane, taken: VecDeque::new(), owed: 0 }))
+    }
+
+    /// The next deliveries: waits for one, then takes what else is there.
+    ///
+    /// # Errors
+    /// The lane is lost.
+    pub async fn take(&mut self) -> Result<Vec<Delivery>, BrokerError> {
+        let taken = self.lane.take().await?;
+        self.taken.extend(taken.iter().map(|delivery| (delivery.tag, Taken::Out)));
+        Ok(taken)
+    }
+
+    /// A message that was taken has come to its end, and is to be acknowledged.
+    pub fn done(&mut self, delivery: Delivery) {
+        if let Ok(at) = self.taken.binary_search_by_key(&delivery.tag, |(tag, _)| *tag)
+            && let Some((_, taken)) = self.taken.get_mut(at)
+        {
+            *taken = Taken::Done(delivery.acker);
+            self.owed += 1;
+        }
+    }
+
+    /// Whether something is done and not yet acknowledged.
+    pub fn owes(&self) -> bool {
+        self.owed > 0
+    }
+
+    /// Acknowledges what is done as far as everything before it is done as well, which one acknowledgement does; then, if
+    /// `all`, the rest one by one.
+    ///
+    /// # Errors
+    /// The lane is lost; what was not acknowledged comes again.
+    pub async fn acknowledge(&mut self, all: bool) -> Result<(), BrokerError> {
+        let mut last = None;
+        while let Some((_, Taken::Done(_) | Taken::Past)) = self.taken.front() {
+            if let Some((_, Taken::Done(acker))) = self.taken.pop_front() {
+                self.owed -= 1;
+                last = acker;
+            }
+        }
+        let mut ackers = Vec::new();
+        if all && self.owed > 0 {
+            for (_, taken) in &mut self.taken {
+                if let Taken::Done(acker) = taken {
+                    ackers.extend(acker.take());
+                    *taken = Taken::Past;
+                }
+            }
+            self.owed = 0;
+        }
+        let calls = async {
+            if let Some(last) = last
+                && !last.ack(BasicAckOptions { multiple: true }).await?
+            {
+                return Ok(false);
+            }
+            for acker in ackers {
+                if !acker.ack(BasicAckOptions::default()).await? {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        };
+        counted(self.lane.live.call("acknowledging", calls).await?)
+    }
+
+    /// Stops consuming; the broker gives everything that is not acknowledged to the next consumer, in the order of the queue.
+    pub async fn leave(self) {
+        let live = self.lane.live.clone();
+        let courtesy = async {
+            let _ = self.lane.channel.close(200, "done".into()).await;
+        };
+        let _ = live.unless_dead(timeout(COURTESY, courtesy)).await;
+    }
+}
+
 /// For giving back what was not begun.
 const COURTESY: Duration = Duration::from_secs(5);
 
 impl Delivery {
     /// A message as it was delivered once, from our own store.
     pub fn kept(properties: Properties, body: Bytes, exchange: String, routing_key: String) -> Delivery {
-        Delivery { properties, body, exchange, routing_key, redelivered: true, acker: None }
+        Delivery { properties, body, exchange, routing_key, redelivered: true, tag: 0, acker: None }
     }
 
     /// Settles it; whether that counted.
@@ -245,6 +317,7 @@ fn delivery(next: Option<lapin::Result<lapin::message::Delivery>>) -> Result<Del
             exchange: delivery.exchange.to_string(),
             routing_key: delivery.routing_key.to_string(),
             redelivered: delivery.redelivered,
+            tag: delivery.delivery_tag,
             acker: Some(delivery.acker),
         }),
         Some(Err(error)) => Err(BrokerError::of("consuming", &error)),

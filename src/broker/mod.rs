@@ -14,7 +14,7 @@ pub mod publish;
 pub mod topology;
 
 pub use greeting::{Greeting, greet};
-pub use lane::{Delivery, Lane, Settle};
+pub use lane::{Delivery, InOrder, Lane, Settle};
 pub use link::Link;
 pub use message::{Message, Properties};
 pub use publish::{Published, Publisher};

@@ -2,7 +2,11 @@
 //! route's gate lets it; when it does not, what was not begun is given back and nothing is consumed.
 
 use super::Deliverer;
-use crate::{broker::Lane, keeper::Ticket, retry::Delays};
+use crate::{
+    broker::{InOrder, Lane},
+    keeper::Ticket,
+    retry::Delays,
+};
 use std::{sync::Arc, time::Duration};
 use tracing::{error, warn};
 
@@ -25,24 +29,24 @@ impl Deliverer {
             }
             let window = if ticket.is_for_one() { 1 } else { self.route.window as usize };
             let (link, queue) = (&self.link, &self.route.queue);
-            let opened = match self.route.plan.order {
-                None => Lane::open(link, queue, window, &tag, &self.stop).await,
-                Some(_) => Lane::open_in_order(link, queue, window, &tag, &self.stop).await,
-            };
-            match opened {
-                Ok(None) => return,
-                Ok(Some(lane)) => {
-                    let left = match self.route.plan.order {
-                        None => {
-                            delays.reset();
-                            self.work(lane, &ticket).await
-                        }
-                        Some(ordered) => self.work_in_order(lane, &ticket, ordered, &mut delays).await,
-                    };
-                    if let Left::Over = left {
-                        continue;
+            let left = match self.route.plan.order {
+                None => match Lane::open(link, queue, window, &tag, &self.stop).await {
+                    Ok(None) => return,
+                    Ok(Some(lane)) => {
+                        delays.reset();
+                        Ok(self.work(lane, &ticket).await)
                     }
-                }
+                    Err(error) => Err(error),
+                },
+                Some(ordered) => match InOrder::open(link, queue, window, &tag, &self.stop).await {
+                    Ok(None) => return,
+                    Ok(Some(lane)) => Ok(self.work_in_order(lane, &ticket, ordered, &mut delays).await),
+                    Err(error) => Err(error),
+                },
+            };
+            match left {
+                Ok(Left::Over) => continue,
+                Ok(Left::Again) => {}
                 Err(error) => {
                     self.if_missing(error.code);
                     warn!(route = self.route.id, code = %error.code, "cannot consume: {}", error.what)

@@ -6,13 +6,12 @@
 //! message that can be brought to no end is left with the broker together with all that came after it of its subject: the
 //! lane is left, and everything comes again in the order of the queue.
 
-use super::{Deliverer, Letter, Outcome, claims::claim, lane::Left, millis, now};
+use super::{Deliverer, Letter, Outcome, claims::claim, millis, now};
 use crate::{
-    broker::{Delivery, Lane, Message, Properties, Published, Settle},
+    broker::{Delivery, Message, Properties, Published, Settle},
     code::Code,
     config::plan::{Action, Ordered},
     event::{Event, Key},
-    keeper::Ticket,
     letter,
     order::{Admit, Ended, Sequence, Subject},
     retry::Delays,
@@ -26,71 +25,14 @@ use std::{
 };
 use tracing::{error, warn};
 
-/// Messages of the lot that are tried in one go.
-const DUE: u32 = 256;
-/// How long the lot is left alone at most: a person may have released something.
+/// Messages of the lot that are given back in one go.
+const GIVEN_BACK: u32 = 256;
+/// For how long a strand takes a rest when the store fails.
 const LOOK: Duration = Duration::from_secs(1);
 /// How long something waits that could be brought to no end.
 const PUT_OFF: Duration = Duration::from_secs(5);
 
 impl Deliverer {
-    /// Serves the route's queue and its parking lot until the lane is lost or has to be left.
-    pub(super) async fn work_in_order(
-        &self,
-        mut lane: Lane,
-        ticket: &Ticket,
-        ordered: Ordered,
-        delays: &mut Delays,
-    ) -> Left {
-        loop {
-            if self.stopped().is_some() {
-                lane.leave().await;
-                return Left::Over;
-            }
-            let more = self.due_in_order(if ticket.is_for_one() { 1 } else { DUE }).await;
-            if more {
-                delays.reset();
-            }
-            let idle = if more { Duration::ZERO } else { self.until_due().await };
-            let taken = tokio::select! {
-                biased;
-                () = self.stop.cancelled() => {
-                    lane.leave().await;
-                    return Left::Over;
-                }
-                () = ticket.over() => {
-                    lane.leave().await;
-                    return Left::Over;
-                }
-                taken = lane.take() => taken,
-                () = tokio::time::sleep(idle) => continue,
-            };
-            let settled = match taken {
-                Ok(deliveries) => self.carry_in_order(ordered, deliveries).await,
-                Err(error) => {
-                    if !self.stop.is_cancelled() {
-                        warn!(route = self.route.id, code = %error.code, "the lane is lost: {}", error.what);
-                    }
-                    return Left::Again;
-                }
-            };
-            let all = settled.iter().all(|(_, settle)| *settle == Settle::Ack);
-            if settled.iter().any(|(_, settle)| *settle == Settle::Ack) {
-                delays.reset();
-            }
-            if let Err(error) = lane.settle_in_order(settled).await {
-                warn!(route = self.route.id, code = %error.code, "the lane is lost: {}", error.what);
-                return Left::Again;
-            }
-            crate::kill::point("deliver.acknowledged");
-            if !all {
-                // Everything that is not acknowledged comes again, in its order.
-                lane.leave().await;
-                return Left::Again;
-            }
-        }
-    }
-
     /// Gives what waits in the lot of a route that keeps no order any more back to its queue: there nobody would look.
     pub(super) async fn empty_lot(self: Arc<Self>) {
         let mut delays = Delays::new(Duration::from_secs(1), Duration::from_secs(30));
@@ -117,7 +59,7 @@ impl Deliverer {
     }
 
     async fn some_of_lot_given_back(&self) -> Result<usize, StoreError> {
-        let parked = self.store.parked_first(self.number, DUE).await?;
+        let parked = self.store.parked_first(self.number, GIVEN_BACK).await?;
         let message = |due: &Due| Message {
             exchange: self.names.back(),
             routing_key: self.route.queue.clone(),
@@ -141,36 +83,16 @@ impl Deliverer {
         Ok(count)
     }
 
-    /// How long the lot may be left alone.
-    async fn until_due(&self) -> Duration {
-        match self.store.next_parked(self.number).await {
-            Ok(Some(due)) => Duration::from_millis(u64::try_from(due - now()).unwrap_or(0)).min(LOOK),
-            Ok(None) | Err(_) => LOOK,
-        }
-    }
-
-    /// How many messages are claimed at once: where a repeat does harm, no more than are sent at once.
-    fn wave(&self) -> usize {
+    /// How many messages a strand claims at once that sends so many at once: where a repeat does harm, no more than these.
+    fn wave(&self, at_once: usize) -> usize {
         match self.route.plan.action {
             Action::Publish(_) | Action::Batch(_) => usize::MAX,
-            Action::Request(_) | Action::Statement(_) | Action::Write(_) => self.at_once(),
+            Action::Request(_) | Action::Statement(_) | Action::Write(_) => at_once,
         }
     }
 
-    fn at_once(&self) -> usize {
-        self.route.concurrency.max(1) as usize
-    }
-
-    /// Tries what is due in the lot: of each subject its first. Whether there was anything.
-    async fn due_in_order(&self, most: u32) -> bool {
-        let due = match self.store.parked_due(self.number, now(), most).await {
-            Ok(due) => due,
-            Err(error) => {
-                error!(route = self.route.id, code = %error.code, "the parking lot cannot be read: {}", error.what);
-                return false;
-            }
-        };
-        let any = !due.is_empty();
+    /// Tries what is due in the lot: of each subject its first. Whether all of it could be noted.
+    pub(super) async fn try_due(&self, due: Vec<Due>, at_once: usize) -> bool {
         let letters: Vec<Letter> = due
             .into_iter()
             .map(|due| {
@@ -181,11 +103,11 @@ impl Deliverer {
             })
             .collect();
         let all: Vec<usize> = (0..letters.len()).collect();
-        for wave in all.chunks(self.wave().min(all.len().max(1))) {
+        for wave in all.chunks(self.wave(at_once).min(all.len().max(1))) {
             if self.stop.is_cancelled() {
-                return false;
+                return true;
             }
-            let outcomes = self.bring(&letters, wave, self.at_once()).await;
+            let outcomes = self.bring(&letters, wave, at_once).await;
             let (mut put_off, mut past) = (Vec::new(), Vec::new());
             for (outcome, settle) in self.close(&letters, outcomes).await {
                 let Some(letter) = letters.get(outcome.at) else { continue };
@@ -202,7 +124,7 @@ impl Deliverer {
             }
             crate::kill::point("order.tried");
         }
-        any
+        true
     }
 
     async fn tidy_lot(&self, put_off: Vec<Key>, past: Vec<Key>) -> Result<(), StoreError> {
@@ -215,33 +137,51 @@ impl Deliverer {
         Ok(())
     }
 
-    /// Carries a window to its end, wave by wave. What is not acknowledged must come again in its order.
-    async fn carry_in_order(&self, ordered: Ordered, deliveries: Vec<Delivery>) -> Vec<(Delivery, Settle)> {
-        let letters: Vec<Letter> = deliveries.into_iter().map(|delivery| self.read(delivery)).collect();
+    /// Carries a window to its end, wave by wave, so many messages at once; `is_empty` says that nothing of these subjects is in
+    /// the lot. What is not acknowledged must come again in its order. And whether any of these subjects is in the lot now.
+    pub(super) async fn carry_in_order(
+        &self,
+        ordered: Ordered,
+        letters: Vec<Letter>,
+        (at_once, is_empty): (usize, bool),
+    ) -> (Vec<(Delivery, Settle)>, bool) {
         let mut settles = vec![Settle::GiveBack; letters.len()];
-        match self.look_at_lot(&letters).await {
+        let mut waits = false;
+        match self.look_at_lot(&letters, is_empty).await {
             Ok(lot) => {
-                let mut window =
-                    Window { letters: &letters, ordered, lot, stuck: HashSet::new(), settles: &mut settles };
+                let mut window = Window {
+                    letters: &letters,
+                    ordered,
+                    at_once,
+                    lot,
+                    stuck: HashSet::new(),
+                    settles: &mut settles,
+                };
                 let mut left: Vec<usize> = (0..letters.len()).collect();
-                while !left.is_empty() {
+                while !left.is_empty() && !self.stop.is_cancelled() {
                     left = self.round(&mut window, left).await;
                 }
+                waits = window.lot.sequences.values().any(|sequence| !sequence.is_free());
             }
             Err(error) => {
                 error!(route = self.route.id, code = %error.code, "the parking lot cannot be read, messages are left with the broker: {}", error.what);
                 tokio::time::sleep(LOOK).await;
             }
         }
-        letters.into_iter().zip(settles).map(|(letter, settle)| (letter.delivery, settle)).collect()
+        let settled = letters.into_iter().zip(settles).map(|(letter, settle)| (letter.delivery, settle));
+        (settled.collect(), waits)
     }
 
-    async fn look_at_lot(&self, letters: &[Letter]) -> Result<Lot, StoreError> {
+    async fn look_at_lot(&self, letters: &[Letter], is_empty: bool) -> Result<InLot, StoreError> {
+        let mut lot = InLot { sequences: HashMap::new(), parked: HashSet::new(), bytes: 0 };
+        if is_empty {
+            return Ok(lot);
+        }
         let about: Vec<(&Subject, Key)> =
             letters.iter().filter_map(|letter| Some((letter.subject.as_ref()?, letter.key))).collect();
         let asked = about.iter().map(|(subject, key)| (subject.digest, *key)).collect();
         let (stands, bytes) = self.store.stands(self.number, asked).await?;
-        let mut lot = Lot { sequences: HashMap::new(), parked: HashSet::new(), bytes };
+        lot.bytes = bytes;
         for ((subject, key), stands) in about.into_iter().zip(stands) {
             if stands.is_parked {
                 lot.parked.insert(key);
@@ -264,7 +204,7 @@ impl Deliverer {
             if window.stuck.contains(&subject.digest) {
                 continue;
             }
-            if seen.contains(&subject.digest) || wave.len() >= self.wave() {
+            if seen.contains(&subject.digest) || wave.len() >= self.wave(window.at_once) {
                 seen.insert(subject.digest);
                 later.push(at);
                 continue;
@@ -292,7 +232,7 @@ impl Deliverer {
             }
         }
         self.park(window, parks, known).await;
-        let outcomes = self.bring(window.letters, &wave, self.at_once()).await;
+        let outcomes = self.bring(window.letters, &wave, window.at_once).await;
         for (outcome, settle) in self.close(window.letters, outcomes).await {
             window.ended(&outcome, settle);
         }
@@ -399,7 +339,7 @@ fn kept(letter: &Letter, properties: String) -> Kept {
 }
 
 /// What of the lot concerns a window.
-struct Lot {
+struct InLot {
     sequences: HashMap<[u8; 32], Sequence>,
     /// Messages of the window that are parked already.
     parked: HashSet<Key>,
@@ -411,7 +351,9 @@ struct Lot {
 struct Window<'w> {
     letters: &'w [Letter],
     ordered: Ordered,
-    lot: Lot,
+    lot: InLot,
+    /// How many are sent at once.
+    at_once: usize,
     /// Subjects of which nothing more is taken from this window.
     stuck: HashSet<[u8; 32]>,
     settles: &'w mut [Settle],

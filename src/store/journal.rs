@@ -5,7 +5,7 @@ use super::{
     intake::Intakes,
     items::NewItem,
     left::cut,
-    parked::{hold, let_go},
+    parked::{hold, is_empty, let_go},
     sql::{self, Tx, params},
 };
 use crate::{code::Code, event::Key, order::Subject};
@@ -341,7 +341,12 @@ impl Store {
         let run = self.run();
         let claims: Vec<(Key, u32)> = records.iter().map(|(key, part, _)| (*key, *part)).collect();
         let recorded = self.write("recording outcomes", move |tx| {
-            records.iter().try_for_each(|(key, part, record)| {
+            let is_done =
+                |(_, _, record): &&(Key, u32, Record)| matches!(record, Record::Delivered { opens: None });
+            let (done, other): (Vec<_>, Vec<_>) = records.iter().partition(is_done);
+            let done: Vec<(Key, u32)> = done.into_iter().map(|(key, part, _)| (*key, *part)).collect();
+            delivered(tx, route, now, mapping.as_deref(), &done)?;
+            other.into_iter().try_for_each(|(key, part, record)| {
                 match tx.is_shared() && was_taken_over(tx, route, run, *key, *part, record)? {
                     true => Ok(()),
                     false => write(tx, route, now, mapping.as_deref(), *key, *part, record),
@@ -661,15 +666,10 @@ fn write(
             }
         }
         Record::Delivered { opens } => {
-            tx.run(
-                "UPDATE journal SET state = 4, doubt = 0, answer = NULL, kept = NULL, done_at = ?4, due_at = NULL, mapping = ?5
-                 WHERE route = ?1 AND key = ?2 AND part = ?3",
-                params![route.0, key, part, now, mapping],
-            )?;
+            delivered(tx, route, now, mapping, &[(Key(key), part)])?;
             if let Some(item) = opens {
                 item.open(tx, now)?;
             }
-            out_of_the_way(tx, route, part, &key, now)?;
         }
         Record::Waiting { attempt, due_at, failed_at, doubt } => {
             tx.run(
@@ -726,6 +726,26 @@ fn write(
         }
     }
     Ok(())
+}
+
+/// These messages, or parts, were delivered.
+fn delivered(
+    tx: &Tx<'_>,
+    route: RouteNumber,
+    now: i64,
+    mapping: Option<&str>,
+    done: &[(Key, u32)],
+) -> sql::Result<()> {
+    let rows: Vec<_> = done.iter().map(|done| *params![route.0, done.0.0, done.1, now, mapping]).collect();
+    tx.each(
+        "UPDATE journal SET state = 4, doubt = 0, answer = NULL, kept = NULL, done_at = ?4, due_at = NULL, mapping = ?5
+         WHERE route = ?1 AND key = ?2 AND part = ?3",
+        &rows,
+    )?;
+    match done.is_empty() || is_empty(tx, route)? {
+        true => Ok(()),
+        false => done.iter().try_for_each(|(key, part)| out_of_the_way(tx, route, *part, &key.0, now)),
+    }
 }
 
 /// A message has come to an end: on an ordered route those behind it go on.

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     event::Key,
-    order::{Sequence, Subject},
+    order::{Sequence, Strand, Subject},
 };
 use bytes::Bytes;
 
@@ -49,6 +49,18 @@ pub struct Due {
     pub key: Key,
     /// The message.
     pub kept: Kept,
+}
+
+/// A strand's part of the lot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lot {
+    /// What is due.
+    pub due: Vec<Due>,
+    /// When the next message is due; milliseconds since 1970.
+    pub next: Option<i64>,
+    /// Whether nothing waits there, and nothing is held. It stays so until its strand itself parks or holds something: others only
+    /// let go.
+    pub is_empty: bool,
 }
 
 /// How a message and its subject stand.
@@ -112,32 +124,37 @@ impl Store {
         .await
     }
 
-    /// The messages that are due, the longest due first: of each subject its first.
+    /// Looks into a strand's part of the lot: which messages are due, the longest due first and of each subject its first, and
+    /// when the next will be.
     ///
     /// # Errors
     /// The store failed.
-    pub async fn parked_due(&self, route: RouteNumber, now: i64, most: u32) -> Result<Vec<Due>, StoreError> {
+    pub async fn lot(
+        &self,
+        route: RouteNumber,
+        strand: Strand,
+        now: i64,
+        most: u32,
+    ) -> Result<Lot, StoreError> {
         self.write("looking into the parking lot", move |tx| {
-            tx.all(
+            let (from, to) = strand.digests();
+            let of_strand = params![route.0, from, to];
+            let due = tx.all(
                 "SELECT key, exchange, routing_key, properties, body FROM parked
-                 WHERE route = ?1 AND due_at <= ?2 ORDER BY due_at LIMIT ?3",
-                params![route.0, now, most],
+                 WHERE route = ?1 AND subject >= ?2 AND subject < ?3 AND due_at <= ?4 ORDER BY due_at LIMIT ?5",
+                params![route.0, from, to, now, most],
                 due_of,
-            )
-        })
-        .await
-    }
-
-    /// When the next message of a route is due.
-    ///
-    /// # Errors
-    /// The store failed.
-    pub async fn next_parked(&self, route: RouteNumber) -> Result<Option<i64>, StoreError> {
-        self.write("looking into the parking lot", move |tx| {
-            tx.value(
-                "SELECT min(due_at) FROM parked WHERE route = ?1 AND due_at IS NOT NULL",
-                params![route.0],
-            )
+            )?;
+            let next = tx.find(
+                "SELECT due_at FROM parked WHERE route = ?1 AND subject >= ?2 AND subject < ?3 AND due_at IS NOT NULL
+                 ORDER BY due_at LIMIT 1",
+                of_strand,
+            )?;
+            let any = |table: &str| {
+                let sql = format!("SELECT 1 FROM {table} WHERE route = ?1 AND subject >= ?2 AND subject < ?3 LIMIT 1");
+                tx.exists(&sql, of_strand)
+            };
+            Ok(Lot { next, is_empty: due.is_empty() && !any("parked")? && !any("held")?, due })
         })
         .await
     }
@@ -349,8 +366,19 @@ fn take_out(tx: &Tx<'_>, route: RouteNumber, key: &[u8; 32]) -> sql::Result<Opti
     Ok(Some(subject))
 }
 
+/// Whether no message of a route waits in the lot, and none holds others.
+pub(super) fn is_empty(tx: &Tx<'_>, route: RouteNumber) -> sql::Result<bool> {
+    let any = "SELECT 1 WHERE EXISTS (SELECT 1 FROM parked WHERE route = ?1) OR EXISTS (SELECT 1 FROM held WHERE route = ?1)";
+    Ok(!tx.exists(any, params![route.0])?)
+}
+
 /// The message is out of the way: the next of its subject is due.
 pub(super) fn let_go(tx: &Tx<'_>, route: RouteNumber, key: &[u8; 32], now: i64) -> sql::Result<()> {
+    let concerned = "SELECT 1 WHERE EXISTS (SELECT 1 FROM parked WHERE route = ?1 AND key = ?2)
+                            OR EXISTS (SELECT 1 FROM held WHERE route = ?1 AND key = ?2)";
+    if !tx.exists(concerned, params![route.0, key])? {
+        return Ok(());
+    }
     let parked = take_out(tx, route, key)?;
     let held: Option<Vec<u8>> =
         tx.find("DELETE FROM held WHERE route = ?1 AND key = ?2 RETURNING subject", params![route.0, key])?;

@@ -2,12 +2,12 @@
 //! real RabbitMQ, with a system that fails, refuses, is killed behind, and keeps a list of what it took.
 
 use crate::{
-    standins::http::{Answer, Request, Server},
+    standins::http::{Answer, Fault, Request, Server},
     support::{Broker, Site, example, until},
 };
 use packhorse::{
     event::Key,
-    order::Subject,
+    order::{Strand, Subject},
     store::{Claim, Due, Kept, Opener, Parking, Record, Store},
 };
 use serde_json::{Value, json};
@@ -380,7 +380,8 @@ async fn what_is_parked_behind_something_that_a_person_has_just_let_go_is_due_at
         settled: false,
     };
     store.claim_and_record(route, 5, None, vec![(claim, Record::Parked(Box::new(parking)))]).await.unwrap();
-    assert_eq!(store.parked_due(route, 5, 9).await.unwrap(), [Due { key, kept }]);
+    let all = Strand::all(1)[0];
+    assert_eq!(store.lot(route, all, 5, 9).await.unwrap().due, [Due { key, kept }]);
 }
 
 #[tokio::test]
@@ -423,4 +424,37 @@ async fn killed_again_and_again_while_the_system_fails_every_subject_keeps_its_o
         assert_eq!(first[subject], (1..=30).collect::<Vec<u32>>(), "{subject}");
     }
     running.take().unwrap().terminate().await;
+}
+
+#[tokio::test]
+async fn while_the_system_keeps_one_subject_waiting_the_others_go_on_and_leave_the_queue() {
+    const STRANDS: usize = 4;
+    let cases = Cases::new("concurrency = 4\n").await;
+    let strand = |subject: &str| Strand::of(&Subject::of(subject).unwrap().digest, STRANDS);
+    let names: Vec<String> = (0..40).map(|number| format!("case-{number}")).collect();
+    let others: Vec<&str> =
+        names.iter().map(String::as_str).filter(|name| strand(name) != strand("A")).collect();
+    cases.system.server.misbehave("POST", "/cases", Fault::Hang, 1);
+    let running = cases.site.run().await;
+    cases.say(&[("A", 1), ("A", 2)]).await;
+    cases.system.server.until("POST", "/cases", 1).await;
+    let all: Vec<(&str, u32)> =
+        (1..=3).flat_map(|number| others.iter().map(move |subject| (*subject, number))).collect();
+    cases.say(&all).await;
+    cases.takes(all.len()).await;
+    for (subject, numbers) in cases.all() {
+        assert_eq!(numbers, [1, 2, 3], "{subject}");
+    }
+    // What came before them is still out, and does not keep them from being acknowledged.
+    until("the broker has two left", async || {
+        let queue = cases.site.vhost.call("GET", &format!("queues/{QUEUE}"), Value::Null).await?;
+        (queue["messages"] == 2).then_some(())
+    })
+    .await;
+    assert!(cases.of("A").is_empty());
+    running.kill().await;
+    let running = cases.site.run().await;
+    cases.ends(all.len() as u64 + 2, 0).await;
+    assert_eq!(cases.of("A"), [1, 2]);
+    running.terminate().await;
 }

@@ -5,7 +5,7 @@ use packhorse::{
     batch::{SealedBy, Size},
     code::Code,
     event::Key,
-    order::Subject,
+    order::{Strand, Subject},
     store::{
         After, Answer, Asked, Away, BatchFileState, Claim, Compared, Decision, FileEnd, FileState, Finish,
         Intake, Joining, Kept, NewFile, NewItem, Opener, Parking, Place, Progress, Record, Said, SameAs,
@@ -513,11 +513,16 @@ async fn the_parking_lot() {
             (stands[0].sequence.parked, stands[0].is_parked, stands[1].is_parked, bytes),
             (2, true, false, 6)
         );
-        assert_eq!(answers.note(store.next_parked(route).await), Some(40));
-        let due = answers.note(store.parked_due(route, 50, 9).await);
+        let all = Strand::all(1)[0];
+        assert_eq!(answers.note(store.lot(route, all, 5, 9).await).next, Some(40));
+        let due = answers.note(store.lot(route, all, 50, 9).await).due;
         assert_eq!(due.iter().map(|due| due.key).collect::<Vec<_>>(), [key("b1"), key("a1")]);
         answers.note(store.put_off(route, vec![key("b1"), key("a2")], 60).await);
-        answers.note(store.parked_due(route, 55, 9).await);
+        answers.note(store.lot(route, all, 55, 9).await);
+        // Each subject is in the lot of one strand.
+        for strand in Strand::all(3) {
+            answers.note(store.lot(route, strand, 50, 9).await);
+        }
         // The first of A is given up, and holds the other.
         let dead = Record::Dead { code: "PH2001", doubt: false, why: None, holds: Some(subject("A")) };
         answers.note(store.record(route, 56, None, vec![(key("a1"), 0, dead)]).await);
@@ -535,7 +540,7 @@ async fn the_parking_lot() {
             !answers
                 .note(store.release(route, subject("A").digest, 57, "A. Person".into(), "go".into()).await)
         );
-        assert_eq!(answers.note(store.parked_due(route, 57, 9).await).len(), 1);
+        assert_eq!(answers.note(store.lot(route, all, 57, 9).await).due.len(), 1);
         answers.note(
             store.record(route, 58, None, vec![(key("a2"), 0, Record::Delivered { opens: None })]).await,
         );
