@@ -117,7 +117,12 @@ struct Attempt<'a> {
     /// What was read before the first attempt, and the event's own data.
     cause: Tree,
     course: Course,
+    /// When the store last said that the message is ours.
+    ours_at: Option<i64>,
 }
+
+/// For how many milliseconds that counts: less than it takes until others take over what a bridge had that stands still.
+const OURS: i64 = 3_000;
 
 /// Sends one message or part, with all its care.
 ///
@@ -131,6 +136,7 @@ pub async fn send(
     went: Went,
 ) -> Result<Done, End> {
     let mut attempt = Attempt {
+        ours_at: went.claimed_at,
         deliverer,
         letter,
         event,
@@ -300,11 +306,37 @@ impl<'a> Attempt<'a> {
         let moment = now();
         if self.course.sends(moment, rules) {
             let (route, key) = (self.deliverer.number, self.letter.key);
-            let noted = self.deliverer.store.sending(route, key, self.part, moment).await;
-            noted.map_err(|error| End::store(&error))?;
+            self.ours(self.deliverer.store.sending(route, key, self.part, moment).await)?;
+            self.ours_at = Some(moment);
             crate::kill::point("deliver.asked");
         }
         Ok(())
+    }
+
+    /// The last thing before it is sent. A bridge that stood still may have lost its messages to another one: what the store said
+    /// of them a while ago does not count.
+    async fn is_still_ours(&self) -> Result<(), Step> {
+        let (moment, store) = (now(), &self.deliverer.store);
+        let is_fresh = self.ours_at.is_some_and(|at| (0..OURS).contains(&(moment - at)));
+        if is_fresh || !store.is_shared() {
+            return Ok(());
+        }
+        self.ours(store.is_ours(self.deliverer.number, self.letter.key, self.part).await).map_err(Step::End)
+    }
+
+    fn ours(&self, said: Result<bool, StoreError>) -> Result<(), End> {
+        match said {
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                tracing::warn!(
+                    route = self.deliverer.route.id,
+                    id = self.event.id,
+                    "another bridge has taken the message over: nothing is sent"
+                );
+                Err(End::GiveBack)
+            }
+            Err(error) => Err(End::store(&error)),
+        }
     }
 
     fn in_doubt(&self) {
@@ -319,6 +351,7 @@ impl<'a> Attempt<'a> {
             return self.write(system, write).await;
         }
         if let (System::Files(system), Action::Write(write)) = (&*self.deliverer.system, &plan.action) {
+            self.is_still_ours().await?;
             self.write_file(system, write).await.map_err(Step::Failed)?;
             crate::kill::point("deliver.sent");
             self.course.doubt = false;
@@ -402,6 +435,9 @@ impl<'a> Attempt<'a> {
             }
             (None, _) => None,
         };
+        if self.is_own(request) {
+            self.is_still_ours().await?;
+        }
         let began = std::time::Instant::now();
         let heard = system
             .call(request, &scope, body, once, self.letter.trace.as_deref())
@@ -411,9 +447,14 @@ impl<'a> Attempt<'a> {
         Ok((heard?, parts))
     }
 
+    /// Whether this request is the route's own, not one that reads or asks.
+    fn is_own(&self, request: &Request) -> bool {
+        matches!(&self.deliverer.route.plan.action, Action::Request(own) if std::ptr::eq(own, request))
+    }
+
     /// Whether this request is the route's own and carries the event itself.
     fn sends_event(&self, request: &Request) -> bool {
-        matches!(&self.deliverer.route.plan.action, Action::Request(own) if std::ptr::eq(own, request))
+        self.is_own(request)
             && request.headers.iter().any(|(name, template)| {
                 name.eq_ignore_ascii_case("content-type") && template.source() == crate::event::MEDIA_TYPE
             })

@@ -34,7 +34,12 @@ impl Beside<'_> {
         }
         let text = opened.run.to_string();
         let new = self.noted.with_extension("run.new");
-        if let Err(error) = std::fs::write(&new, text).and_then(|()| std::fs::rename(&new, &self.noted)) {
+        let folder = self.noted.parent().filter(|folder| !folder.as_os_str().is_empty());
+        // Beside a store on a server nothing else has made it yet.
+        let made = folder.map_or(Ok(()), std::fs::create_dir_all);
+        let noted =
+            made.and_then(|()| std::fs::write(&new, text)).and_then(|()| std::fs::rename(&new, &self.noted));
+        if let Err(error) = noted {
             tracing::warn!(
                 code = %Code::StoreUnavailable,
                 "{} cannot be written; an older copy of the store would not be known as one: {error}",

@@ -4,6 +4,7 @@ use super::{
     Joining, Parking, RouteNumber, Store, StoreError,
     intake::Intakes,
     items::NewItem,
+    left::cut,
     parked::{hold, is_empty, let_go},
     sql::{self, Tx, params},
 };
@@ -188,7 +189,10 @@ impl Store {
         claims: Vec<Claim>,
     ) -> Result<Vec<Place>, StoreError> {
         let run = self.run();
-        self.write("claiming messages", move |tx| {
+        let left = self.inner.left.of(route, &claims);
+        let again = left.clone();
+        let places = self.write("claiming messages", move |tx| {
+            cut(tx, route, run, &again)?;
             let mut counted = Intakes::default();
             let new = insert_claimed(tx, route, run, now, &claims)?;
             let places: sql::Result<Vec<Place>> = claims
@@ -207,8 +211,10 @@ impl Store {
                 .collect();
             counted.write(tx, route)?;
             places
-        })
-        .await
+        });
+        let places = places.await?;
+        self.inner.left.forget(route, &left);
+        Ok(places)
     }
 
     /// Looks how messages of a route stand, and claims nothing: for those that may be sent again without harm, whose one
@@ -298,17 +304,25 @@ impl Store {
         .await
     }
 
-    /// Notes that a request is about to be sent again, so that a probe knows how long ago.
+    /// Notes that a request is about to be sent again, so that a probe knows how long ago; whether its message is ours still, and
+    /// no other bridge has taken it over.
     ///
     /// # Errors
     /// The store failed.
-    pub async fn sending(&self, route: RouteNumber, key: Key, part: u32, now: i64) -> Result<(), StoreError> {
+    pub async fn sending(
+        &self,
+        route: RouteNumber,
+        key: Key,
+        part: u32,
+        now: i64,
+    ) -> Result<bool, StoreError> {
+        let run = self.run();
         self.write("noting an attempt", move |tx| {
-            tx.run(
-                "UPDATE journal SET sent_at = ?4, doubt = 1 WHERE route = ?1 AND key = ?2 AND part = ?3",
-                params![route.0, key.0, part, now],
+            let noted = tx.run(
+                "UPDATE journal SET sent_at = ?4, doubt = 1 WHERE route = ?1 AND key = ?2 AND part = ?3 AND run = ?5",
+                params![route.0, key.0, part, now, run],
             )?;
-            Ok(())
+            Ok(noted == 1)
         })
         .await
     }
@@ -325,7 +339,8 @@ impl Store {
         records: Vec<(Key, u32, Record)>,
     ) -> Result<(), StoreError> {
         let run = self.run();
-        self.write("recording outcomes", move |tx| {
+        let claims: Vec<(Key, u32)> = records.iter().map(|(key, part, _)| (*key, *part)).collect();
+        let recorded = self.write("recording outcomes", move |tx| {
             let is_done =
                 |(_, _, record): &&(Key, u32, Record)| matches!(record, Record::Delivered { opens: None });
             let (done, other): (Vec<_>, Vec<_>) = records.iter().partition(is_done);
@@ -337,8 +352,8 @@ impl Store {
                     false => write(tx, route, now, mapping.as_deref(), *key, *part, record),
                 }
             })
-        })
-        .await
+        });
+        recorded.await.inspect_err(|_| self.inner.left.add(route, claims.into_iter()))
     }
 
     /// How a message stands, and its doubt, for a person's command.

@@ -5,19 +5,24 @@
 //! has claimed is cut, whether its bridge lives or not.
 
 use super::{
-    Store, StoreError, schema,
+    RouteNumber, Store, StoreError,
+    database::Location,
+    schema,
     sql::{Led, Tx, params},
 };
-use crate::code::Code;
+use crate::{code::Code, event::Key};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::Duration,
 };
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 /// How often it is looked whether the lead is still there.
 const LOOK: Duration = Duration::from_secs(1);
+/// After how long a look that is not answered says that it is not: the server has given us up before.
+const UNANSWERED: Duration = Duration::from_secs(20);
 
 /// The lead in a duty, from the moment it was taken.
 pub(super) struct Lead {
@@ -31,11 +36,25 @@ pub(super) struct Lead {
 impl Lead {
     /// Whether it is still there; if not, whoever waits for that hears it.
     pub fn holds(&self, tx: &Tx<'_>) -> bool {
-        let holds = tx.leads(&self.name, self.led);
+        let holds = !self.lost.is_cancelled() && tx.leads(&self.name, self.led);
         if !holds {
             self.lost.cancel();
         }
         holds
+    }
+
+    /// What a piece of work comes to, unless the lead is lost before that. Then it may have been done or not, as in a crash: the next
+    /// one who leads finds out. A bridge whose server says nothing must not keep what it took from the broker.
+    pub async fn unless_lost<T>(
+        &self,
+        doing: &str,
+        work: impl Future<Output = Result<Option<T>, StoreError>>,
+    ) -> Result<T, StoreError> {
+        tokio::select! {
+            biased;
+            done = work => done?.ok_or_else(|| self.refusal(doing)),
+            () = self.lost.cancelled() => Err(self.refusal(doing)),
+        }
     }
 
     /// What is said to somebody who writes without it.
@@ -77,8 +96,11 @@ impl Store {
             tokio::select! {
                 () = lead.lost.cancelled() => {}
                 () = tokio::time::sleep(LOOK) => {
-                    // While the store is away nobody leads, and nothing can be written.
-                    let _ = self.write("looking who leads", |_| Ok(())).await;
+                    // While the store is away nobody leads here: another bridge may see it.
+                    let look = timeout(UNANSWERED, self.write("looking who leads", |_| Ok(()))).await;
+                    if !matches!(look, Ok(Ok(()))) {
+                        lead.lost.cancel();
+                    }
                 }
             }
         }
@@ -91,6 +113,26 @@ impl Store {
             // With a connection that is lost it is gone as well.
             let _ = self.write("giving up the lead", move |tx| tx.follow(&name)).await;
         }
+    }
+
+    /// Whether other bridges may share it.
+    pub fn is_shared(&self) -> bool {
+        matches!(self.inner.location, Location::Server(_))
+    }
+
+    /// Whether a message that we have claimed is ours still, and no other bridge has taken it over.
+    ///
+    /// # Errors
+    /// The store failed, or the lead is lost.
+    pub async fn is_ours(&self, route: RouteNumber, key: Key, part: u32) -> Result<bool, StoreError> {
+        let run = self.run();
+        self.write("looking whose a message is", move |tx| {
+            tx.exists(
+                "SELECT 1 FROM journal WHERE route = ?1 AND key = ?2 AND part = ?3 AND run = ?4",
+                params![route.0, key.0, part, run],
+            )
+        })
+        .await
     }
 
     /// Says what this bridge reads, name and digest of each; in what a bridge that runs beside it differs. Then nothing is said.

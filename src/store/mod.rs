@@ -17,6 +17,7 @@ mod intake;
 mod items;
 mod journal;
 mod lead;
+mod left;
 mod parked;
 #[cfg(feature = "postgres")]
 mod postgres;
@@ -48,6 +49,7 @@ use crate::{code::Code, config};
 use beside::Beside;
 use database::Location;
 use lead::Lead;
+use left::Left;
 use sql::{Tx, params};
 use std::{
     collections::HashMap,
@@ -109,6 +111,7 @@ struct Inner {
     routes: Mutex<HashMap<String, RouteNumber>>,
     spool_bytes: AtomicU64,
     spool_limit: u64,
+    left: Left,
 }
 
 /// Who opens a store.
@@ -161,6 +164,7 @@ impl Store {
                 routes: Mutex::default(),
                 spool_bytes: AtomicU64::new(opened.spool_bytes),
                 spool_limit,
+                left: Left::default(),
             }),
             lead: None,
         })
@@ -225,7 +229,7 @@ impl Store {
             true => work(tx).map(Some),
             false => Ok(None),
         };
-        self.inner.writer.run(doing, work).await?.ok_or_else(|| lead.refusal(doing))
+        lead.unless_lost(doing, self.inner.writer.run(doing, work)).await
     }
 
     /// Looks at everything as it is at one moment, on a connection of its own: whoever writes goes on meanwhile.

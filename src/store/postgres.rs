@@ -42,6 +42,9 @@ use tokio_postgres::{
 /// How long we wait for a lost connection of our own to let go of the number of our run.
 const OWN_RUN: Duration = Duration::from_secs(30);
 
+/// How often a bridge that has nothing to say lets the server hear of it: a few times before it is given up.
+const BEAT: Duration = Duration::from_secs(2);
+
 /// What a lock of the server is for.
 #[derive(Debug, Clone, Copy)]
 pub enum Lock {
@@ -151,18 +154,24 @@ impl Postgres {
                 }
             };
             let connection = &mut session.connection;
-            let received = self.runtime.block_on(async {
+            let is_bridge = self.run != 0;
+            let heard = self.runtime.block_on(async {
                 tokio::select! {
                     biased;
-                    _ = connection => None,
-                    count = waiting.recv_many(group, most) => Some(count),
+                    _ = connection => Heard::Lost,
+                    count = waiting.recv_many(group, most) => Heard::Work(count),
+                    () = tokio::time::sleep(BEAT), if is_bridge => Heard::Nothing,
                 }
             });
-            if let Some(count) = received {
-                return count;
+            let lives = match heard {
+                Heard::Work(count) => return count,
+                Heard::Nothing => Conversation { runtime: &self.runtime, session }.beat().is_ok(),
+                Heard::Lost => false,
+            };
+            if !lives {
+                tracing::warn!(code = %Code::StoreUnavailable, "the connection to the store is lost; it is made anew");
+                self.session = None;
             }
-            tracing::warn!(code = %Code::StoreUnavailable, "the connection to the store is lost; it is made anew");
-            self.session = None;
         }
     }
 
@@ -305,7 +314,7 @@ impl Postgres {
         let until = Instant::now() + OWN_RUN;
         loop {
             if conversation.one(&lock, params![], |row| row.get::<bool>(0))? == Some(true) {
-                return Ok(());
+                return conversation.is_given_up_when_idle();
             }
             conversation.all(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
@@ -322,6 +331,16 @@ impl Postgres {
             std::thread::sleep(Duration::from_millis(100));
         }
     }
+}
+
+/// What the store's thread hears while it waits.
+enum Heard {
+    /// So much work.
+    Work(usize),
+    /// Nothing, for a while.
+    Nothing,
+    /// That the connection is lost.
+    Lost,
 }
 
 /// What a new connection finds.

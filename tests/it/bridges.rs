@@ -6,6 +6,8 @@ use crate::{
     nightly::Nightly,
     ordered::{self, Cases},
     payments::{self, ledger, paid_as},
+    proxy::{Proxy, Way},
+    standins::http::Fault,
     support::{Folder, Running, Site, copy, until, until_within},
 };
 use serde_json::{Value, json};
@@ -21,7 +23,8 @@ async fn share(site: &Site) -> Database {
     database
 }
 
-fn share_on(site: &Site, database: &Database) {
+/// The same on this one.
+pub fn share_on(site: &Site, database: &Database) {
     use std::os::unix::fs::PermissionsExt as _;
     let path = site.folder.write("secrets/store", &database.password);
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
@@ -36,7 +39,7 @@ fn share_on(site: &Site, database: &Database) {
 }
 
 /// A machine of its own: the same files in another folder.
-fn elsewhere(site: &Site) -> Folder {
+pub fn elsewhere(site: &Site) -> Folder {
     let folder = Folder::new();
     for part in ["adapters", "mappings"] {
         copy(&site.folder.0.join(part), &folder.0.join(part));
@@ -55,14 +58,9 @@ async fn took_part(database: &Database) -> usize {
     runs.len()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn two_bridges_share_a_queue_and_when_one_is_killed_every_payment_is_posted_once() {
-    const COUNT: usize = 60;
-    let ledger = ledger().await;
-    let database = share(&ledger.site).await;
-    let first = ledger.site.run_as("log", &[]).await;
-    let second = ledger.site.run_as("log-second", &[]).await;
-    let payments: Vec<(String, Vec<u8>)> = (0..COUNT)
+/// Payments by number, as events.
+fn numbered(numbers: std::ops::Range<usize>) -> Vec<(String, Vec<u8>)> {
+    numbers
         .map(|n| {
             let data = paid_as(n);
             let id = format!("event-{n}");
@@ -70,7 +68,17 @@ async fn two_bridges_share_a_queue_and_when_one_is_killed_every_payment_is_poste
                 "type": "payment.succeeded.v1", "time": "2026-11-24T09:41:06Z", "datacontenttype": "application/json", "data": data });
             (id, event.to_string().into_bytes())
         })
-        .collect();
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_bridges_share_a_queue_and_when_one_is_killed_every_payment_is_posted_once() {
+    const COUNT: usize = 60;
+    let ledger = ledger().await;
+    let database = share(&ledger.site).await;
+    let first = ledger.site.run_as("log", &[]).await;
+    let second = ledger.site.run_as("log-second", &[]).await;
+    let payments = numbered(0..COUNT);
     ledger.site.vhost.publish_many(payments::QUEUE, &payments).await;
     until("the system has some", async || (ledger.ims.rows().len() > COUNT / 4).then_some(())).await;
     first.kill().await;
@@ -203,4 +211,268 @@ async fn when_the_database_is_killed_and_comes_back_the_bridges_go_on_and_nothin
     }
     assert_eq!(first.terminate().await, 0);
     assert_eq!(second.terminate().await, 0);
+}
+
+/// Until a log says something so often.
+async fn says(folder: &Folder, name: &str, what: &str, times: usize) {
+    until_within(LONG, &format!("{name} says {times} times: {what}"), async || {
+        (log(folder, name).matches(what).count() >= times).then_some(())
+    })
+    .await;
+}
+
+/// The broker notices soon that nothing comes from a consumer any more.
+fn with_short_heartbeats(site: &Site) {
+    site.edit("packhorse.toml", "[broker]", "[broker]\nheartbeat = \"3s\"");
+}
+
+/// How many bridges the database knows to live, while nobody writes.
+async fn held(database: &Database) -> usize {
+    let locks = "SELECT DISTINCT pid FROM pg_locks WHERE locktype = 'advisory' AND granted
+                   AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    database.texts(locks).await.len()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_is_held_still_is_taken_over_and_when_it_goes_on_it_sends_nothing_and_stands_by() {
+    let cases = Cases::new("").await;
+    with_short_heartbeats(&cases.site);
+    let _database = share(&cases.site).await;
+    let first = cases.site.run_as("log", &[]).await;
+    let second = cases.site.run_as("log-second", &[]).await;
+    until("one stands by", async || stands_by(&cases.site).then_some(())).await;
+    let leads = !log(&cases.site.folder, "log").contains("another bridge leads");
+    let (leader, other, names) =
+        if leads { (first, second, ["log", "log-second"]) } else { (second, first, ["log-second", "log"]) };
+    let say = async |from: u32, to: u32| {
+        let all: Vec<(&str, u32)> =
+            (from..=to).flat_map(|number| ["A", "B", "C", "D"].map(|subject| (subject, number))).collect();
+        cases.say(&all).await;
+    };
+    let delivered = async |count: usize| {
+        until_within(LONG, "all is delivered", async || {
+            (cases.site.account(ordered::ROUTE).await["delivered"] == count).then_some(())
+        })
+        .await;
+    };
+    // What fails waits in the parking lot, which the other bridge must find.
+    cases.wish("A", 3, &[500, 201]);
+    say(1, 100).await;
+    until("the system has some", async || (cases.taken().len() > 30).then_some(())).await;
+    leader.signal("STOP").await;
+    let before = cases.taken().len();
+    assert!(before < 400, "it is held still in the middle of its work");
+    delivered(400).await;
+    // What was under way comes again, once.
+    let taken = cases.taken().len();
+    assert!(taken <= 400 + 4, "{taken}");
+    leader.signal("CONT").await;
+    says(&cases.site.folder, names[0], "this bridge leads no more", 1).await;
+    says(&cases.site.folder, names[0], "another bridge leads, this one stands by", 1).await;
+    say(101, 120).await;
+    delivered(480).await;
+    assert!(cases.taken().len() <= taken + 80 + 1, "no more than what it was about to send when it was held");
+    for (subject, numbers) in cases.first() {
+        assert_eq!(numbers, (1..=120).collect::<Vec<u32>>(), "{subject}");
+    }
+    // The other way round: it takes over again.
+    other.signal("STOP").await;
+    say(121, 130).await;
+    delivered(520).await;
+    says(&cases.site.folder, names[0], "this bridge leads from now on", 1).await;
+    other.signal("CONT").await;
+    says(&cases.site.folder, names[1], "another bridge leads, this one stands by", 1).await;
+    for (subject, numbers) in cases.first() {
+        assert_eq!(numbers, (1..=130).collect::<Vec<u32>>(), "{subject}");
+    }
+    assert_eq!(leader.terminate().await, 0);
+    assert_eq!(other.terminate().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_bridge_held_still_had_claimed_comes_to_another_and_when_it_goes_on_nothing_is_posted_twice() {
+    const COUNT: usize = 60;
+    let ledger = ledger().await;
+    with_short_heartbeats(&ledger.site);
+    let database = share(&ledger.site).await;
+    let first = ledger.site.run_as("log", &[]).await;
+    let payments = numbered(0..COUNT);
+    ledger.server.misbehave("POST", payments::PATH, Fault::Late(Duration::from_millis(200)), 10);
+    ledger.site.vhost.publish_many(payments::QUEUE, &payments).await;
+    until("the system has some", async || (ledger.ims.rows().len() > 5).then_some(())).await;
+    // What is refused for now is sent again after a moment, in the same attempt: there it is held.
+    until("it is held in the middle of its work", async || {
+        ledger.server.misbehave("POST", payments::PATH, Fault::Status(503, None), 10_000);
+        let sent = ledger.sent();
+        until("it tries", async || (ledger.sent() > sent).then_some(())).await;
+        first.signal("STOP").await;
+        ledger.server.behave();
+        let claimed = "SELECT id FROM packhorse_example.journal WHERE state = 1";
+        if database.texts(claimed).await.is_empty() {
+            first.signal("CONT").await;
+            return None;
+        }
+        Some(())
+    })
+    .await;
+    assert!(ledger.ims.rows().len() < COUNT, "some are left");
+    let second = ledger.site.run_as("log-second", &[]).await;
+    let line = until_within(LONG, "all is delivered", async || {
+        let line = ledger.site.account(payments::ROUTE).await;
+        (line["delivered"] == COUNT).then_some(line)
+    })
+    .await;
+    assert_eq!((&line["dead"], &line["waiting"]), (&json!(0), &json!(0)), "{line}");
+    assert_eq!(ledger.ims.rows().len(), COUNT, "each once, while one is held still");
+    assert_eq!(held(&database).await, 1, "the server has given it up");
+    first.signal("CONT").await;
+    until("it is back", async || (held(&database).await == 2).then_some(())).await;
+    // What it had is given back, and comes as a duplicate; it takes part again.
+    let more = numbered(COUNT..COUNT + 20);
+    ledger.site.vhost.publish_many(payments::QUEUE, &more).await;
+    until_within(LONG, "all is delivered", async || {
+        let line = ledger.site.account(payments::ROUTE).await;
+        (line["delivered"] == COUNT + 20).then_some(())
+    })
+    .await;
+    ledger.site.vhost.drained(payments::QUEUE).await;
+    assert_eq!(first.terminate().await, 0);
+    assert_eq!(second.terminate().await, 0);
+    let rows = ledger.ims.rows();
+    let references: BTreeSet<&str> = rows.iter().map(|row| row["PspReference"].as_str().unwrap()).collect();
+    assert_eq!((rows.len(), references.len()), (COUNT + 20, COUNT + 20), "each once");
+    assert_eq!(took_part(&database).await, 2, "both had a part in it");
+}
+
+/// Two bridges, of which one reaches the store through a proxy: the folder of that one, and what stands between.
+async fn through_a_proxy(site: &Site, database: &Database) -> (Folder, std::sync::Arc<Proxy>) {
+    let proxy = Proxy::to(database.address.parse().unwrap()).await;
+    let folder = elsewhere(site);
+    let path = folder.0.join("packhorse.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replace(&database.address, &proxy.address.to_string())).unwrap();
+    (folder, proxy)
+}
+
+/// How the leader and its store part.
+#[derive(Debug, Clone, Copy)]
+enum Parted {
+    Cut,
+    Stalled(Way),
+}
+
+/// One that leads loses sight of the store, and of nothing else.
+async fn a_leader_without_its_store(parted: Parted) {
+    let cases = Cases::new("").await;
+    let database = share(&cases.site).await;
+    let (folder, proxy) = through_a_proxy(&cases.site, &database).await;
+    let first = cases.site.run_in(&folder, "log").await;
+    let all: Vec<(&str, u32)> =
+        (1..=60).flat_map(|number| ["A", "B", "C", "D"].map(|subject| (subject, number))).collect();
+    cases.wish("A", 3, &[500, 201]);
+    cases.say(&all).await;
+    until("the system has some", async || (cases.taken().len() > 10).then_some(())).await;
+    let second = cases.site.run_as("log", &[]).await;
+    says(&cases.site.folder, "log", "another bridge leads, this one stands by", 1).await;
+    match parted {
+        Parted::Cut => {
+            proxy.refuse(true);
+            proxy.cut();
+        }
+        Parted::Stalled(way) => proxy.stall(way),
+    }
+    let delivered = async |count: usize| {
+        until_within(LONG, "all is delivered", async || {
+            (cases.site.account(ordered::ROUTE).await["delivered"] == count).then_some(())
+        })
+        .await;
+    };
+    // More than the first could have had in hand.
+    let more: Vec<(&str, u32)> =
+        (61..=200).flat_map(|number| ["A", "B", "C", "D"].map(|subject| (subject, number))).collect();
+    cases.say(&more).await;
+    delivered(800).await;
+    says(&folder, "log", "this bridge leads no more", 1).await;
+    says(&folder, "log", "code=PH4001", 1).await;
+    proxy.refuse(false);
+    proxy.open();
+    says(&folder, "log", "another bridge leads, this one stands by", 1).await;
+    assert_eq!(second.terminate().await, 0);
+    cases.say(&[("A", 201), ("B", 201)]).await;
+    delivered(802).await;
+    for (subject, numbers) in cases.first() {
+        let last = if ["A", "B"].contains(&subject.as_str()) { 201 } else { 200 };
+        assert_eq!(numbers, (1..=last).collect::<Vec<u32>>(), "{subject}");
+    }
+    assert_eq!(first.terminate().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_is_cut_off_from_the_store_alone_leaves_its_queue_to_another() {
+    a_leader_without_its_store(Parted::Cut).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_whose_store_answers_nothing_leaves_its_queue_to_another() {
+    a_leader_without_its_store(Parted::Stalled(Way::Down)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_whose_store_hears_nothing_leaves_its_queue_to_another() {
+    a_leader_without_its_store(Parted::Stalled(Way::Up)).await;
+}
+
+/// The only bridge, and its store stalls in the middle of its work, or of a commit.
+async fn the_store_stalls(way: Way) {
+    const COUNT: usize = 40;
+    let ledger = ledger().await;
+    let database = share(&ledger.site).await;
+    let (folder, proxy) = through_a_proxy(&ledger.site, &database).await;
+    let bridge = ledger.site.run_in(&folder, "log").await;
+    // Slow is not stalled.
+    proxy.slow(way, 400);
+    ledger.site.vhost.publish_many(payments::QUEUE, &numbered(0..COUNT / 2)).await;
+    until("the system has some", async || (ledger.ims.rows().len() > COUNT / 4).then_some(())).await;
+    proxy.open();
+    ledger.site.vhost.publish_many(payments::QUEUE, &numbered(COUNT / 2..COUNT)).await;
+    let committing = "SELECT pid FROM pg_stat_activity WHERE query LIKE 'COMMIT%' AND state = 'active'";
+    match way {
+        Way::Up => {}
+        Way::Down => {
+            // A commit takes a moment, so that it can be met.
+            let late = "CREATE FUNCTION packhorse_example.late() RETURNS trigger LANGUAGE plpgsql AS
+                          'BEGIN PERFORM pg_sleep(1); RETURN NULL; END';
+                        CREATE CONSTRAINT TRIGGER late AFTER UPDATE ON packhorse_example.journal
+                          DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION packhorse_example.late()";
+            database.sql(late).await;
+            until("it commits", async || (!database.texts(committing).await.is_empty()).then_some(())).await;
+        }
+    }
+    proxy.stall(way);
+    assert!(ledger.ims.rows().len() < COUNT, "it stalls in the middle");
+    says(&folder, "log", "did not answer", 1).await;
+    assert!(log(&folder, "log").contains("PH4001"));
+    if way == Way::Down {
+        database.sql("DROP TRIGGER late ON packhorse_example.journal").await;
+    }
+    proxy.open();
+    until_within(LONG, "all is delivered", async || {
+        (ledger.site.account(payments::ROUTE).await["delivered"] == COUNT).then_some(())
+    })
+    .await;
+    ledger.site.vhost.drained(payments::QUEUE).await;
+    assert_eq!(bridge.terminate().await, 0);
+    let rows = ledger.ims.rows();
+    let references: BTreeSet<&str> = rows.iter().map(|row| row["PspReference"].as_str().unwrap()).collect();
+    assert_eq!((rows.len(), references.len()), (COUNT, COUNT), "each once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_stalls_before_it_answers_a_commit_is_given_up_and_nothing_is_lost_or_posted_twice() {
+    the_store_stalls(Way::Down).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_hears_nothing_for_a_while_is_given_up_and_nothing_is_lost_or_posted_twice() {
+    the_store_stalls(Way::Up).await;
 }

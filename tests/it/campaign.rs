@@ -1,4 +1,4 @@
-//! The campaign: a bridge with routes of every kind under load, while at random the program is killed, also at gaps by name,
+//! The campaign: a bridge, or several on one store, with routes of every kind under load, while at random the program is killed, also at gaps by name,
 //! the broker stops, is alarmed or given other policies, the network cuts and stalls, servers are killed, the systems cut
 //! their answers, give them late, twice, or say nothing, and operators work. Afterwards everything drains, and what arrived
 //! is compared with what was said. Started by `scripts/faults`, which gives it time and seed; the seed decides what happens,
@@ -8,10 +8,10 @@ mod chance;
 mod end;
 mod faults;
 mod load;
+mod machines;
 mod operators;
 mod world;
 
-use crate::support::Running;
 use operators::Operators;
 use std::time::{Duration, Instant};
 use world::World;
@@ -39,8 +39,10 @@ async fn under_any_faults_nothing_is_lost_and_nothing_is_paid_twice_and_the_acco
         std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
     };
     let (seconds, seed) = (number("PACKHORSE_FAULTS_SECONDS", 60), number("PACKHORSE_FAULTS_SEED", 1));
-    let mut world = World::new(seed).await;
-    world.running = Some(world.site().run().await);
+    let bridges = std::env::var("PACKHORSE_FAULTS_STORE").is_ok_and(|store| store == "postgres");
+    let bridges = bridges.then(|| number("PACKHORSE_FAULTS_BRIDGES", 1) as usize);
+    let mut world = World::new(seed, bridges).await;
+    world.run().await;
     let operators = Operators::start(&world, seed);
     let began = Instant::now();
     while began.elapsed() < Duration::from_secs(seconds) {
@@ -50,9 +52,11 @@ async fn under_any_faults_nothing_is_lost_and_nothing_is_paid_twice_and_the_acco
         let what = world.fault().await;
         println!("{:>4} s  {what}; {system}", began.elapsed().as_secs());
         world.chance.pause(1_500).await;
-        if world.running.as_mut().is_some_and(Running::has_ended) {
-            println!("        it has died, and is started");
-            world.begin().await;
+        for at in 0..world.machines.len() {
+            if world.machines[at].has_ended() {
+                println!("        a bridge has died, and is started");
+                world.begin(at).await;
+            }
         }
     }
     let acts = operators.stop().await;

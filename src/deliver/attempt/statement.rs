@@ -25,6 +25,7 @@ impl Attempt<'_> {
     /// Makes the document and writes it, once.
     pub(super) async fn write(&mut self, system: &SqlSystem, write: &Write) -> Result<Done, Step> {
         let values = self.parameters()?;
+        self.is_still_ours().await?;
         let began = std::time::Instant::now();
         let written = system.write(&write.statement, &values, write.expect_rows).await;
         crate::kill::point("deliver.sent");

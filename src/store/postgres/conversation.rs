@@ -26,8 +26,10 @@ use tokio_postgres::{Client, Row, SimpleQueryMessage, Statement, types::Type};
 const STATEMENT: Duration = Duration::from_secs(60);
 /// How much longer we wait for the server to say so.
 const MORE: Duration = Duration::from_secs(5);
-/// After how long the server gives up a bridge that stands still within a transaction, and the others go on.
+/// After how long the server gives up a bridge that stands still, and the others go on.
 const FROZEN: Duration = Duration::from_secs(10);
+/// The first version of PostgreSQL that gives up one that stands still between transactions.
+const GIVES_UP_IDLE: u32 = 140_000;
 
 /// A connection.
 pub struct Session {
@@ -116,8 +118,21 @@ pub fn gone() -> Error {
 }
 
 impl Conversation<'_> {
-    /// Sends what is to go ahead, and the statement with it; waits for both.
+    /// Lets the server hear of us, and looks whether it answers.
+    pub fn beat(&self) -> sql::Result<()> {
+        self.ask_within(FROZEN, self.session.client.batch_execute("SELECT 1"))
+    }
+
     fn ask<T>(&self, statement: impl Future<Output = Result<T, tokio_postgres::Error>>) -> sql::Result<T> {
+        self.ask_within(STATEMENT + MORE, statement)
+    }
+
+    /// Sends what is to go ahead, and the statement with it; waits for both, so long at most.
+    fn ask_within<T>(
+        &self,
+        limit: Duration,
+        statement: impl Future<Output = Result<T, tokio_postgres::Error>>,
+    ) -> sql::Result<T> {
         if let Some(why) = &*self.session.lost.borrow() {
             return Err(Error::Lost(why.clone()));
         }
@@ -133,7 +148,7 @@ impl Conversation<'_> {
         };
         // In this order they go to the server, and it does them in this order.
         let both = future::join(ahead, statement);
-        let answered = self.runtime.block_on(async { timeout(STATEMENT + MORE, both).await });
+        let answered = self.runtime.block_on(async { timeout(limit, both).await });
         let answer = match answered {
             Ok((Ok(()), Ok(answer))) => return Ok(answer),
             Ok((Err(error), _) | (Ok(()), Err(error))) => Error::Postgres(error),
@@ -196,6 +211,28 @@ impl Conversation<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Has the server give this session up, and with it the locks by which others know us, when nothing is heard of us: that we
+    /// stand still the network does not show. What holds a run says something more often ([`super::BEAT`]).
+    pub fn is_given_up_when_idle(&self) -> sql::Result<()> {
+        let version =
+            self.one("SELECT current_setting('server_version_num')", params![], |row| row.get::<String>(0))?;
+        let knows = version
+            .and_then(|version| version.parse::<u32>().ok())
+            .is_some_and(|version| version >= GIVES_UP_IDLE);
+        match knows {
+            true => self.say(&format!("SET idle_session_timeout = {}", FROZEN.as_millis())),
+            false => {
+                if self.session.number == 1 {
+                    tracing::warn!(
+                        code = %Code::StoreUnavailable,
+                        "the server of the store is older than PostgreSQL 14: what a bridge leads that stands still without having ended is not taken over"
+                    );
+                }
+                Ok(())
+            }
+        }
     }
 
     /// Does a piece of work whole or not at all.

@@ -97,8 +97,8 @@ impl World {
         }
         *self.ims.is.store_and_fail.lock().unwrap() = 0;
         self.proxy.open();
-        self.kill().await;
-        self.running = Some(self.site().run().await);
+        self.kill_all().await;
+        self.run().await;
         self.settles(|_| true).await;
         self.refunds_end();
         for notice in std::mem::take(&mut self.said.notices) {
@@ -111,7 +111,9 @@ impl World {
         for route in [POST, CROSS, REFUND, COLLECT, CASES] {
             self.site().vhost.drained(&format!("packhorse.{route}")).await;
         }
-        assert_eq!(self.running.take().unwrap().terminate().await, 0);
+        for machine in &mut self.machines {
+            assert_eq!(machine.running.take().unwrap().terminate().await, 0);
+        }
     }
 
     /// Until every route has come to an end, and this is so besides.

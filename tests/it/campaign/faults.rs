@@ -22,6 +22,9 @@ pub enum Kind {
     DeliveryLimit,
     FilesKilled,
     DatabaseKilled,
+    Held,
+    StoreCut,
+    StoreStalled,
 }
 
 /// A deck of them.
@@ -100,6 +103,9 @@ impl World {
         if self.deck.is_empty() {
             self.deck = DECK.to_vec();
             self.deck.push(Kind::DatabaseKilled);
+            if self.is_shared() {
+                self.deck.extend([Kind::Held, Kind::StoreCut, Kind::StoreStalled]);
+            }
             let there = |kind: &Kind| match kind {
                 Kind::FilesKilled => self.remote.is_some(),
                 Kind::DatabaseKilled => self.database.is_some(),
@@ -107,13 +113,49 @@ impl World {
             };
             self.deck.retain(there);
             self.chance.shuffle(&mut self.deck);
+            if self.is_shared() {
+                // What only several bridges bear is seen by the shortest campaign.
+                self.deck.push(Kind::Held);
+            }
         }
         let way = *self.chance.of(&[Way::Up, Way::Down]);
         match self.deck.pop().unwrap() {
             Kind::Killed => {
-                self.kill().await;
-                let how = self.begin().await;
-                format!("the program is killed and started{how}")
+                let (at, name) = self.one_of_them();
+                self.machines[at].kill().await;
+                let how = self.begin(at).await;
+                format!("{name} is killed and started{how}")
+            }
+            Kind::Held => {
+                let (at, name) = self.one_of_them();
+                if let Some(running) = &self.machines[at].running {
+                    running.signal("STOP").await;
+                }
+                self.load().await;
+                // Longer than the server waits, most of the time.
+                self.chance.pause(25_000).await;
+                if let Some(running) = &self.machines[at].running {
+                    running.signal("CONT").await;
+                }
+                format!("{name} was held still")
+            }
+            Kind::StoreCut => {
+                let (at, name) = self.one_of_them();
+                let proxy = self.machines[at].store.clone().unwrap();
+                proxy.refuse(true);
+                proxy.cut();
+                self.chance.pause(6_000).await;
+                proxy.refuse(false);
+                format!("{name} was cut off from the store")
+            }
+            Kind::StoreStalled => {
+                let (at, name) = self.one_of_them();
+                let proxy = self.machines[at].store.clone().unwrap();
+                proxy.stall(way);
+                self.load().await;
+                self.chance.pause(20_000).await;
+                proxy.open();
+                format!("the store of {name} stalled, {way:?}")
             }
             Kind::Cut => {
                 self.proxy.cut();

@@ -195,12 +195,17 @@ impl World {
     /// A notice about a payment, sent again until it is thanked for, as Pay does.
     fn notice(&self, id: &str, what: &str) -> JoinHandle<()> {
         let (body, signature) = self.pay.is.webhook(id, what, &self.pay.is.next("w"));
-        let url = format!("http://{}/govuk-pay/notices", self.receiver);
+        // What stands before several bridges tries one after the other.
+        let urls: Vec<String> = self
+            .machines
+            .iter()
+            .map(|machine| format!("http://{}/govuk-pay/notices", machine.receiver))
+            .collect();
         tokio::spawn(async move {
             let client = reqwest::Client::builder().pool_max_idle_per_host(0).build().unwrap();
-            loop {
+            for url in urls.iter().cycle() {
                 let request = client
-                    .post(&url)
+                    .post(url)
                     .header("Content-Type", "application/json")
                     .header("Pay-Signature", &signature)
                     .timeout(Duration::from_secs(5))

@@ -1,6 +1,10 @@
 //! Everything that takes part: the bridge's project with its routes, the systems behind them, the broker, the network.
 
-use super::{chance::Chance, load::Said};
+use super::{
+    chance::Chance,
+    load::Said,
+    machines::{Machine, receiver},
+};
 use crate::{
     databases::{self, Database},
     files::sftp,
@@ -8,9 +12,8 @@ use crate::{
     ordered,
     proxy::Proxy,
     standins::{http::Server, ims::Ims, pay::Pay},
-    support::{Node, Running, Site, Vhost},
+    support::{Node, Site, Vhost},
 };
-use packhorse::kill::POINTS;
 use std::{os::unix::fs::PermissionsExt as _, path::PathBuf, sync::Arc, time::Duration};
 
 /// A system with its server.
@@ -43,10 +46,8 @@ pub struct World {
     pub remote: Option<Remote>,
     /// Where a PostgreSQL can be had.
     pub database: Option<Database>,
-    /// Where notices are received.
-    pub receiver: String,
     pub proxy: Arc<Proxy>,
-    pub running: Option<Running>,
+    pub machines: Vec<Machine>,
     pub chance: Chance,
     /// The faults that have not happened since all others have.
     pub deck: Vec<super::faults::Kind>,
@@ -93,7 +94,8 @@ fn of_pay(server: &Server) -> String {
 }
 
 impl World {
-    pub async fn new(seed: u64) -> World {
+    /// `bridges`: so many share a store on a PostgreSQL; none: one has it in a file.
+    pub async fn new(seed: u64, bridges: Option<usize>) -> World {
         let node = Node::start().await;
         let nightly = Nightly::on(node.broker.clone()).await;
         let council = Vhost::new(node.broker.clone()).await;
@@ -106,8 +108,7 @@ impl World {
         let (_, at) = address.split_once("://").unwrap();
         let (at, vhost) = at.split_once('/').unwrap();
         let proxy = Proxy::to(at.parse().unwrap()).await;
-        // Its port stays the same when the program is started again.
-        let receiver = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let receiver = receiver();
         let mut more = format!(
             "[receiver]\nlisten = \"{receiver}\"\n\
              [adapters.nightly]\nsettings = {{ folder = \"$FOLDER/extracts\" }}\n\
@@ -158,6 +159,13 @@ impl World {
             site.vhost.queue(queue).await;
             site.vhost.bind("platform.updates", queue, key).await;
         }
+        let machines = match bridges {
+            None => vec![Machine::alone(receiver)],
+            Some(count) => {
+                let database = database.as_ref().expect("a PostgreSQL for the store");
+                Machine::sharing(count, site, database, &receiver).await
+            }
+        };
         site.good(&["topology", "apply"]).await;
         World {
             node,
@@ -168,9 +176,8 @@ impl World {
             cases: Arc::new(cases),
             remote,
             database,
-            receiver: receiver.to_string(),
             proxy,
-            running: None,
+            machines,
             chance: Chance::of_seed(seed),
             deck: Vec::new(),
             said: Said::default(),
@@ -181,30 +188,9 @@ impl World {
         &self.nightly.site
     }
 
-    /// Starts the program, now and then so that it dies at a gap by name.
-    pub async fn begin(&mut self) -> String {
-        let to_die = self.chance.one_in(2);
-        let reached: Vec<&str> =
-            POINTS.iter().map(|point| point.name).filter(|name| is_passed(name)).collect();
-        let point = format!("{}:{}", self.chance.of(&reached), 1 + self.chance.below(4));
-        let environment = [("PACKHORSE_KILL", point.as_str())];
-        self.running = Some(self.site().begin(if to_die { &environment } else { &[] }));
-        if to_die { format!(", to die at {point}") } else { String::new() }
-    }
-
-    pub async fn kill(&mut self) {
-        if let Some(running) = self.running.take() {
-            running.kill().await;
-        }
-    }
-}
-
-/// Whether the bridge of this world passes a gap.
-fn is_passed(point: &str) -> bool {
-    match point.split_once('.').unwrap() {
-        // Of commands, of whole queries, and of routes that have given up their order.
-        ("operator" | "view", _) | ("order", "emptied") => false,
-        _ => true,
+    /// Whether the store is on a server.
+    pub fn is_shared(&self) -> bool {
+        self.machines.iter().any(|machine| machine.store.is_some())
     }
 }
 

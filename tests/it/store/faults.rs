@@ -9,7 +9,7 @@ use crate::{
 use packhorse::{
     code::Code,
     event::Key,
-    store::{Asked, Claim, Opener, Place, State, Store, StoreError},
+    store::{Asked, Claim, Opener, Place, Record, State, Store, StoreError},
 };
 use std::time::Duration;
 
@@ -182,10 +182,33 @@ async fn a_connection_cut_within_a_transaction_leaves_nothing_half() {
     assert_eq!(account.routes[0].taken, 2);
 }
 
+/// The bridge lives on, and its message comes again: that is no copy of one that is under way.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_given_back_since_its_outcome_could_not_be_written_is_in_doubt_when_it_comes_again() {
+    let (home, proxy) = behind_a_proxy(Database::new().await).await;
+    let store = home.open(Opener::Bridge);
+    let route = store.route("pay.post").await.unwrap();
+    for id in ["a", "b"] {
+        claims(&store, id).await.unwrap();
+    }
+    proxy.refuse(true);
+    proxy.cut();
+    let done = |id: &str| vec![(claim(id).key, 0, Record::Delivered { opens: None })];
+    let error = store.record(route, 6, None, done("a")).await.unwrap_err();
+    assert_eq!(error.code, Code::StoreUnavailable, "{error}");
+    proxy.refuse(false);
+    let places = until("it is back", async || claims(&store, "a").await.ok()).await;
+    assert!(matches!(&places[..], [Place::Go(went)] if went.doubt), "{places:?}");
+    assert_eq!(claims(&store, "a").await.unwrap(), [Place::Busy], "now it is under way");
+    assert_eq!(claims(&store, "b").await.unwrap(), [Place::Busy], "the other has been all the time");
+    store.record(route, 7, None, done("a")).await.unwrap();
+    assert_eq!(claims(&store, "a").await.unwrap(), [Place::Done]);
+}
+
 /// A commit at the server takes a moment, in which the test can do something to it.
 async fn slow_commits(home: &Home) {
     let sql = "CREATE FUNCTION packhorse_example.late() RETURNS trigger LANGUAGE plpgsql AS
-                 'BEGIN PERFORM pg_sleep(1); RETURN NULL; END';
+                 'BEGIN PERFORM pg_sleep(3); RETURN NULL; END';
                CREATE CONSTRAINT TRIGGER late AFTER INSERT ON packhorse_example.journal
                  DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION packhorse_example.late()";
     home.database.as_ref().unwrap().sql(sql).await;
@@ -223,8 +246,8 @@ async fn a_commit_whose_answer_is_lost_is_asked_about_and_counts_as_what_it_was(
     // The server does not commit, since it ends the connection.
     let waiting = store.clone();
     let task = tokio::spawn(async move { waiting.claim(route, 5, vec![claim("b")]).await });
-    is_committing(&home).await;
-    database.texts("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query = 'COMMIT' AND state = 'active'").await;
+    let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query = 'COMMIT' AND state = 'active'";
+    until("it commits, and is ended", async || (!database.texts(end).await.is_empty()).then_some(())).await;
     let error = task.await.unwrap().unwrap_err();
     assert_eq!(error.code, Code::StoreUnavailable, "{error}");
     assert_eq!(state(&store, "a").await, Some(State::Claimed));

@@ -28,6 +28,15 @@ async fn cut(home: &Home, run: i64) -> usize {
     database.texts(&sql).await.len()
 }
 
+/// The session that holds the lock of a run.
+async fn holder(home: &Home, run: i64) -> Vec<String> {
+    let sql = format!(
+        "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2 AND objid = {run} AND granted
+           AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    );
+    home.database.as_ref().unwrap().texts(&sql).await
+}
+
 #[tokio::test]
 async fn a_claim_of_a_bridge_that_lives_is_busy_and_of_one_that_is_gone_in_doubt() {
     let home = Home::on_postgres().await;
@@ -82,6 +91,48 @@ async fn a_duty_is_one_bridges_until_it_lets_it_go_or_is_gone() {
     assert!(third.lead("collect two").await.unwrap().is_some());
 }
 
+/// A bridge that is held still says nothing; one that has nothing to say is not given up for one that is.
+#[tokio::test]
+async fn the_server_gives_up_a_bridge_of_which_it_hears_nothing_and_none_that_is_only_idle() {
+    let home = Home::on_postgres().await;
+    let (first, second) = (home.open(Opener::Bridge), home.open(Opener::Bridge));
+    let led = first.lead("collect").await.unwrap().unwrap();
+    let database = home.database.as_ref().unwrap();
+    let seen = "SELECT pid FROM pg_stat_activity
+                  WHERE query = 'SELECT 1' AND state = 'idle' AND datname = current_database()";
+    until("both are heard of", async || (database.texts(seen).await.len() == 2).then_some(())).await;
+    let idle = std::time::Instant::now();
+    while idle.elapsed() < std::time::Duration::from_secs(14) {
+        assert!(second.lead("collect").await.unwrap().is_none());
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    }
+    assert!(writes(&led, "a").await.is_some(), "it leads still, after longer than the server waits");
+}
+
+/// What a bridge was about to send when it was held still, and another has taken over since.
+#[tokio::test]
+async fn a_bridge_learns_before_it_sends_that_another_one_has_taken_a_message_over() {
+    let home = Home::on_postgres().await;
+    let (first, second) = (home.open(Opener::Bridge), home.open(Opener::Bridge));
+    let route = first.route("pay.post").await.unwrap();
+    for id in ["a", "b"] {
+        assert!(matches!(places(&first, id).await[..], [Place::Go(_)]));
+    }
+    assert!(first.is_ours(route, claim("a").key, 0).await.unwrap());
+    assert!(first.sending(route, claim("a").key, 0, 6).await.unwrap());
+    // While its connection is gone the second takes one of them; then it is back, under the same number.
+    let taken = until("the second takes it", async || {
+        cut(&home, 1).await;
+        matches!(places(&second, "a").await[..], [Place::Go(_)]).then_some(())
+    });
+    taken.await;
+    until("the first is back", async || second.lives(1).await.unwrap().then_some(())).await;
+    assert!(!first.is_ours(route, claim("a").key, 0).await.unwrap());
+    assert!(!first.sending(route, claim("a").key, 0, 7).await.unwrap());
+    assert!(first.is_ours(route, claim("b").key, 0).await.unwrap());
+    assert!(first.sending(route, claim("b").key, 0, 7).await.unwrap());
+}
+
 /// It may still be about to send, and the next one must not wait for it for ever.
 #[tokio::test]
 async fn what_an_earlier_term_has_claimed_is_in_doubt_for_the_next_although_its_bridge_lives() {
@@ -104,9 +155,14 @@ async fn a_cut_connection_is_made_anew_with_the_same_run_and_without_the_duties(
     assert!(matches!(places(&first, "a").await[..], [Place::Go(_)]));
     let led = first.lead("collect").await.unwrap().unwrap();
     assert!(writes(&led, "b").await.is_some());
+    let before = holder(&home, 1).await;
     assert_eq!(cut(&home, 1).await, 1);
     // It is noticed while nothing is asked, and the run's lock taken again at once.
-    until("the first is back", async || second.lives(1).await.unwrap().then_some(())).await;
+    until("the first is back", async || {
+        let now = holder(&home, 1).await;
+        (!now.is_empty() && now != before).then_some(())
+    })
+    .await;
     assert_eq!(places(&second, "a").await, [Place::Busy]);
     assert_eq!(places(&first, "a").await, [Place::Busy], "its own claim is known again");
     // The duty went with the connection; whoever had it hears it, and can write nothing with it any more.
