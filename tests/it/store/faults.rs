@@ -246,7 +246,8 @@ async fn a_commit_whose_answer_is_lost_is_asked_about_and_counts_as_what_it_was(
     // The server does not commit, since it ends the connection.
     let waiting = store.clone();
     let task = tokio::spawn(async move { waiting.claim(route, 5, vec![claim("b")]).await });
-    let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query = 'COMMIT' AND state = 'active'";
+    let end =
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query = 'COMMIT' AND state = 'active'";
     until("it commits, and is ended", async || (!database.texts(end).await.is_empty()).then_some(())).await;
     let error = task.await.unwrap().unwrap_err();
     assert_eq!(error.code, Code::StoreUnavailable, "{error}");
