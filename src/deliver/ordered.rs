@@ -178,7 +178,7 @@ impl Deliverer {
         letters: &[Letter],
         in_lot: Option<&HashSet<[u8; 32]>>,
     ) -> Result<InLot, StoreError> {
-        let mut lot = InLot { sequences: HashMap::new(), parked: HashSet::new(), bytes: 0 };
+        let mut lot = InLot { sequences: HashMap::new(), parked: HashSet::new(), bytes: None };
         let may_wait = |subject: &&Subject| in_lot.is_none_or(|in_lot| in_lot.contains(&subject.digest));
         let about: Vec<(&Subject, Key)> = letters
             .iter()
@@ -189,7 +189,7 @@ impl Deliverer {
         }
         let asked = about.iter().map(|(subject, key)| (subject.digest, *key)).collect();
         let (stands, bytes) = self.store.stands(self.number, asked).await?;
-        lot.bytes = bytes;
+        lot.bytes = Some(bytes);
         for ((subject, key), stands) in about.into_iter().zip(stands) {
             if stands.is_parked {
                 lot.parked.insert(key);
@@ -199,10 +199,26 @@ impl Deliverer {
         Ok(lot)
     }
 
+    /// How many bytes are held, which matters as soon as something is to be parked. Nothing: it cannot be seen, and all is left with
+    /// the broker.
+    async fn held_bytes(&self, lot: &mut InLot) -> Option<u64> {
+        if lot.bytes.is_none() && lot.sequences.values().any(|sequence| !sequence.is_free()) {
+            match self.store.stands(self.number, Vec::new()).await {
+                Ok((_, bytes)) => lot.bytes = Some(bytes),
+                Err(error) => {
+                    error!(route = self.route.id, code = %error.code, "the parking lot cannot be read, messages are left with the broker: {}", error.what);
+                    return None;
+                }
+            }
+        }
+        Some(lot.bytes.unwrap_or(0))
+    }
+
     /// Sends at most one message of each subject, parks what must wait; what is left for the next round.
     async fn round(&self, window: &mut Window<'_>, left: Vec<usize>) -> Vec<usize> {
         let (mut wave, mut parks, mut known, mut later) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let mut seen: HashSet<[u8; 32]> = HashSet::new();
+        let Some(mut held) = self.held_bytes(&mut window.lot).await else { return Vec::new() };
         for at in left {
             let Some(letter) = window.letters.get(at) else { continue };
             let Some(subject) = letter.subject.as_ref().filter(|_| self.is_mine(letter)) else {
@@ -225,20 +241,21 @@ impl Deliverer {
                     wave.push(at);
                 }
                 Admit::Park => {
-                    let bytes = window.lot.bytes + letter.delivery.body.len() as u64;
+                    let bytes = held + letter.delivery.body.len() as u64;
                     if sequence.parked >= window.ordered.most || bytes > window.ordered.most_bytes {
                         error!(route = self.route.id, subject = subject.short(), code = %Code::HeldFull,
                                "the route takes no more from its queue: {} messages of this subject and {} bytes in all are held",
-                               sequence.parked, window.lot.bytes);
+                               sequence.parked, held);
                         window.stuck.insert(subject.digest);
                         continue;
                     }
-                    window.lot.bytes = bytes;
+                    held = bytes;
                     sequence.park();
                     parks.push(at);
                 }
             }
         }
+        window.lot.bytes = window.lot.bytes.map(|_| held);
         self.park(window, parks, known).await;
         let outcomes = self.bring(window.letters, &wave, window.at_once).await;
         for (outcome, settle) in self.close(window.letters, outcomes).await {
@@ -351,8 +368,8 @@ struct InLot {
     sequences: HashMap<[u8; 32], Sequence>,
     /// Messages of the window that are parked already.
     parked: HashSet<Key>,
-    /// Bytes in the lot.
-    bytes: u64,
+    /// Bytes in the whole lot, if that was asked.
+    bytes: Option<u64>,
 }
 
 /// A window that is being carried.

@@ -307,6 +307,34 @@ async fn when_more_is_held_than_may_be_the_route_leaves_the_rest_in_its_queue_an
 }
 
 #[tokio::test]
+async fn the_bytes_that_may_be_held_are_those_of_all_subjects_also_of_one_that_has_just_begun_to_fail() {
+    let size = message("A", 1).1.len();
+    // Room for three messages and a half.
+    let cases = Cases::new(&format!("held = {{ most_bytes = \"{}B\" }}\nwindow = 8\n", size * 7 / 2)).await;
+    for subject in ["A", "B"] {
+        cases.wish(subject, 1, &[500, 500, 500, 201]);
+    }
+    let bridge = cases.site.run().await;
+    let parked = async |count: u64| {
+        until(&format!("{count} are parked"), async || {
+            (cases.site.account(ROUTE).await["parked"] == count).then_some(())
+        })
+        .await;
+    };
+    cases.say(&[("A", 1), ("A", 2)]).await;
+    parked(2).await;
+    cases.say(&[("B", 1), ("B", 2), ("B", 3)]).await;
+    let log = cases.site.folder.0.join("log");
+    until("it is told", async || std::fs::read_to_string(&log).unwrap().contains("PH4004").then_some(()))
+        .await;
+    assert!(cases.site.account(ROUTE).await["parked"].as_u64() <= Some(3), "the third of B fits nowhere");
+    cases.takes(5).await;
+    cases.ends(5, 0).await;
+    assert_eq!((cases.of("A"), cases.of("B")), (vec![1, 2], vec![1, 2, 3]));
+    bridge.terminate().await;
+}
+
+#[tokio::test]
 async fn an_event_that_is_about_nothing_is_a_dead_letter_and_holds_nobody() {
     let cases = Cases::new("").await;
     let schema = "mappings/events/payment.succeeded.v1.schema.json";
