@@ -19,7 +19,7 @@ use crate::{
 };
 use jiff::Timestamp;
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
@@ -143,7 +143,7 @@ impl Deliverer {
         &self,
         ordered: Ordered,
         letters: Vec<Letter>,
-        (at_once, in_lot): (usize, Option<&HashSet<[u8; 32]>>),
+        (at_once, in_lot): (usize, Option<&BTreeSet<[u8; 32]>>),
     ) -> (Vec<(Delivery, Settle)>, Vec<[u8; 32]>) {
         let mut settles = vec![Settle::GiveBack; letters.len()];
         let mut waits = Vec::new();
@@ -176,7 +176,7 @@ impl Deliverer {
     async fn look_at_lot(
         &self,
         letters: &[Letter],
-        in_lot: Option<&HashSet<[u8; 32]>>,
+        in_lot: Option<&BTreeSet<[u8; 32]>>,
     ) -> Result<InLot, StoreError> {
         let mut lot = InLot { sequences: HashMap::new(), parked: HashSet::new(), bytes: None };
         let may_wait = |subject: &&Subject| in_lot.is_none_or(|in_lot| in_lot.contains(&subject.digest));

@@ -13,7 +13,7 @@ use crate::{
     retry::Delays,
 };
 use std::{
-    collections::{HashSet, VecDeque},
+    collections::{BTreeSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -46,7 +46,7 @@ struct Share {
     /// When its part of the lot is to be looked at.
     look_at: Instant,
     /// Of which subjects anything is there, if that is known: see [`crate::store::Lot`].
-    in_lot: Option<HashSet<[u8; 32]>>,
+    in_lot: Option<BTreeSet<[u8; 32]>>,
     /// Whether a turn is under way.
     busy: bool,
 }
@@ -59,7 +59,7 @@ struct Work {
     due: u32,
     letters: Vec<Letter>,
     look_at: Instant,
-    in_lot: Option<HashSet<[u8; 32]>>,
+    in_lot: Option<BTreeSet<[u8; 32]>>,
 }
 
 /// What has become of a turn.
@@ -67,7 +67,7 @@ struct Turn {
     at: usize,
     settled: Vec<(Delivery, Settle)>,
     look_at: Instant,
-    in_lot: Option<HashSet<[u8; 32]>>,
+    in_lot: Option<BTreeSet<[u8; 32]>>,
     /// Whether something of the lot was tried.
     tried: bool,
 }

@@ -9,7 +9,7 @@ use crate::{
     order::{Sequence, Strand, Subject},
 };
 use bytes::Bytes;
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 /// Subjects of a strand that are told at most.
 const SUBJECTS: u32 = 10_000;
@@ -64,7 +64,7 @@ pub struct Lot {
     pub next: Option<i64>,
     /// The digests of the subjects of which something waits there or is held, if that was asked for and they are not too many. No
     /// other joins them but by the strand itself: others only let go.
-    pub subjects: Option<HashSet<[u8; 32]>>,
+    pub subjects: Option<BTreeSet<[u8; 32]>>,
 }
 
 /// How a message and its subject stand.

@@ -8,7 +8,10 @@ use packhorse::{
     store::{Account, Asked, Claim, Opener, Record, Store},
 };
 use rusqlite::{Connection, types::Value};
-use std::path::Path;
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 /// The journal as version 6 had it: in the order of its keys.
 pub const BACK_TO_SIX: &str = "
@@ -160,14 +163,16 @@ async fn a_bridge_that_is_killed_while_it_carries_the_journal_over_does_so_at_it
     let before = filled(&path, 200).await;
     let file = Connection::open(&path).unwrap();
     file.execute_batch(BACK_TO_SIX).unwrap();
-    file.execute_batch("PRAGMA journal_mode = WAL; PRAGMA cache_size = 10; PRAGMA wal_checkpoint(TRUNCATE)")
-        .unwrap();
+    file.execute_batch("PRAGMA journal_mode = WAL; PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
     let known = rows(&file);
-    // It is in the middle of it when some of it stands behind the file, and none of that counts.
-    let wal = path.with_extension("db-wal");
+    // It is in the middle of it while nobody else may write.
+    file.busy_timeout(Duration::ZERO).unwrap();
     let running = site.begin(&[]);
-    until("it is at it", async || std::fs::metadata(&wal).is_ok_and(|wal| wal.len() > 1 << 20).then_some(()))
-        .await;
+    let began = Instant::now();
+    while file.execute_batch("BEGIN IMMEDIATE; ROLLBACK").is_ok() {
+        assert!(began.elapsed() < Duration::from_secs(60), "it has not begun");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
     running.kill().await;
     assert_eq!(texts(&file, "SELECT user_version || '' FROM pragma_user_version()"), ["6"]);
     assert!(rows(&file) == known, "nothing has changed");
