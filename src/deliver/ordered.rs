@@ -406,8 +406,9 @@ impl Window<'_> {
                 | Record::GivenBack
                 | Record::Discarded
                 | Record::Batched(_),
-            )
-            | None => Ended::Done,
+            ) => Ended::Done,
+            // A copy changes nothing: also one of the message that was given up and holds the others.
+            None => return,
         };
         self.lot.sequences.entry(subject.digest).or_default().ended(letter.key, ended, false);
     }

@@ -393,6 +393,28 @@ async fn killed_at_any_gap_of_an_ordered_route_every_subject_keeps_its_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn killed_before_a_dead_letter_is_acknowledged_it_goes_on_holding_what_came_after_it() {
+    let cases = Cases::new("").await;
+    cases.site.good(&["topology", "apply"]).await;
+    cases.wish("A", 1, &[422, 201]);
+    cases.say(&[("A", 1), ("A", 2), ("B", 1)]).await;
+    dies(&cases.site, "deliver.recorded").await;
+    // All three come again, in one window; B is the last of them.
+    let running = cases.site.run().await;
+    until("B is taken", async || cases.all().contains_key("B").then_some(())).await;
+    assert_eq!(cases.taken(), [("B".to_owned(), 1)], "what is dead still holds");
+    let replay =
+        ["dead-letters", "replay", "--route", ordered::ROUTE, "--by", "A Tester", "--reason", "mended"];
+    cases.site.good(&replay).await;
+    until("all are delivered", async || {
+        (cases.site.account(ordered::ROUTE).await["delivered"] == 3).then_some(())
+    })
+    .await;
+    assert_eq!(cases.all()["A"], [1, 2]);
+    assert_eq!(running.terminate().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn killed_while_it_gives_back_what_waited_for_its_order_everything_arrives() {
     let cases = Cases::new("").await;
     let site = &cases.site;

@@ -34,7 +34,7 @@ struct Row {
     /// Whether a repeat is money or a record.
     money: bool,
     /// How often one overtook another, where the route keeps an order.
-    inversions: Option<usize>,
+    inversions: Option<Vec<String>>,
 }
 
 impl Row {
@@ -53,17 +53,27 @@ impl Row {
     }
 }
 
-/// How often a message of a subject came, for the first time, after a later one of the same. `late` may: it was let past.
-fn inversions(taken: &[(String, u32)], late: &BTreeSet<(String, u32)>) -> usize {
-    let (mut last, mut seen, mut count) = (BTreeMap::new(), BTreeSet::new(), 0);
-    for message in taken.iter().filter(|message| !late.contains(message)) {
+/// Which messages of a subject came, for the first time, after a later one of the same. `late` may: it was let past.
+fn inversions(taken: &[(String, u32)], late: &BTreeSet<(String, u32)>) -> Vec<String> {
+    let (mut last, mut seen, mut found) = (BTreeMap::new(), BTreeSet::new(), Vec::new());
+    for (at, message) in taken.iter().enumerate().filter(|(_, message)| !late.contains(message)) {
         if seen.insert(message) {
             let last: &mut u32 = last.entry(&message.0).or_default();
-            count += usize::from(message.1 < *last);
+            if message.1 < *last {
+                let of_subject = taken.iter().enumerate().filter(|(_, (subject, _))| *subject == message.0);
+                let came: Vec<String> =
+                    of_subject.map(|(at, (_, number))| format!("{number}@{at}")).collect();
+                found.push(format!(
+                    "{}-{} at {at} after {last}, of: {}",
+                    message.0,
+                    message.1,
+                    came.join(" ")
+                ));
+            }
             *last = (*last).max(message.1);
         }
     }
-    count
+    found
 }
 
 /// The texts in some fields of the data of events.
@@ -298,7 +308,7 @@ impl World {
                 dead.len(),
                 lost.len(),
                 if row.money { extra.to_string() } else { "-".to_owned() },
-                row.inversions.map_or("-".to_owned(), |count| count.to_string()),
+                row.inversions.as_ref().map_or("-".to_owned(), |found| found.len().to_string()),
             );
             let twice = if row.money { extra } else { 0 };
             if let Some(events) = row.events.filter(|events| *events != counts.len()) {
@@ -306,7 +316,7 @@ impl World {
             }
             if !lost.is_empty()
                 || !strange.is_empty()
-                || twice + row.inversions.unwrap_or(0) > 0
+                || twice + row.inversions.as_ref().map_or(0, Vec::len) > 0
                 || sum.len() > 10
             {
                 wrong.push(format!(
