@@ -8,7 +8,7 @@ use crate::{
     payments::{self, ledger, paid_as},
     proxy::{Proxy, Way},
     standins::http::Fault,
-    support::{Folder, Running, Site, copy, until, until_within},
+    support::{Folder, Running, Site, copy, event, until, until_within},
 };
 use serde_json::{Value, json};
 use std::{collections::BTreeSet, time::Duration};
@@ -60,15 +60,7 @@ async fn took_part(database: &Database) -> usize {
 
 /// Payments by number, as events.
 fn numbered(numbers: std::ops::Range<usize>) -> Vec<(String, Vec<u8>)> {
-    numbers
-        .map(|n| {
-            let data = paid_as(n);
-            let id = format!("event-{n}");
-            let event = json!({ "specversion": "1.0", "id": id, "source": "urn:platform:payments",
-                "type": "payment.succeeded.v1", "time": "2026-11-24T09:41:06Z", "datacontenttype": "application/json", "data": data });
-            (id, event.to_string().into_bytes())
-        })
-        .collect()
+    numbers.map(|n| event("payment.succeeded.v1", &format!("event-{n}"), &paid_as(n))).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]

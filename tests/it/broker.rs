@@ -7,7 +7,7 @@ use crate::{
         ims::Ims,
         pay::Pay,
     },
-    support::{Broker, Node, Site, example, until},
+    support::{Broker, Node, Site, event, example, until},
 };
 use packhorse::bridge::Bridge;
 use serde_json::{Value, json};
@@ -428,11 +428,7 @@ async fn a_crash_in_the_middle_of_a_stream_between_brokers_loses_nothing_and_the
     site.good(&["topology", "apply"]).await;
     let queue = "packhorse.council-broker.payments";
     let bodies: Vec<(String, Vec<u8>)> = (0..COUNT)
-        .map(|number| {
-            let id = format!("event-{number}");
-            let event = json!({ "specversion": "1.0", "id": id, "source": "urn:platform:payments", "type": "payment.succeeded.v1", "data": paid(number as u32) });
-            (id, event.to_string().into_bytes())
-        })
+        .map(|number| event("payment.succeeded.v1", &format!("event-{number}"), &paid(number as u32)))
         .collect();
     site.vhost.publish_many(queue, &bodies).await;
     let running = site.run().await;

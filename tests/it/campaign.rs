@@ -1,5 +1,5 @@
-//! The campaign: a bridge, or several on one store, with routes of every kind under load, while at random the program is killed, also at gaps by name,
-//! the broker stops, is alarmed or given other policies, the network cuts and stalls, servers are killed, the systems cut
+//! The campaign: a bridge, or several on one store, with routes of every kind under load, while at random the program is
+//! killed, also at gaps by name, the broker stops, is alarmed or given other policies, the network cuts and stalls, servers are killed, the systems cut
 //! their answers, give them late, twice, or say nothing, and operators work. Afterwards everything drains, and what arrived
 //! is compared with what was said. Started by `scripts/faults`, which gives it time and seed; the seed decides what happens,
 //! the machine decides when.

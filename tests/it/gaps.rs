@@ -12,7 +12,7 @@ use crate::{
     ordered::{self, Cases},
     payments::{PATH, QUEUE, ROUTE, ledger},
     standins::http::Fault,
-    support::{Site, example, until},
+    support::{Site, event, example, until},
 };
 use packhorse::kill::POINTS;
 use serde_json::{Value, json};
@@ -145,11 +145,6 @@ async fn delivers(site: &Site, route: &str, count: usize) {
     assert_eq!(running.terminate().await, 0);
     let account = site.account(route).await;
     assert_eq!((&account["delivered"], &account["waiting"]), (&json!(count), &json!(0)), "{account}");
-}
-
-fn event(event_type: &str, id: &str, data: &Value) -> (String, Vec<u8>) {
-    let event = json!({ "specversion": "1.0", "id": id, "source": "urn:platform:payments", "type": event_type, "data": data });
-    (id.to_owned(), event.to_string().into_bytes())
 }
 
 /// The distinct ids of the events that the platform has.

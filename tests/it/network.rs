@@ -5,10 +5,9 @@
 use crate::{
     payments::{Ledger, QUEUE, ROUTE, ledger, paid_as},
     proxy::{Proxy, Way},
-    support::until,
+    support::{event, until},
 };
 use packhorse::bridge::Bridge;
-use serde_json::json;
 use std::{collections::BTreeSet, sync::Arc};
 
 /// Events of one run.
@@ -42,12 +41,7 @@ impl Line {
     /// Says a run of payments; returns when the first of them are posted and most are not.
     async fn run(&mut self) {
         let events: Vec<(String, Vec<u8>)> = (self.said..self.said + RUN)
-            .map(|number| {
-                let data = paid_as(number);
-                let id = format!("event-{number}");
-                let event = json!({ "specversion": "1.0", "id": id, "source": "urn:platform:payments", "type": "payment.succeeded.v1", "data": data });
-                (id, event.to_string().into_bytes())
-            })
+            .map(|number| event("payment.succeeded.v1", &format!("event-{number}"), &paid_as(number)))
             .collect();
         self.ledger.site.vhost.publish_many(QUEUE, &events).await;
         let begun = self.said + 5;

@@ -748,6 +748,12 @@ impl Running {
     }
 }
 
+/// An event of the platform with these data: its id and its bytes.
+pub fn event(event_type: &str, id: &str, data: &Value) -> (String, Vec<u8>) {
+    let event = json!({ "specversion": "1.0", "id": id, "source": "urn:platform:payments", "type": event_type, "data": data });
+    (id.to_owned(), event.to_string().into_bytes())
+}
+
 /// The data of an event's example.
 pub fn example(event_type: &str) -> Value {
     let path = root().join(format!("mappings/events/{event_type}.example.json"));

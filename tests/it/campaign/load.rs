@@ -4,10 +4,10 @@ use super::{DRAIN, world::World};
 use crate::{
     broker::paid,
     ordered,
-    support::{example, until_within},
+    support::{event, example, until_within},
 };
 use futures_util::FutureExt as _;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
@@ -89,11 +89,6 @@ impl Said {
             _ => unreachable!("{route}"),
         }
     }
-}
-
-fn event(event_type: &str, id: &str, data: &Value) -> (String, Vec<u8>) {
-    let event = json!({ "specversion": "1.0", "id": id, "source": "urn:platform:payments", "type": event_type, "data": data });
-    (id.to_owned(), event.to_string().into_bytes())
 }
 
 impl World {
