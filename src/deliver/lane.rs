@@ -3,7 +3,7 @@
 
 use super::Deliverer;
 use crate::{
-    broker::{InOrder, Lane},
+    broker::{BrokerError, InOrder, Lane},
     keeper::Ticket,
     retry::Delays,
 };
@@ -83,17 +83,21 @@ impl Deliverer {
                 Ok(deliveries) => self.carry(deliveries).await,
                 Err(error) => {
                     if !self.stop.is_cancelled() {
-                        warn!(route = self.route.id, code = %error.code, "the lane is lost: {}", error.what);
+                        self.lane_is_lost(&error);
                     }
                     return Left::Again;
                 }
             };
             if let Err(error) = lane.settle(settled).await {
-                warn!(route = self.route.id, code = %error.code, "the lane is lost: {}", error.what);
+                self.lane_is_lost(&error);
                 return Left::Again;
             }
             crate::kill::point("deliver.acknowledged");
         }
+    }
+
+    pub(super) fn lane_is_lost(&self, error: &BrokerError) {
+        warn!(route = self.route.id, code = %error.code, "the lane is lost: {}", error.what);
     }
 
     /// Whether the system has been found to be another: then nothing is delivered any more.

@@ -28,7 +28,7 @@ use tracing::{error, warn};
 /// Messages of the lot that are given back in one go.
 const GIVEN_BACK: u32 = 256;
 /// For how long a strand takes a rest when the store fails.
-const LOOK: Duration = Duration::from_secs(1);
+const REST: Duration = Duration::from_secs(1);
 /// How long something waits that could be brought to no end.
 const PUT_OFF: Duration = Duration::from_secs(5);
 
@@ -143,7 +143,8 @@ impl Deliverer {
         &self,
         ordered: Ordered,
         letters: Vec<Letter>,
-        (at_once, in_lot): (usize, Option<&BTreeSet<[u8; 32]>>),
+        at_once: usize,
+        in_lot: Option<&BTreeSet<[u8; 32]>>,
     ) -> (Vec<(Delivery, Settle)>, Vec<[u8; 32]>) {
         let mut settles = vec![Settle::GiveBack; letters.len()];
         let mut waits = Vec::new();
@@ -166,7 +167,7 @@ impl Deliverer {
             }
             Err(error) => {
                 error!(route = self.route.id, code = %error.code, "the parking lot cannot be read, messages are left with the broker: {}", error.what);
-                tokio::time::sleep(LOOK).await;
+                tokio::time::sleep(REST).await;
             }
         }
         let settled = letters.into_iter().zip(settles).map(|(letter, settle)| (letter.delivery, settle));
@@ -177,8 +178,8 @@ impl Deliverer {
         &self,
         letters: &[Letter],
         in_lot: Option<&BTreeSet<[u8; 32]>>,
-    ) -> Result<InLot, StoreError> {
-        let mut lot = InLot { sequences: HashMap::new(), parked: HashSet::new(), bytes: None };
+    ) -> Result<WindowLot, StoreError> {
+        let mut lot = WindowLot { sequences: HashMap::new(), parked: HashSet::new(), bytes: None };
         let may_wait = |subject: &&Subject| in_lot.is_none_or(|in_lot| in_lot.contains(&subject.digest));
         let about: Vec<(&Subject, Key)> = letters
             .iter()
@@ -201,7 +202,7 @@ impl Deliverer {
 
     /// How many bytes are held, which matters as soon as something is to be parked. Nothing: it cannot be seen, and all is left with
     /// the broker.
-    async fn held_bytes(&self, lot: &mut InLot) -> Option<u64> {
+    async fn held_bytes(&self, lot: &mut WindowLot) -> Option<u64> {
         if lot.bytes.is_none() && lot.sequences.values().any(|sequence| !sequence.is_free()) {
             match self.store.stands(self.number, Vec::new()).await {
                 Ok((_, bytes)) => lot.bytes = Some(bytes),
@@ -364,7 +365,7 @@ fn kept(letter: &Letter, properties: String) -> Kept {
 }
 
 /// What of the lot concerns a window.
-struct InLot {
+struct WindowLot {
     sequences: HashMap<[u8; 32], Sequence>,
     /// Messages of the window that are parked already.
     parked: HashSet<Key>,
@@ -376,7 +377,7 @@ struct InLot {
 struct Window<'w> {
     letters: &'w [Letter],
     ordered: Ordered,
-    lot: InLot,
+    lot: WindowLot,
     /// How many are sent at once.
     at_once: usize,
     /// Subjects of which nothing more is taken from this window.

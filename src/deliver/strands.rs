@@ -21,7 +21,7 @@ use tokio::{
     task::{JoinError, JoinSet},
     time::{Instant, sleep, sleep_until},
 };
-use tracing::{error, warn};
+use tracing::error;
 
 /// Strands of a route at most.
 const MOST: u32 = 8;
@@ -29,59 +29,46 @@ const MOST: u32 = 8;
 const DUE: u32 = 256;
 /// How long the lot is left alone at most: a person may have released something.
 const LOOK: Duration = Duration::from_secs(1);
-/// How long an acknowledgement waits at most for those of the messages before it, to be one with them.
+/// When nothing has happened for so long, what is done no longer waits for the messages before it to be acknowledged with them.
 const OWED: Duration = Duration::from_millis(100);
 
-/// What a strand has before it.
-struct Share {
+/// A strand, with what only its own turn changes.
+struct Own {
     strand: Strand,
     /// How many messages it sends at once.
     at_once: usize,
-    /// How many messages it takes for a turn.
-    window: usize,
-    /// How many of the lot.
+    /// How many of the lot it tries in one go.
     due: u32,
-    /// Those that came for it, in their order.
-    waiting: VecDeque<Letter>,
     /// When its part of the lot is to be looked at.
     look_at: Instant,
     /// Of which subjects anything is there, if that is known: see [`crate::store::Lot`].
     in_lot: Option<BTreeSet<[u8; 32]>>,
-    /// Whether a turn is under way.
-    busy: bool,
 }
 
-/// What a turn begins with.
-struct Work {
-    at: usize,
-    strand: Strand,
-    at_once: usize,
-    due: u32,
-    letters: Vec<Letter>,
-    look_at: Instant,
-    in_lot: Option<BTreeSet<[u8; 32]>>,
+/// What a strand has before it.
+struct Share {
+    /// Nothing while a turn is under way, which has it.
+    own: Option<Own>,
+    /// How many messages it takes for a turn.
+    window: usize,
+    /// Those that came for it, in their order.
+    waiting: VecDeque<Letter>,
 }
 
 /// What has become of a turn.
 struct Turn {
     at: usize,
+    own: Own,
     settled: Vec<(Delivery, Settle)>,
-    look_at: Instant,
-    in_lot: Option<BTreeSet<[u8; 32]>>,
     /// Whether something of the lot was tried.
     tried: bool,
 }
 
 impl Share {
-    /// Begins a turn, if there is anything to do.
-    fn begin(&mut self, at: usize, now: Instant) -> Option<Work> {
-        if self.busy || (self.waiting.is_empty() && self.look_at > now) {
-            return None;
-        }
-        self.busy = true;
-        let letters = self.waiting.drain(..self.waiting.len().min(self.window)).collect();
-        let Share { strand, at_once, due, look_at, .. } = *self;
-        Some(Work { at, strand, at_once, due, letters, look_at, in_lot: self.in_lot.take() })
+    /// What a turn begins with, if there is anything to do.
+    fn begin(&mut self, now: Instant) -> Option<(Own, Vec<Letter>)> {
+        let own = self.own.take_if(|own| !self.waiting.is_empty() || own.look_at <= now)?;
+        Some((own, self.waiting.drain(..self.waiting.len().min(self.window)).collect()))
     }
 }
 
@@ -92,15 +79,10 @@ impl Deliverer {
             true => (1, 1, 1),
             false => (concurrency.min(MOST), self.route.window.max(1) as usize, DUE),
         };
-        let share = |(number, strand): (u32, Strand)| Share {
-            strand,
-            at_once: ((concurrency + of - 1 - number) / of).max(1) as usize,
-            window,
-            due,
-            waiting: VecDeque::new(),
-            look_at: Instant::now(),
-            in_lot: None,
-            busy: false,
+        let share = |(number, strand): (u32, Strand)| {
+            let at_once = ((concurrency + of - 1 - number) / of).max(1) as usize;
+            let own = Own { strand, at_once, due, look_at: Instant::now(), in_lot: None };
+            Share { own: Some(own), window, waiting: VecDeque::new() }
         };
         (0..of).zip(Strand::all(of)).map(share).collect()
     }
@@ -120,39 +102,33 @@ impl Deliverer {
                 break Left::Over;
             }
             for (at, share) in shares.iter_mut().enumerate() {
-                if let Some(work) = share.begin(at, Instant::now()) {
-                    turns.spawn(self.clone().turn(ordered, work));
+                if let Some((own, letters)) = share.begin(Instant::now()) {
+                    turns.spawn(self.clone().turn(ordered, at, own, letters));
                 }
             }
-            let idle = shares.iter().filter(|share| !share.busy).map(|share| share.look_at).min();
+            let idle = shares.iter().filter_map(|share| Some(share.own.as_ref()?.look_at)).min();
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => break Left::Over,
                 () = ticket.over() => break Left::Over,
                 Some(ended) = turns.join_next() => {
-                    if !self.ended_turn(ended, &mut lane, &mut shares, delays) {
+                    let all = self.ended_turn(ended, &mut lane, &mut shares, delays);
+                    if !all || !self.acknowledged(&mut lane, false).await {
                         break Left::Again;
                     }
-                    if let Err(error) = lane.acknowledge(false).await {
-                        warn!(route = self.route.id, code = %error.code, "the lane is lost: {}", error.what);
-                        break Left::Again;
-                    }
-                    crate::kill::point("deliver.acknowledged");
                 }
                 taken = lane.take() => match taken {
                     Ok(deliveries) => self.share_out(deliveries, &mut shares),
                     Err(error) => {
                         if !self.stop.is_cancelled() {
-                            warn!(route = self.route.id, code = %error.code, "the lane is lost: {}", error.what);
+                            self.lane_is_lost(&error);
                         }
                         break Left::Again;
                     }
                 },
                 () = sleep_until(idle.unwrap_or_else(Instant::now)), if idle.is_some() => {}
-                // Nothing has come to its end for a while: what waits for others before it is told by itself.
                 () = sleep(OWED), if lane.owes() => {
-                    if let Err(error) = lane.acknowledge(true).await {
-                        warn!(route = self.route.id, code = %error.code, "the lane is lost: {}", error.what);
+                    if !self.acknowledged(&mut lane, true).await {
                         break Left::Again;
                     }
                 }
@@ -162,12 +138,23 @@ impl Deliverer {
         while let Some(ended) = turns.join_next().await {
             self.ended_turn(ended, &mut lane, &mut shares, delays);
         }
-        if let Err(error) = lane.acknowledge(true).await {
-            warn!(route = self.route.id, code = %error.code, "the lane is lost: {}", error.what);
-        }
-        crate::kill::point("deliver.acknowledged");
+        self.acknowledged(&mut lane, true).await;
         lane.leave().await;
         left
+    }
+
+    /// Acknowledges what is done, see [`InOrder::acknowledge`]; whether that got through.
+    async fn acknowledged(&self, lane: &mut InOrder, all: bool) -> bool {
+        match lane.acknowledge(all).await {
+            Ok(()) => {
+                crate::kill::point("deliver.acknowledged");
+                true
+            }
+            Err(error) => {
+                self.lane_is_lost(&error);
+                false
+            }
+        }
     }
 
     /// Gives each strand what came for it.
@@ -193,15 +180,17 @@ impl Deliverer {
         let turn = match ended {
             Ok(turn) => turn,
             Err(error) => {
+                // Not what it says: a panic may have a value of a message in it.
                 error!(
                     route = self.route.id,
-                    "a strand has ended in a fault, its messages come again: {error}"
+                    panicked = error.is_panic(),
+                    "a strand has ended in a fault of ours; its messages stay with the broker and come again"
                 );
                 return false;
             }
         };
         if let Some(share) = shares.get_mut(turn.at) {
-            (share.busy, share.look_at, share.in_lot) = (false, turn.look_at, turn.in_lot);
+            share.own = Some(turn.own);
         }
         let mut all = true;
         let mut any = turn.tried;
@@ -221,42 +210,42 @@ impl Deliverer {
     }
 
     /// One turn of a strand: what is due in its part of the lot, then a window of what came for it.
-    async fn turn(self: Arc<Self>, ordered: Ordered, work: Work) -> Turn {
-        let Work { at, strand, at_once, due: most, letters, mut look_at, mut in_lot } = work;
-        let mut tried = false;
-        if look_at <= Instant::now() {
-            match self.store.lot(self.number, strand, now(), (most, in_lot.is_none())).await {
-                Ok(lot) => {
-                    in_lot = in_lot.or(lot.subjects);
-                    tried = !lot.due.is_empty();
-                    let noted = !tried || self.try_due(lot.due, at_once).await;
-                    let wait = match (tried, noted, lot.next) {
-                        // There may be more, or another of the same subject now.
-                        (true, true, _) => Duration::ZERO,
-                        (false, _, Some(next)) => {
-                            Duration::from_millis(u64::try_from(next - now()).unwrap_or(0))
-                        }
-                        (true, false, _) | (false, _, None) => LOOK,
-                    };
-                    look_at = Instant::now() + wait.min(LOOK);
-                }
-                Err(error) => {
-                    error!(route = self.route.id, code = %error.code, "the parking lot cannot be read: {}", error.what);
-                    look_at = Instant::now() + LOOK;
-                }
-            }
-        }
+    async fn turn(self: Arc<Self>, ordered: Ordered, at: usize, mut own: Own, letters: Vec<Letter>) -> Turn {
+        let tried = own.look_at <= Instant::now() && self.look_into_lot(&mut own).await;
         let mut settled = Vec::new();
         if !letters.is_empty() {
             let waits;
-            (settled, waits) = self.carry_in_order(ordered, letters, (at_once, in_lot.as_ref())).await;
+            (settled, waits) = self.carry_in_order(ordered, letters, own.at_once, own.in_lot.as_ref()).await;
             if !waits.is_empty() {
-                look_at = Instant::now();
+                own.look_at = Instant::now();
             }
-            if let Some(subjects) = &mut in_lot {
+            if let Some(subjects) = &mut own.in_lot {
                 subjects.extend(waits);
             }
         }
-        Turn { at, settled, look_at, in_lot, tried }
+        Turn { at, own, settled, tried }
+    }
+
+    /// Tries what is due in a strand's part of the lot, and says when that is to be looked at again. Whether there was anything.
+    async fn look_into_lot(&self, own: &mut Own) -> bool {
+        let looked = self.store.lot(self.number, own.strand, now(), own.due, own.in_lot.is_none()).await;
+        let (tried, wait) = match looked {
+            Ok(lot) => {
+                own.in_lot = own.in_lot.take().or(lot.subjects);
+                let until = |next: i64| Duration::from_millis(u64::try_from(next - now()).unwrap_or(0));
+                match lot.due.is_empty() {
+                    true => (false, lot.next.map_or(LOOK, until)),
+                    // There may be more, or another of the same subject now.
+                    false if self.try_due(lot.due, own.at_once).await => (true, Duration::ZERO),
+                    false => (true, LOOK),
+                }
+            }
+            Err(error) => {
+                error!(route = self.route.id, code = %error.code, "the parking lot cannot be read: {}", error.what);
+                (false, LOOK)
+            }
+        };
+        own.look_at = Instant::now() + wait.min(LOOK);
+        tried
     }
 }

@@ -138,7 +138,8 @@ impl Store {
         route: RouteNumber,
         strand: Strand,
         now: i64,
-        (most, subjects): (u32, bool),
+        most: u32,
+        subjects: bool,
     ) -> Result<Lot, StoreError> {
         self.write("looking into the parking lot", move |tx| {
             let (from, to) = strand.digests();

@@ -409,7 +409,7 @@ async fn what_is_parked_behind_something_that_a_person_has_just_let_go_is_due_at
     };
     store.claim_and_record(route, 5, None, vec![(claim, Record::Parked(Box::new(parking)))]).await.unwrap();
     let all = Strand::all(1)[0];
-    assert_eq!(store.lot(route, all, 5, (9, true)).await.unwrap().due, [Due { key, kept }]);
+    assert_eq!(store.lot(route, all, 5, 9, true).await.unwrap().due, [Due { key, kept }]);
 }
 
 #[tokio::test]

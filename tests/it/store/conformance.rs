@@ -514,14 +514,14 @@ async fn the_parking_lot() {
             (2, true, false, 6)
         );
         let all = Strand::all(1)[0];
-        assert_eq!(answers.note(store.lot(route, all, 5, (9, true)).await).next, Some(40));
-        let due = answers.note(store.lot(route, all, 50, (9, true)).await).due;
+        assert_eq!(answers.note(store.lot(route, all, 5, 9, true).await).next, Some(40));
+        let due = answers.note(store.lot(route, all, 50, 9, true).await).due;
         assert_eq!(due.iter().map(|due| due.key).collect::<Vec<_>>(), [key("b1"), key("a1")]);
         answers.note(store.put_off(route, vec![key("b1"), key("a2")], 60).await);
-        answers.note(store.lot(route, all, 55, (9, true)).await);
+        answers.note(store.lot(route, all, 55, 9, true).await);
         // Each subject is in the lot of one strand.
         for strand in Strand::all(3) {
-            answers.note(store.lot(route, strand, 50, (9, true)).await);
+            answers.note(store.lot(route, strand, 50, 9, true).await);
         }
         // The first of A is given up, and holds the other.
         let dead = Record::Dead { code: "PH2001", doubt: false, why: None, holds: Some(subject("A")) };
@@ -540,7 +540,7 @@ async fn the_parking_lot() {
             !answers
                 .note(store.release(route, subject("A").digest, 57, "A. Person".into(), "go".into()).await)
         );
-        assert_eq!(answers.note(store.lot(route, all, 57, (9, true)).await).due.len(), 1);
+        assert_eq!(answers.note(store.lot(route, all, 57, 9, true).await).due.len(), 1);
         answers.note(
             store.record(route, 58, None, vec![(key("a2"), 0, Record::Delivered { opens: None })]).await,
         );
