@@ -330,8 +330,8 @@ impl<'a> Attempt<'a> {
             Ok(false) => {
                 tracing::warn!(
                     route = self.deliverer.route.id,
-                    id = self.event.id,
-                    "another bridge has taken the message over: nothing is sent"
+                    message = %self.letter.key,
+                    "this bridge stood still, and another has taken the message over: it is not sent, and is given back"
                 );
                 Err(End::GiveBack)
             }

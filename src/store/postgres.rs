@@ -314,7 +314,7 @@ impl Postgres {
         let until = Instant::now() + OWN_RUN;
         loop {
             if conversation.one(&lock, params![], |row| row.get::<bool>(0))? == Some(true) {
-                return conversation.is_given_up_when_idle();
+                return conversation.be_given_up_when_idle();
             }
             conversation.all(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity

@@ -215,7 +215,7 @@ impl Conversation<'_> {
 
     /// Has the server give this session up, and with it the locks by which others know us, when nothing is heard of us: that we
     /// stand still the network does not show. What holds a run says something more often ([`super::BEAT`]).
-    pub fn is_given_up_when_idle(&self) -> sql::Result<()> {
+    pub fn be_given_up_when_idle(&self) -> sql::Result<()> {
         let version =
             self.one("SELECT current_setting('server_version_num')", params![], |row| row.get::<String>(0))?;
         let knows = version
@@ -227,7 +227,8 @@ impl Conversation<'_> {
                 if self.session.number == 1 {
                     tracing::warn!(
                         code = %Code::StoreUnavailable,
-                        "the server of the store is older than PostgreSQL 14: what a bridge leads that stands still without having ended is not taken over"
+                        "the server of the store is older than PostgreSQL 14 and does not end a session of which it hears nothing: a bridge that stands still \
+                         keeps what it leads until its process is ended; let a newer server have the store, or end such a process"
                     );
                 }
                 Ok(())
