@@ -93,7 +93,7 @@ pub enum Admit {
 /// What has become of a message that was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
-    /// It is out of the way: done, or a duplicate.
+    /// It is out of the way.
     Done,
     /// It was parked for another attempt.
     Parked,
@@ -101,6 +101,8 @@ pub enum Ended {
     Holds,
     /// It was given up, and the others go on.
     GoesOn,
+    /// It was a copy, of one that is done or was given up: it is acknowledged and changes nothing.
+    Copy,
 }
 
 impl Sequence {
@@ -121,13 +123,16 @@ impl Sequence {
 
     /// A message that was sent, from the queue or (`was_parked`) from the lot, has come to this.
     pub fn ended(&mut self, key: Key, ended: Ended, was_parked: bool) {
+        if ended == Ended::Copy {
+            return;
+        }
         let out_of_lot = u64::from(was_parked && ended != Ended::Parked);
         self.parked =
             self.parked.saturating_sub(out_of_lot) + u64::from(!was_parked && ended == Ended::Parked);
         match ended {
             Ended::Holds => self.held_by = Some(key),
             Ended::Done | Ended::Parked | Ended::GoesOn if self.held_by == Some(key) => self.held_by = None,
-            Ended::Done | Ended::Parked | Ended::GoesOn => {}
+            Ended::Done | Ended::Parked | Ended::GoesOn | Ended::Copy => {}
         }
     }
 
@@ -157,8 +162,8 @@ mod tests {
     /// A queue, a store and a system, as far as order rests on them.
     #[derive(Default)]
     struct World {
-        /// What the broker has, in its order; what is not acknowledged stays in front.
-        queue: VecDeque<Message>,
+        /// What the broker has, in its order, and whether a person has replayed it; what is not acknowledged stays in front.
+        queue: VecDeque<(Message, bool)>,
         lot: BTreeMap<usize, VecDeque<Message>>,
         held_by: BTreeMap<usize, Message>,
         dead: BTreeSet<Message>,
@@ -209,6 +214,7 @@ mod tests {
                 Ended::Parked if was_parked => {}
                 Ended::Parked => lot.push_front(message),
                 Ended::Done | Ended::Holds | Ended::GoesOn => lot.retain(|parked| *parked != message),
+                Ended::Copy => unreachable!("nothing is committed of a copy"),
             }
             match ended {
                 Ended::Done => {
@@ -221,6 +227,7 @@ mod tests {
                 Ended::Parked => {
                     self.dead.remove(&message);
                 }
+                Ended::Copy => unreachable!("nothing is committed of a copy"),
             }
             if ended == Ended::GoesOn {
                 self.loose.insert(message);
@@ -233,31 +240,56 @@ mod tests {
             assert_eq!(self.sequence(subject), sequence, "the store and the sequence agree");
         }
 
-        /// Takes one from the queue; it is acknowledged last, and comes again if we die before that.
+        /// Takes a window from the queue. It is acknowledged last, as a whole, and comes again if we die before that; what is known of
+        /// the store is what it said at the beginning, whatever a person does meanwhile.
         fn take(&mut self, random: &mut Random, calm: bool) {
-            let Some(message) = self.queue.front().copied() else { return };
-            let is_parked = self.lot.get(&message.0).is_some_and(|lot| lot.contains(&message));
-            if self.finished.contains(&message) || self.discarded.contains(&message) {
-                self.queue.pop_front();
-                return;
-            }
-            let buried = self.dead.contains(&message);
-            match self.sequence(message.0).admit(key(message), is_parked) {
-                Admit::Known => {}
-                Admit::Park if buried && self.loose.contains(&message) => {
-                    // A replay of one whose place was given up waits like a new one.
-                    self.dead.remove(&message);
-                    self.lot.entry(message.0).or_default().push_back(message);
+            let window: Vec<(Message, bool)> = self.queue.iter().copied().take(1 + random.below(4)).collect();
+            let mut known: BTreeMap<usize, Sequence> =
+                window.iter().map(|((subject, _), _)| (*subject, self.sequence(*subject))).collect();
+            let parked: BTreeSet<Message> = self.lot.values().flatten().copied().collect();
+            for (message, replayed) in &window {
+                let message = *message;
+                if !calm && random.below(6) == 0 {
+                    self.person(random);
                 }
-                Admit::Park => self.lot.entry(message.0).or_default().push_back(message),
-                Admit::Send | Admit::SendFirst => match self.send(message, random, calm) {
-                    Some(ended) => self.commit(message, ended, false),
-                    None => return,
-                },
+                let buried = self.dead.contains(&message);
+                let is_copy = self.finished.contains(&message)
+                    || self.discarded.contains(&message)
+                    || (buried && !replayed);
+                let sequence = known.get_mut(&message.0).expect("it was asked about");
+                let ended = match sequence.admit(key(message), parked.contains(&message)) {
+                    Admit::Known => continue,
+                    Admit::Park => {
+                        sequence.park();
+                        if !is_copy {
+                            // A replay of one whose place was given up waits like a new one.
+                            self.dead.remove(&message);
+                            self.lot.entry(message.0).or_default().push_back(message);
+                        }
+                        continue;
+                    }
+                    Admit::Send | Admit::SendFirst if is_copy => Ended::Copy,
+                    Admit::Send | Admit::SendFirst => match self.send(message, random, calm) {
+                        Some(ended) => {
+                            self.commit(message, ended, false);
+                            ended
+                        }
+                        None => return,
+                    },
+                };
+                sequence.ended(key(message), ended, false);
             }
             if calm || random.below(8) > 0 {
-                self.queue.pop_front();
+                self.queue.drain(..window.len());
             }
+        }
+
+        fn is_replayed(&self, message: Message) -> bool {
+            self.queue.contains(&(message, true))
+        }
+
+        fn replay(&mut self, message: Message) {
+            self.queue.push_back((message, true));
         }
 
         /// The first of a subject in the lot is due.
@@ -273,8 +305,8 @@ mod tests {
             let dead: Vec<Message> = self.dead.iter().copied().collect();
             let Some(message) = dead.get(random.below(dead.len())).copied() else { return };
             match random.below(3) {
-                0 if !self.queue.contains(&message) => self.queue.push_back(message),
-                1 if !self.queue.contains(&message) => {
+                0 if !self.is_replayed(message) => self.replay(message),
+                1 if !self.is_replayed(message) => {
                     self.dead.remove(&message);
                     self.discarded.insert(message);
                     if self.held_by.get(&message.0) == Some(&message) {
@@ -314,7 +346,7 @@ mod tests {
             let (subjects, each) = (1 + random.below(3), 6);
             for number in 0..each {
                 for subject in 0..subjects {
-                    world.queue.push_back((subject, number));
+                    world.queue.push_back(((subject, number), false));
                 }
             }
             for _ in 0..random.below(200) {
@@ -327,8 +359,8 @@ mod tests {
             // All is well again: what is dead is replayed, everything is sent.
             for _ in 0..100 {
                 for message in world.dead.clone() {
-                    if !world.queue.contains(&message) {
-                        world.queue.push_back(message);
+                    if !world.is_replayed(message) {
+                        world.replay(message);
                     }
                 }
                 world.take(&mut random, true);

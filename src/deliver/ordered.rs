@@ -408,8 +408,7 @@ impl Window<'_> {
                 | Record::Discarded
                 | Record::Batched(_),
             ) => Ended::Done,
-            // A copy changes nothing: also one of the message that was given up and holds the others.
-            None => return,
+            None => Ended::Copy,
         };
         self.lot.sequences.entry(subject.digest).or_default().ended(letter.key, ended, false);
     }
