@@ -342,7 +342,7 @@ impl Collector {
                     Published::Returned(text) => (Code::PublishReturned, text),
                     Published::Refused(error) => (error.code, error.what),
                     Published::Nacked => (Code::PublishRefused, "not taken".to_owned()),
-                    Published::Unknown(error) => (error.code, error.what),
+                    Published::NotSent(error) | Published::Unknown(error) => (error.code, error.what),
                 };
                 error!(route = self.route.id, code = %code, exchange = message.exchange, routing_key = message.routing_key,
                        "an update cannot be published and waits: {what}");

@@ -11,6 +11,7 @@ use crate::{
 };
 use std::time::Duration;
 
+const NOBODY_TO_ASK: &str = "an earlier request may have been carried out, and there is no way to ask";
 /// For how many milliseconds a claim stands for the moment of sending.
 const NOTED: i64 = 1_000;
 
@@ -99,7 +100,11 @@ impl Course {
     pub fn begin(&mut self, rules: &Rules<'_>) -> Next {
         match (self.doubt, rules.repeat) {
             (true, Repeat::Probe) if rules.question.is_some() => Next::Ask,
-            (true, Repeat::Probe | Repeat::Never) => self.nobody_can_be_asked(false),
+            (true, Repeat::Probe | Repeat::Never) => {
+                // Nothing is sent, so it says nothing of the system.
+                let failure = Failure::refused(Code::OutcomeUnknown, "", NOBODY_TO_ASK);
+                Next::End(Ending::Dead { code: failure.code, failure, asking: false })
+            }
             (true, Repeat::Key | Repeat::Guard | Repeat::Harmless) | (false, _) => {
                 Next::Send { again: false, anew: false }
             }
@@ -132,7 +137,11 @@ impl Course {
                 self.why = Some(failure);
                 Next::Ask
             }
-            Verdict::Ask => self.nobody_can_be_asked(true),
+            Verdict::Ask => {
+                self.doubt = true;
+                let failure = Failure::unknown(NOBODY_TO_ASK);
+                Next::End(Ending::Dead { code: failure.code, failure, asking: true })
+            }
             Verdict::Later(wait) => Next::End(Ending::Later { failure, wait }),
             Verdict::Dead(code) => {
                 self.doubt |= code == Code::OutcomeUnknown;
@@ -214,13 +223,6 @@ impl Course {
     fn at_once(&mut self, anew: bool) -> Next {
         self.at_once += 1;
         Next::Send { again: true, anew }
-    }
-
-    fn nobody_can_be_asked(&mut self, asking: bool) -> Next {
-        self.doubt = true;
-        let what = "an earlier request may have been carried out, and there is no way to ask";
-        let failure = Failure::unknown(what);
-        Next::End(Ending::Dead { code: failure.code, failure, asking })
     }
 
     fn failing_for(&self, now: i64) -> Duration {

@@ -211,6 +211,7 @@ impl Deliverer {
             .map(|((_, letter), _)| claim(letter))
             .collect();
         let mut under_way = UnderWay { of: &self.under_way, keys: Vec::new() };
+        let claimed_at = now();
         let places = match self.places(claims, &mut under_way).await {
             Ok(places) => places,
             Err(error) => {
@@ -231,7 +232,7 @@ impl Deliverer {
                 }
                 (true, Some(place)) => match (&self.route.plan.action, &place) {
                     // Many messages to a broker go in one window; everything else has its care one by one.
-                    (Action::Publish(_), Place::Go(went)) if self.can_go_in_window(letter) => {
+                    (Action::Publish(_), Place::Go(went)) if self.can_go_in_window(letter, went) => {
                         window.push((*at, went.clone()));
                     }
                     (Action::Batch(join), Place::Go(went)) => {
@@ -254,7 +255,7 @@ impl Deliverer {
             outcomes.push(outcome);
         }
         if !window.is_empty() {
-            outcomes.extend(self.window(letters, window).await);
+            outcomes.extend(self.window(letters, window, claimed_at).await);
         }
         outcomes.sort_by_key(|outcome| outcome.at);
         outcomes
@@ -333,8 +334,11 @@ impl Deliverer {
         }
     }
 
-    fn can_go_in_window(&self, letter: &Letter) -> bool {
+    /// Whether nothing but its sending stands between a message and its end. What may have been sent already, and must not be sent
+    /// twice, has its care.
+    fn can_go_in_window(&self, letter: &Letter, went: &Went) -> bool {
         letter.event.is_ok()
+            && (!went.doubt || self.may_repeat())
             && self.route.plan.each.is_none()
             && self.route.plan.before.is_none()
             && self.route.plan.opens.is_none()
@@ -544,7 +548,9 @@ impl Deliverer {
             let (code, what) = match result {
                 Published::Returned(text) => (Code::PublishReturned, text.clone()),
                 Published::Refused(error) => (error.code, error.what.clone()),
-                Published::Confirmed | Published::Nacked | Published::Unknown(_) => continue,
+                Published::Confirmed | Published::Nacked | Published::NotSent(_) | Published::Unknown(_) => {
+                    continue;
+                }
             };
             self.if_missing(code);
             error!(route = self.route.id, code = %code, exchange = message.exchange, routing_key = message.routing_key,
@@ -554,15 +560,25 @@ impl Deliverer {
     }
 
     /// Documents for a broker, published in one window.
-    async fn window(&self, letters: &[Letter], window: Vec<(usize, Went)>) -> Vec<Outcome> {
+    async fn window(&self, letters: &[Letter], window: Vec<(usize, Went)>, claimed_at: i64) -> Vec<Outcome> {
+        let given_back = |at: usize| {
+            let record = Some(Record::GivenBack);
+            Outcome { at, publish: None, record, settle: Settle::GiveBack }
+        };
         if !self.keeper.may_send() {
-            let given_back = |(at, _)| {
-                let record = Some(Record::GivenBack);
-                Outcome { at, publish: None, record, settle: Settle::GiveBack }
-            };
-            return window.into_iter().map(given_back).collect();
+            return window.into_iter().map(|(at, _)| given_back(at)).collect();
         }
-        let mut outcomes = Vec::with_capacity(window.len());
+        let all: Vec<usize> = window.iter().map(|(at, _)| *at).collect();
+        let (window, lost) = match self.still_ours(letters, window, claimed_at).await {
+            Ok(found) => found,
+            Err(error) => {
+                error!(route = self.route.id, code = %error.code, "the store failed, messages are given back: {}", error.what);
+                return all.into_iter().map(given_back).collect();
+            }
+        };
+        let mut outcomes = Vec::with_capacity(all.len());
+        let lost = lost.into_iter().filter_map(|at| Some((at, letters.get(at)?)));
+        outcomes.extend(lost.map(|(at, letter)| self.ended(at, letter, self.taken_over(letter))));
         let mut messages = Vec::with_capacity(window.len());
         let mut sent = Vec::with_capacity(window.len());
         for (at, went) in window {

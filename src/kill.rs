@@ -1,6 +1,7 @@
 //! Kill points: the gaps between two durable effects, by name. In builds with the feature `kill-points`, which are for
-//! tests, the process aborts where `PACKHORSE_KILL` says, as if the machine had lost its power there; in every other
-//! build a point is nothing at all. It knows nothing of what is done around it.
+//! tests, the process aborts where `PACKHORSE_KILL` says, as if the machine had lost its power there, or stands still where
+//! `PACKHORSE_STILL` says, as if it had been suspended; in every other build a point is nothing at all. It knows nothing of
+//! what is done around it.
 //!
 //! `PACKHORSE_KILL=deliver.sent` aborts at the first passing, `PACKHORSE_KILL=deliver.sent:3` at the third.
 
@@ -74,25 +75,49 @@ pub const POINTS: [Point; 40] = [
 #[inline(always)]
 pub fn point(_: &'static str) {}
 
-/// Passes a point; dies there if it is the one that `PACKHORSE_KILL` names.
+/// Where something is to happen, and how often it has been passed.
+#[cfg(feature = "kill-points")]
+struct Wanted {
+    name: String,
+    passing: u32,
+    passed: std::sync::atomic::AtomicU32,
+}
+
+#[cfg(feature = "kill-points")]
+impl Wanted {
+    fn by(variable: &str) -> Option<Wanted> {
+        let text = std::env::var(variable).ok()?;
+        let (name, passing) = text.split_once(':').unwrap_or((&text, "1"));
+        Some(Wanted {
+            name: name.to_owned(),
+            passing: passing.parse().unwrap_or(1),
+            passed: Default::default(),
+        })
+    }
+
+    fn is_here(&self, name: &str) -> bool {
+        use std::sync::atomic::Ordering;
+        self.name == name && self.passed.fetch_add(1, Ordering::SeqCst) + 1 == self.passing
+    }
+}
+
+/// Passes a point; dies there if it is the one that `PACKHORSE_KILL` names, stands still until it is told to go on if it is the
+/// one that `PACKHORSE_STILL` names.
 #[cfg(feature = "kill-points")]
 pub fn point(name: &'static str) {
-    use std::sync::{
-        OnceLock,
-        atomic::{AtomicU32, Ordering},
-    };
-    static WANTED: OnceLock<Option<(String, u32)>> = OnceLock::new();
-    static PASSED: AtomicU32 = AtomicU32::new(0);
-    let wanted = WANTED.get_or_init(|| {
-        let text = std::env::var("PACKHORSE_KILL").ok()?;
-        let (name, passing) = text.split_once(':').unwrap_or((&text, "1"));
-        Some((name.to_owned(), passing.parse().unwrap_or(1)))
-    });
-    if let Some((wanted, passing)) = wanted
-        && wanted == name
-        && PASSED.fetch_add(1, Ordering::SeqCst) + 1 == *passing
-    {
+    static WANTED: std::sync::OnceLock<[Option<Wanted>; 2]> = std::sync::OnceLock::new();
+    let [kill, still] = WANTED.get_or_init(|| [Wanted::by("PACKHORSE_KILL"), Wanted::by("PACKHORSE_STILL")]);
+    if kill.as_ref().is_some_and(|wanted| wanted.is_here(name)) {
         eprintln!("killed at {name}");
         std::process::abort();
+    }
+    if still.as_ref().is_some_and(|wanted| wanted.is_here(name)) {
+        use rustix::process::{Signal, getpid, kill_process};
+        eprintln!("stands still at {name}");
+        if let Err(error) = kill_process(getpid(), Signal::STOP) {
+            eprintln!("it cannot: {error}");
+        }
+        // Another thread may be the one that the signal reaches first; this one must not go on until it stands as well.
+        std::thread::sleep(std::time::Duration::from_millis(200));
     }
 }

@@ -385,7 +385,7 @@ impl Desk {
                     format!("the queue {} is not there: is the route running?", route.queue),
                 ),
                 Some(Published::Refused(error)) => Err(error.into()),
-                Some(Published::Nacked | Published::Unknown(_)) | None => {
+                Some(Published::Nacked | Published::NotSent(_) | Published::Unknown(_)) | None => {
                     refused(Code::BrokerUnreachable, "the broker did not confirm")
                 }
             };

@@ -1,4 +1,4 @@
-//! Publishing with confirms, in windows, every message mandatory; four different results.
+//! Publishing with confirms, in windows, every message mandatory; five different results.
 //!
 //! AMQP gives a returned message no number, and lapin hangs it on whichever confirm comes next. So a channel carries one
 //! window at a time, and when all confirms of the window are in, all its returns are in as well, on one confirm or
@@ -39,7 +39,9 @@ pub enum Published {
     Nacked,
     /// The broker has no queue for it.
     Returned(String),
-    /// Nobody knows: the connection was lost, or there is none. Publish it again with the same id.
+    /// Nothing was sent: there is no connection, or the broker takes nothing for now. Publish it again.
+    NotSent(BrokerError),
+    /// Nobody knows: the connection was lost. Publish it again with the same id.
     Unknown(BrokerError),
     /// It cannot be published as it is.
     Refused(BrokerError),
@@ -92,7 +94,9 @@ impl Publisher {
             let open: Vec<usize> = results
                 .iter()
                 .enumerate()
-                .filter(|(_, result)| matches!(result, Published::Unknown(_) | Published::Nacked))
+                .filter(|(_, result)| {
+                    matches!(result, Published::Unknown(_) | Published::NotSent(_) | Published::Nacked)
+                })
                 .map(|(at, _)| at)
                 .collect();
             if open.is_empty() {
@@ -100,7 +104,7 @@ impl Publisher {
             }
             for at in open.iter().take(1) {
                 match results.get(*at) {
-                    Some(Published::Unknown(error)) => {
+                    Some(Published::Unknown(error) | Published::NotSent(error)) => {
                         warn!(code = %error.code, messages = open.len(), "not confirmed by the broker, publishing again: {}", error.what);
                     }
                     Some(Published::Nacked) => {
@@ -147,13 +151,13 @@ impl Publisher {
             *slot = None;
             match self.open().await {
                 Ok(new) => *slot = Some(new),
-                Err(error) => return messages.iter().map(|_| Published::Unknown(error.clone())).collect(),
+                Err(error) => return messages.iter().map(|_| Published::NotSent(error.clone())).collect(),
             }
         }
         let Some(open) = slot.as_ref() else { return Vec::new() };
         if open.live.is_blocked() {
             let error = blocked();
-            return messages.iter().map(|_| Published::Unknown(error.clone())).collect();
+            return messages.iter().map(|_| Published::NotSent(error.clone())).collect();
         }
         let sending = timeout(CONFIRMS, send(&open.channel, open.live.frame_max(), messages));
         let sent = match open.live.unless_dead(sending).await {

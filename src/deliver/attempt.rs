@@ -121,9 +121,6 @@ struct Attempt<'a> {
     ours_at: Option<i64>,
 }
 
-/// For how many milliseconds that counts: less than it takes until others take over what a bridge had that stands still.
-const OURS: i64 = 3_000;
-
 /// Sends one message or part, with all its care.
 ///
 /// # Errors
@@ -316,25 +313,18 @@ impl<'a> Attempt<'a> {
     /// The last thing before it is sent. A bridge that stood still may have lost its messages to another one: what the store said
     /// of them a while ago does not count.
     async fn is_still_ours(&self) -> Result<(), Step> {
-        let (moment, store) = (now(), &self.deliverer.store);
-        let is_fresh = self.ours_at.is_some_and(|at| (0..OURS).contains(&(moment - at)));
-        if is_fresh || !store.is_shared() {
+        if !self.deliverer.must_look_again(self.ours_at) {
             return Ok(());
         }
-        self.ours(store.is_ours(self.deliverer.number, self.letter.key, self.part).await).map_err(Step::End)
+        let claimed = vec![(self.letter.key, self.part)];
+        let said = self.deliverer.store.are_ours(self.deliverer.number, claimed).await;
+        self.ours(said.map(|ours| ours == [true])).map_err(Step::End)
     }
 
     fn ours(&self, said: Result<bool, StoreError>) -> Result<(), End> {
         match said {
             Ok(true) => Ok(()),
-            Ok(false) => {
-                tracing::warn!(
-                    route = self.deliverer.route.id,
-                    message = %self.letter.key,
-                    "this bridge stood still, and another has taken the message over: it is not sent, and is given back"
-                );
-                Err(End::GiveBack)
-            }
+            Ok(false) => Err(self.deliverer.taken_over(self.letter)),
             Err(error) => Err(End::store(&error)),
         }
     }

@@ -1,18 +1,23 @@
 //! Who has a message: the claim that is committed before it is sent or, where a repeat does no harm, together with what
 //! became of it.
 
-use super::{Deliverer, Letter, now};
+use super::{Deliverer, Letter, attempt::End, now};
 use crate::{
     config::{plan::Action, raw::adapter::Repeat},
     event::Key,
     store::{Claim, Place, Record, StoreError},
 };
 use std::{collections::HashSet, sync::Mutex};
+use tracing::warn;
+
+/// For how many milliseconds it counts that a message is ours: less than it takes until others take over what a bridge had
+/// that stands still.
+const OURS: i64 = 3_000;
 
 impl Deliverer {
     /// Whether a repeat does no harm, and nothing stands between the message and its one sending: then the claim is not
     /// committed before it, but together with its outcome. After a crash the message is sent again.
-    fn may_repeat(&self) -> bool {
+    pub(super) fn may_repeat(&self) -> bool {
         let plan = &self.route.plan;
         match plan.action {
             Action::Publish(_) => matches!(plan.repeat, Repeat::Key | Repeat::Harmless),
@@ -48,6 +53,46 @@ impl Deliverer {
             self.store.claim(self.number, now(), copies).await?;
         }
         Ok(places)
+    }
+
+    /// Whether it is too long ago that the store said of messages that they are ours, to send them: a bridge that stood still may have
+    /// lost them to another one.
+    pub(super) fn must_look_again(&self, said_at: Option<i64>) -> bool {
+        self.store.is_shared() && !said_at.is_some_and(|at| (0..OURS).contains(&(now() - at)))
+    }
+
+    /// What becomes of a message that another bridge has.
+    pub(super) fn taken_over(&self, letter: &Letter) -> End {
+        warn!(
+            route = self.route.id,
+            message = %letter.key,
+            "this bridge stood still, and another has taken the message over: it is not sent, and is given back"
+        );
+        End::GiveBack
+    }
+
+    /// The last look before a window is sent, as [`super::attempt`] has it before a request: those that are ours still, and the
+    /// others. Where nothing was claimed all are, if we still lead.
+    pub(super) async fn still_ours<T>(
+        &self,
+        letters: &[Letter],
+        window: Vec<(usize, T)>,
+        said_at: i64,
+    ) -> Result<(Vec<(usize, T)>, Vec<usize>), StoreError> {
+        if !self.must_look_again(Some(said_at)) {
+            return Ok((window, Vec::new()));
+        }
+        let key = |(at, _): &(usize, T)| letters.get(*at).map(|letter| (letter.key, 0));
+        let claimed = if self.may_repeat() { Vec::new() } else { window.iter().filter_map(key).collect() };
+        let ours = self.store.are_ours(self.number, claimed).await?;
+        let (mut still, mut lost) = (Vec::with_capacity(window.len()), Vec::new());
+        for (number, (at, went)) in window.into_iter().enumerate() {
+            match ours.get(number) {
+                Some(false) => lost.push(at),
+                Some(true) | None => still.push((at, went)),
+            }
+        }
+        Ok((still, lost))
     }
 
     /// Records what became of whole messages, in one commit.

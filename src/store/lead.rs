@@ -120,17 +120,25 @@ impl Store {
         matches!(self.inner.location, Location::Server(_))
     }
 
-    /// Whether a message that we have claimed is ours still, and no other bridge has taken it over.
+    /// Whether messages (or parts) that we have claimed are ours still, and no other bridge has taken them over; of none, whether
+    /// we still lead where that matters.
     ///
     /// # Errors
     /// The store failed, or the lead is lost.
-    pub async fn is_ours(&self, route: RouteNumber, key: Key, part: u32) -> Result<bool, StoreError> {
+    pub async fn are_ours(
+        &self,
+        route: RouteNumber,
+        claimed: Vec<(Key, u32)>,
+    ) -> Result<Vec<bool>, StoreError> {
         let run = self.run();
-        self.write("looking whose a message is", move |tx| {
-            tx.exists(
-                "SELECT 1 FROM journal WHERE route = ?1 AND key = ?2 AND part = ?3 AND run = ?4",
-                params![route.0, key.0, part, run],
-            )
+        self.write("looking whose messages are", move |tx| {
+            let is_ours = |(key, part): &(Key, u32)| {
+                tx.exists(
+                    "SELECT 1 FROM journal WHERE route = ?1 AND key = ?2 AND part = ?3 AND run = ?4",
+                    params![route.0, key.0, *part, run],
+                )
+            };
+            claimed.iter().map(is_ours).collect()
         })
         .await
     }

@@ -112,6 +112,7 @@ impl AmqpSystem {
                     Class::NotDone,
                     format!("the broker has no queue for the message: {text}"),
                 )),
+                Published::NotSent(error) => Err(failure(error.code, Class::Away, error.what)),
                 Published::Unknown(error) => Err(failure(Code::OutcomeUnknown, Class::Unknown, error.what)),
                 Published::Refused(error) => Err(failure(error.code, Class::Refused, error.what)),
             })

@@ -2,17 +2,19 @@
 //! what becomes of the work of one that is killed.
 
 use crate::{
+    broker::with_a_broker_that_minds,
     databases::Database,
     nightly::Nightly,
     ordered::{self, Cases},
     payments::{self, ledger, paid_as},
     proxy::{Proxy, Way},
     standins::http::Fault,
-    support::{Folder, Running, Site, copy, event, until, until_within},
+    support::{Broker, Folder, Running, Site, Vhost, copy, event, until, until_within},
 };
 use serde_json::{Value, json};
 use std::{collections::BTreeSet, time::Duration};
 
+const CROSSING: &str = "packhorse.council-broker.payments";
 /// Longer than any test should take; bridges that were killed are asked about first.
 const LONG: Duration = Duration::from_secs(180);
 
@@ -130,7 +132,7 @@ async fn a_file_that_a_killed_bridge_had_begun_is_read_on_by_another_on_another_
     let other_folder = elsewhere(&nightly.site);
     let first = nightly.site.run_as("log", &[]).await;
     until("it leads", async || nightly.path("").exists().then_some(())).await;
-    let second = nightly.site.run_in(&other_folder, "log").await;
+    let second = nightly.site.run_in(&other_folder, "log", &[]).await;
     let rows: String = (0..ROWS).map(|n| format!("c{n},Name{n},01/02/2015\r\n")).collect();
     nightly.writes("rows-1.csv", format!("CHILD,NAME,DOB\r\n{rows}"));
     until_within(LONG, "some rows are events", async || {
@@ -168,7 +170,7 @@ async fn a_bridge_with_other_mappings_does_not_start_beside_one_that_runs_and_sa
     assert!(!text.contains("test/child"), "only what differs is named: {text}");
     // When the other one has ended it starts.
     assert_eq!(first.terminate().await, 0);
-    let second = nightly.site.run_in(&other, "log").await;
+    let second = nightly.site.run_in(&other, "log", &[]).await;
     assert_eq!(second.terminate().await, 0);
 }
 
@@ -358,7 +360,7 @@ async fn a_leader_without_its_store(parted: Parted) {
     let cases = Cases::new("").await;
     let database = share(&cases.site).await;
     let (folder, proxy) = through_a_proxy(&cases.site, &database).await;
-    let first = cases.site.run_in(&folder, "log").await;
+    let first = cases.site.run_in(&folder, "log", &[]).await;
     let all: Vec<(&str, u32)> =
         (1..=60).flat_map(|number| ["A", "B", "C", "D"].map(|subject| (subject, number))).collect();
     cases.wish("A", 3, &[500, 201]);
@@ -420,7 +422,7 @@ async fn the_store_stalls(way: Way) {
     let ledger = ledger().await;
     let database = share(&ledger.site).await;
     let (folder, proxy) = through_a_proxy(&ledger.site, &database).await;
-    let bridge = ledger.site.run_in(&folder, "log").await;
+    let bridge = ledger.site.run_in(&folder, "log", &[]).await;
     // Slow is not stalled.
     proxy.slow(way, 400);
     ledger.site.vhost.publish_many(payments::QUEUE, &numbered(0..COUNT / 2)).await;
@@ -467,4 +469,64 @@ async fn a_store_that_stalls_before_it_answers_a_commit_is_given_up_and_nothing_
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_hears_nothing_for_a_while_is_given_up_and_nothing_is_lost_or_posted_twice() {
     the_store_stalls(Way::Up).await;
+}
+
+/// Two bridges to a broker of the council, of which the first is held still behind its first claims, and has lost the platform's
+/// broker alone; and the second has gone on. How many messages are there then, of twenty.
+async fn held_still_before_it_publishes(keys: &str) -> (Vhost, Site, Database, Folder, [Running; 2], u64) {
+    let (council, site) = with_a_broker_that_minds(keys).await;
+    let database = share(&site).await;
+    site.good(&["topology", "apply"]).await;
+    let folder = elsewhere(&site);
+    let broker = Broker::shared().address.trim_start_matches("amqp://").parse().unwrap();
+    let proxy = Proxy::to(broker).await;
+    let path = folder.0.join("packhorse.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let through = format!("amqp://{}/{}", proxy.address, site.vhost.name);
+    std::fs::write(&path, text.replace(&site.vhost.address(), &through)).unwrap();
+    let first = site.run_in(&folder, "log", &[("PACKHORSE_STILL", "deliver.claimed")]).await;
+    let messages: Vec<_> =
+        (1..=10).flat_map(|number| ["A", "B"].map(|subject| ordered::message(subject, number))).collect();
+    site.vhost.publish_many(CROSSING, &messages).await;
+    says(&folder, "log", "stands still at deliver.claimed", 1).await;
+    proxy.cut();
+    let second = site.run_as("log-second", &[]).await;
+    let sent = until_within(LONG, "the other has gone on, and nothing waits", async || {
+        let line = site.account("council-broker.payments").await;
+        let ended = line["delivered"].as_u64()? + line["dead"].as_u64()?;
+        (ended == 20).then(|| line["delivered"].as_u64()).flatten()
+    })
+    .await;
+    assert_eq!(council.depth("payments.succeeded").await, sent);
+    (council, site, database, folder, [first, second], sent)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_bridge_held_still_had_claimed_for_a_broker_is_not_published_when_it_goes_on() {
+    let (council, site, database, folder, [first, second], sent) =
+        held_still_before_it_publishes("repeat = \"never\"").await;
+    // Whether it was sent nobody knows: it is before a person.
+    let dead = site.dead(20 - sent as usize).await;
+    assert!(!dead.is_empty());
+    first.signal("CONT").await;
+    says(&folder, "log", "another has taken the message over", dead.len()).await;
+    until("it is back", async || (held(&database).await == 2).then_some(())).await;
+    assert_eq!(first.terminate().await, 0);
+    assert_eq!(second.terminate().await, 0);
+    assert_eq!(council.depth("payments.succeeded").await, sent, "no more than there was");
+    let line = site.account("council-broker.payments").await;
+    assert_eq!((&line["delivered"], &line["dead"]), (&json!(sent), &json!(dead.len())), "{line}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_held_still_before_it_publishes_leaves_the_order_of_a_broker_alone_when_it_goes_on() {
+    let (council, _site, _database, folder, [first, second], sent) =
+        held_still_before_it_publishes("repeat = \"harmless\"\norder = \"subject\"").await;
+    assert_eq!(sent, 20);
+    first.signal("CONT").await;
+    says(&folder, "log", "another bridge leads, this one stands by", 1).await;
+    assert_eq!(first.terminate().await, 0);
+    assert_eq!(second.terminate().await, 0);
+    let there = council.depth("payments.succeeded").await;
+    assert_eq!(there, 20, "an old message again behind newer ones would have overtaken them");
 }

@@ -2,6 +2,7 @@
 //! a node of each test's own where it is to suffer. Nothing is lost, nothing is done twice, and it goes on by itself.
 
 use crate::{
+    proxy::Proxy,
     standins::{
         http::{Fault, Server},
         ims::Ims,
@@ -381,6 +382,13 @@ pub async fn with_a_broker_of_the_council() -> (crate::support::Vhost, Site) {
     (council, site)
 }
 
+/// The same, where other keys say what makes a repeat safe.
+pub async fn with_a_broker_that_minds(keys: &str) -> (crate::support::Vhost, Site) {
+    let (council, site) = with_a_broker_of_the_council().await;
+    site.edit("adapters/council-broker.toml", "repeat = \"key\"", keys);
+    (council, site)
+}
+
 /// Events go there and come from there as they are.
 #[tokio::test]
 async fn events_cross_between_two_brokers_both_ways_once_each() {
@@ -418,6 +426,34 @@ async fn events_cross_between_two_brokers_both_ways_once_each() {
         (&account["taken"], &account["delivered"], &account["duplicate"], &account["dead"]),
         (&json!(4), &json!(1), &json!(1), &json!(2))
     );
+}
+
+/// Nothing was sent, so nobody has to wonder.
+#[tokio::test]
+async fn while_the_councils_broker_is_away_what_must_not_be_repeated_waits_and_no_person_is_asked_about_it() {
+    const COUNT: usize = 20;
+    let (council, site) = with_a_broker_that_minds("repeat = \"never\"").await;
+    let direct = council.address();
+    let (broker, vhost) = direct.strip_prefix("amqp://").unwrap().split_once('/').unwrap();
+    let proxy = Proxy::to(broker.parse().unwrap()).await;
+    site.edit("packhorse.toml", &direct, &format!("amqp://{}/{vhost}", proxy.address));
+    proxy.refuse(true);
+    let running = site.run().await;
+    let events: Vec<_> = (0..COUNT)
+        .map(|number| event("payment.succeeded.v1", &format!("event-{number}"), &paid(number as u32)))
+        .collect();
+    site.vhost.publish_many("packhorse.council-broker.payments", &events).await;
+    let log = || std::fs::read_to_string(site.folder.0.join("log")).unwrap();
+    until("it is found to be away", async || log().contains("the system is away").then_some(())).await;
+    proxy.refuse(false);
+    until("all are there", async || {
+        (site.account("council-broker.payments").await["delivered"] == COUNT).then_some(())
+    })
+    .await;
+    assert_eq!(running.terminate().await, 0);
+    let ids: BTreeSet<String> = council.everything("payments.succeeded").await.into_iter().collect();
+    assert_eq!(ids.len(), COUNT);
+    assert!(!log().contains("a dead letter now"), "{}", log());
 }
 
 /// What may be sent again is not claimed on disk before it is sent: a crash may repeat the last windows, under their ids.

@@ -5,7 +5,7 @@
 use crate::{
     bacs::read,
     batches::Council,
-    broker::{paid, with_a_broker_of_the_council},
+    broker::{paid, with_a_broker_of_the_council, with_a_broker_that_minds},
     cards::pay_site,
     databases::{self, Database},
     nightly::Nightly,
@@ -248,6 +248,35 @@ async fn killed_at_any_gap_between_two_brokers_every_event_arrives_both_ways() {
     let expected: BTreeSet<String> =
         (0..COLLECTING.len() * 20).map(|number| format!("posted-{number}")).collect();
     assert_eq!(told, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_around_a_window_that_must_not_be_repeated_none_of_it_is_published_twice_and_a_person_is_told()
+{
+    let (council, site) = with_a_broker_that_minds("repeat = \"never\"\nconcurrency = 1").await;
+    site.good(&["topology", "apply"]).await;
+    let (mut lost, mut sent) = (0, Vec::new());
+    for (number, point) in ["deliver.claimed", "deliver.window"].into_iter().enumerate() {
+        let messages: Vec<_> = (0..20).map(|n| ordered::message(&format!("round-{number}-{n}"), 1)).collect();
+        site.vhost.publish_many("packhorse.council-broker.payments", &messages).await;
+        dies(&site, point).await;
+        let running = site.run().await;
+        let (delivered, dead) = until("all has come to its end", async || {
+            let line = site.account("council-broker.payments").await;
+            let ended = (line["delivered"].as_u64()?, line["dead"].as_u64()?);
+            (ended.0 + ended.1 == (number as u64 + 1) * 20).then_some(ended)
+        })
+        .await;
+        assert_eq!(running.terminate().await, 0);
+        sent.extend(council.everything("payments.succeeded").await);
+        let distinct: BTreeSet<&String> = sent.iter().collect();
+        assert_eq!(sent.len(), distinct.len(), "{point}: none is there twice");
+        let letters = site.dead(dead as usize).await;
+        assert!(letters.len() > lost, "{point}: what was under way is before a person");
+        assert!(letters.iter().all(|letter| letter.header("packhorse_code") == "PH2006"), "{point}");
+        assert!(delivered <= sent.len() as u64 && sent.len() as u64 <= delivered + dead, "{point}");
+        lost = letters.len();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -225,7 +225,7 @@ async fn a_blocked_connection_takes_nothing_and_goes_on_when_it_is_unblocked() {
     assert!(
         blocked
             .iter()
-            .all(|result| matches!(result, Published::Unknown(error) if error.code == Code::BrokerBlocked)),
+            .all(|result| matches!(result, Published::NotSent(error) if error.code == Code::BrokerBlocked)),
         "{blocked:?}"
     );
     assert!(ours.peer.published().is_empty(), "nothing is handed to a broker that takes nothing");

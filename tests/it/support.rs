@@ -607,8 +607,8 @@ impl Site {
     }
 
     /// The same on another machine, which has the same files in another folder.
-    pub async fn run_in(&self, folder: &Folder, log: &str) -> Running {
-        Site::runs(self.begin_in(folder, log, &[]), folder.0.join(log)).await
+    pub async fn run_in(&self, folder: &Folder, log: &str, environment: &[(&str, &str)]) -> Running {
+        Site::runs(self.begin_in(folder, log, environment), folder.0.join(log)).await
     }
 
     async fn runs(mut running: Running, log: PathBuf) -> Running {

@@ -92,7 +92,7 @@ impl World {
     pub async fn run(&mut self) {
         for at in 0..self.machines.len() {
             let machine = &self.machines[at];
-            let running = self.site().run_in(machine.folder(self.site()), "log").await;
+            let running = self.site().run_in(machine.folder(self.site()), "log", &[]).await;
             self.machines[at].running = Some(running);
         }
     }

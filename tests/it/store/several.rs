@@ -118,7 +118,7 @@ async fn a_bridge_learns_before_it_sends_that_another_one_has_taken_a_message_ov
     for id in ["a", "b"] {
         assert!(matches!(places(&first, id).await[..], [Place::Go(_)]));
     }
-    assert!(first.is_ours(route, claim("a").key, 0).await.unwrap());
+    assert_eq!(first.are_ours(route, vec![(claim("a").key, 0)]).await.unwrap(), [true]);
     assert!(first.sending(route, claim("a").key, 0, 6).await.unwrap());
     // While its connection is gone the second takes one of them; then it is back, under the same number.
     let taken = until("the second takes it", async || {
@@ -127,9 +127,9 @@ async fn a_bridge_learns_before_it_sends_that_another_one_has_taken_a_message_ov
     });
     taken.await;
     until("the first is back", async || second.lives(1).await.unwrap().then_some(())).await;
-    assert!(!first.is_ours(route, claim("a").key, 0).await.unwrap());
+    assert_eq!(first.are_ours(route, vec![(claim("a").key, 0)]).await.unwrap(), [false]);
     assert!(!first.sending(route, claim("a").key, 0, 7).await.unwrap());
-    assert!(first.is_ours(route, claim("b").key, 0).await.unwrap());
+    assert_eq!(first.are_ours(route, vec![(claim("b").key, 0)]).await.unwrap(), [true]);
     assert!(first.sending(route, claim("b").key, 0, 7).await.unwrap());
 }
 
