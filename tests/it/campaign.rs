@@ -21,6 +21,8 @@ const DRAIN: Duration = Duration::from_secs(300);
 
 const POST: &str = "localgov-ims.post";
 const CROSS: &str = "council-broker.payments";
+/// The same, where nothing makes a repeat safe, and nobody can be asked.
+const BANK: &str = "council-bank.payments";
 const UPDATES: &str = "council-broker.updates";
 const COLLECT: &str = "bacs-standard-18.collections";
 const REFUND: &str = "govuk-pay.refund";

@@ -1,8 +1,8 @@
 //! The end: everything drains, and what arrived is compared with what was said, identity by identity.
 
 use super::{
-    CASES, COLLECT, CROSS, DRAIN, EXTRACTS, NOTICES, POST, QUERY, REFUND, REFUNDED, REMOTE, ROWS, UPDATES,
-    load::Said, operators::Acts, world::World,
+    BANK, CASES, COLLECT, CROSS, DRAIN, EXTRACTS, NOTICES, POST, QUERY, REFUND, REFUNDED, REMOTE, ROWS,
+    UPDATES, load::Said, operators::Acts, world::World,
 };
 use crate::bacs::read;
 use serde_json::Value;
@@ -94,7 +94,7 @@ impl World {
 
     fn routes(&self) -> Vec<&'static str> {
         let mut routes =
-            vec![CASES, POST, REFUND, COLLECT, CROSS, UPDATES, NOTICES, REFUNDED, ROWS, EXTRACTS];
+            vec![CASES, POST, REFUND, COLLECT, CROSS, BANK, UPDATES, NOTICES, REFUNDED, ROWS, EXTRACTS];
         routes.extend(self.remote.as_ref().map(|_| REMOTE));
         routes.extend(self.database.as_ref().map(|_| QUERY));
         routes
@@ -118,7 +118,7 @@ impl World {
             account.iter().all(|line| line["route"] != REFUNDED || line["open_items"] == 0)
         })
         .await;
-        for route in [POST, CROSS, REFUND, COLLECT, CASES] {
+        for route in [POST, CROSS, BANK, REFUND, COLLECT, CASES] {
             self.site().vhost.drained(&format!("packhorse.{route}")).await;
         }
         for machine in &mut self.machines {
@@ -229,6 +229,7 @@ impl World {
             Row::of(REFUND, said.refunds.iter().map(|id| format!("refund-of-{id}")).collect(), refunded)
                 .money(),
             Row::of(COLLECT, Said::all("collection", said.collections), collected.collect()).money(),
+            Row::of(BANK, payments.clone(), self.council.everything("bank").await).money(),
             Row::of(CROSS, payments, self.council.everything("payments.succeeded").await),
             Row::of(
                 UPDATES,

@@ -209,7 +209,7 @@ impl World {
             }
             Kind::DeliveryLimit => {
                 // What comes again is given up by the broker itself.
-                let queues = r"^packhorse\.(localgov-ims|council-broker|govuk-pay)\.";
+                let queues = r"^packhorse\.(localgov-ims|council-broker|council-bank|govuk-pay)\.";
                 self.policy(queues, r#"{"delivery-limit":1}"#).await;
                 for _ in 0..3 {
                     self.chance.pause(700).await;

@@ -77,7 +77,7 @@ impl Said {
     /// How many messages a route has been given, as far as that can be known.
     pub fn count(&self, route: &str) -> usize {
         match route {
-            super::POST | super::CROSS => self.payments,
+            super::POST | super::CROSS | super::BANK => self.payments,
             super::UPDATES => self.updates,
             super::COLLECT => self.collections,
             super::REFUND => self.refunds.len(),
@@ -109,6 +109,7 @@ impl World {
             numbers.map(|n| event("payment.succeeded.v1", &format!("event-{n}"), &paid(n as u32))).collect();
         self.say(vhost, "packhorse.localgov-ims.post", &events).await;
         self.say(vhost, "packhorse.council-broker.payments", &events).await;
+        self.say(vhost, "packhorse.council-bank.payments", &events).await;
         let kind = "payment.posted.v1";
         let numbers = self.said.updates..self.said.updates + 10;
         let events: Vec<_> = numbers.map(|n| event(kind, &format!("posted-{n}"), &example(kind))).collect();

@@ -1,7 +1,7 @@
 //! Operators at work while everything else happens: they pause and resume routes, replay, discard and release, and draw up
 //! the account, which closes whenever it is drawn up.
 
-use super::{CASES, CROSS, EXTRACTS, POST, QUERY, REFUND, ROWS, UPDATES, chance::Chance, world::World};
+use super::{BANK, CASES, CROSS, EXTRACTS, POST, QUERY, REFUND, ROWS, UPDATES, chance::Chance, world::World};
 use crate::nightly::Nightly;
 use serde_json::Value;
 use std::{
@@ -97,7 +97,7 @@ impl Operator {
     }
 
     fn route(&mut self) -> &'static str {
-        let mut routes = vec![CASES, POST, CROSS, REFUND, ROWS, EXTRACTS, UPDATES];
+        let mut routes = vec![CASES, POST, CROSS, BANK, REFUND, ROWS, EXTRACTS, UPDATES];
         routes.extend(self.has_database.then_some(QUERY));
         self.chance.of::<&str>(&routes)
     }

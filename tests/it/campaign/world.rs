@@ -100,6 +100,7 @@ impl World {
         let nightly = Nightly::on(node.broker.clone()).await;
         let council = Vhost::new(node.broker.clone()).await;
         council.queue("payments.succeeded").await;
+        council.queue("bank").await;
         council.queue("platform.outbox").await;
         let (ims, pay) = (System::<Ims>::start().await, System::<Pay>::start().await);
         let cases = ordered::System::start().await;
@@ -114,8 +115,11 @@ impl World {
              [adapters.nightly]\nsettings = {{ folder = \"$FOLDER/extracts\" }}\n\
              [adapters.localgov-ims]\nsettings = {{ base_url = \"{}\" }}\nwhen_away = {{ first = \"1s\", most = \"2s\" }}\n\
              [adapters.council-broker]\nsettings = {{ addresses = \"{}\", username = \"{}\", password = \"file:$FOLDER/secrets/broker\", payments_queue = \"payments.succeeded\", updates_queue = \"platform.outbox\" }}\n\
+             [adapters.council-bank]\nsettings = {{ addresses = \"{}\", username = \"{}\", password = \"file:$FOLDER/secrets/broker\", payments_queue = \"bank\", updates_queue = \"none\" }}\n\
              [adapters.bacs-standard-18]\nsettings = {{ folder = \"$FOLDER/out\", service_user_number = \"123456\", service_user_name = \"EXAMPLE COUNCIL\", sort_code = \"601613\", account = \"87654321\", account_name = \"EXAMPLE COUNCIL\" }}\n",
             ims.server.url,
+            council.address(),
+            node.broker.user,
             council.address(),
             node.broker.user
         );
@@ -147,6 +151,7 @@ impl World {
         site.edit("packhorse.toml", "[broker]", "[broker]\nheartbeat = \"2s\"");
         std::fs::create_dir_all(site.folder.0.join("out")).unwrap();
         site.folder.write("adapters/cases.toml", ordered::adapter("concurrency = 4\n"));
+        bank(site);
         prepare(site);
         *ims.is.lag.lock().unwrap() = Duration::from_secs(2);
         for (queue, key) in [
@@ -194,11 +199,20 @@ impl World {
     }
 }
 
+/// A broker of the council that knows no second copy.
+fn bank(site: &Site) {
+    let adapter = std::fs::read_to_string(site.folder.0.join("adapters/council-broker.toml")).unwrap();
+    let (adapter, _) = adapter.split_once("[collect.updates]").unwrap();
+    site.folder
+        .write("adapters/council-bank.toml", adapter.replace("repeat = \"key\"", "repeat = \"never\""));
+}
+
 /// What waits comes again soon: a campaign has no hours.
 fn prepare(site: &Site) {
     for (adapter, route) in [
         ("localgov-ims", "[deliver.post]\n"),
         ("council-broker", "[deliver.payments]\n"),
+        ("council-bank", "[deliver.payments]\n"),
         ("govuk-pay", "[deliver.refund]\n"),
     ] {
         site.edit(
