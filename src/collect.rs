@@ -419,7 +419,7 @@ impl Collector {
             let values = sign::values(&self.route.instance, &call.scope(&Texts::new()))?;
             let scope = call.scope(&values);
             let began = std::time::Instant::now();
-            let heard = system.call(&fetch.request, &scope, None, false, None).await;
+            let heard = system.call(&fetch.request, &scope, None, None).await;
             self.metrics.request(&self.route.id, began.elapsed());
             let said = classify(&heard?, &fetch.answers, Some(fetch.format), system.error_code(), &scope)?;
             let Some(fetched) = said.document else {

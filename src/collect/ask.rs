@@ -124,7 +124,7 @@ impl Collector {
         let began = std::time::Instant::now();
         // A question only reads, whatever the method by which it is asked.
         let heard = system
-            .call(&ask.request, &scope, body, false, None)
+            .call(&ask.request, &scope, body, None)
             .await
             .map(|heard| Heard { reads_only: true, ..heard });
         self.metrics.request(&self.route.id, began.elapsed());

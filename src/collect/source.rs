@@ -133,7 +133,7 @@ impl Collector {
             let scope = call.scope(&values);
             let began = std::time::Instant::now();
             let heard = match &link {
-                None => system.call(&poll.request, &scope, None, false, None).await,
+                None => system.call(&poll.request, &scope, None, None).await,
                 Some(link) => system.call_link(&poll.request, link, &scope).await,
             };
             self.metrics.request(&self.route.id, began.elapsed());

@@ -12,7 +12,7 @@ use crate::{
     code::Code,
     config::{
         plan::{Action, Before, Probe, Question, Request},
-        raw::adapter::{Meaning, Repeat},
+        raw::adapter::Meaning,
     },
     course::{self, Course, Ending, Next, Rules},
     emit::{self, Ground, Opened, Outgoing},
@@ -356,9 +356,8 @@ impl<'a> Attempt<'a> {
         if let Some(before) = &plan.before {
             self.read_before(system, before).await?;
         }
-        let once = matches!(plan.repeat, Repeat::Never | Repeat::Probe | Repeat::Guard);
         let mapping = request.mapping.as_ref().or(plan.mapping.as_ref());
-        let (heard, scope_parts) = self.request(system, request, mapping, once).await?;
+        let (heard, scope_parts) = self.request(system, request, mapping).await?;
         crate::kill::point("deliver.sent");
         let scope = scope_parts.scope(self);
         let said = classify(&heard, &plan.answers, plan.answer_format, system.error_code(), &scope)
@@ -375,8 +374,7 @@ impl<'a> Attempt<'a> {
             return Ok(());
         }
         let format = self.deliverer.route.plan.answer_format.unwrap_or(Format::Json);
-        let (heard, parts) =
-            self.request(system, &before.request, before.request.mapping.as_ref(), false).await?;
+        let (heard, parts) = self.request(system, &before.request, before.request.mapping.as_ref()).await?;
         let scope = parts.scope(self);
         let said = classify(&heard, &before.answers, Some(format), system.error_code(), &scope)
             .map_err(Step::Failed)?;
@@ -406,7 +404,6 @@ impl<'a> Attempt<'a> {
         system: &HttpSystem,
         request: &Request,
         mapping: Option<&Arc<Mapping>>,
-        once: bool,
     ) -> Result<(crate::system::Heard, ScopeParts), Step> {
         let mut parts =
             ScopeParts { values: Texts::new(), nonce: crate::telemetry::nonce(), now: Timestamp::now() };
@@ -429,10 +426,8 @@ impl<'a> Attempt<'a> {
             self.is_still_ours().await?;
         }
         let began = std::time::Instant::now();
-        let heard = system
-            .call(request, &scope, body, once, self.letter.trace.as_deref())
-            .await
-            .map_err(Step::Failed);
+        let heard =
+            system.call(request, &scope, body, self.letter.trace.as_deref()).await.map_err(Step::Failed);
         self.deliverer.metrics.request(&self.deliverer.route.id, began.elapsed());
         Ok((heard?, parts))
     }
@@ -517,7 +512,7 @@ impl<'a> Attempt<'a> {
                 return Err(Failure::not_done(Code::ProbeUnclear, "the question does not fit the system"));
             }
         };
-        let heard = self.request(system, request, request.mapping.as_ref(), false).await;
+        let heard = self.request(system, request, request.mapping.as_ref()).await;
         let (heard, parts) = heard.map_err(|step| match step {
             Step::Failed(failure) => failure,
             Step::End(_) => Failure::not_done(Code::ProbeUnclear, "the request that asks could not be made"),

@@ -36,11 +36,8 @@ pub struct Body {
 /// A system over HTTP.
 pub struct HttpSystem {
     instance: Arc<Instance>,
-    /// For requests that may be repeated: connections are kept and used again.
-    pooled: Client,
-    /// For requests that must not be: a kept connection that the other side has just closed would leave it unknown
-    /// whether the request arrived.
-    fresh: Client,
+    /// Keeps no connection: each carries one request (docs/decisions/0018-a-connection-carries-one-request.md).
+    client: Client,
     base: Url,
     /// The proxy's host, for people.
     proxy: Option<String>,
@@ -76,36 +73,32 @@ impl HttpSystem {
             .map(|proxy| text(&instance, proxy))
             .transpose()?
             .filter(|proxy| !proxy.is_empty());
-        let build = |kept: usize| -> Result<Client, Failure> {
-            let mut builder = Client::builder()
-                .connect_timeout(plan.connect_timeout)
-                .timeout(plan.timeout)
-                .redirect(Policy::none())
-                .retry(reqwest::retry::never())
-                .no_proxy()
-                .pool_max_idle_per_host(kept)
-                .pool_idle_timeout(Duration::from_secs(10))
-                .tcp_nodelay(true)
-                .user_agent(concat!("packhorse/", env!("CARGO_PKG_VERSION")));
-            if let Some(proxy) = &proxy {
-                let proxy = reqwest::Proxy::all(proxy).map_err(|error| bad(format!("the proxy: {error}")))?;
-                builder = builder.proxy(proxy);
-            }
-            if let Some(tls) = &plan.tls {
-                builder = with_tls(builder, &instance, tls)?;
-            }
-            builder.build().map_err(|error| {
-                let what = match &plan.tls {
-                    // A machine without any authorities, mostly: the package ca-certificates brings them.
-                    None => "TLS cannot be made ready",
-                    Some(_) => "the certificates cannot be used",
-                };
-                Failure::away(Code::TlsFailed, format!("{}: {what}: {}", instance.name, innermost(&error)))
-            })
-        };
+        let mut builder = Client::builder()
+            .connect_timeout(plan.connect_timeout)
+            .timeout(plan.timeout)
+            .redirect(Policy::none())
+            .retry(reqwest::retry::never())
+            .no_proxy()
+            .pool_max_idle_per_host(0)
+            .tcp_nodelay(true)
+            .user_agent(concat!("packhorse/", env!("CARGO_PKG_VERSION")));
+        if let Some(proxy) = &proxy {
+            let proxy = reqwest::Proxy::all(proxy).map_err(|error| bad(format!("the proxy: {error}")))?;
+            builder = builder.proxy(proxy);
+        }
+        if let Some(tls) = &plan.tls {
+            builder = with_tls(builder, &instance, tls)?;
+        }
+        let client = builder.build().map_err(|error| {
+            let what = match &plan.tls {
+                // A machine without any authorities, mostly: the package ca-certificates brings them.
+                None => "TLS cannot be made ready",
+                Some(_) => "the certificates cannot be used",
+            };
+            Failure::away(Code::TlsFailed, format!("{}: {what}: {}", instance.name, innermost(&error)))
+        })?;
         Ok(HttpSystem {
-            pooled: build(32)?,
-            fresh: build(0)?,
+            client,
             base,
             answer_limit: plan.answer_limit,
             proxy: proxy.map(|proxy| match Url::parse(&proxy) {
@@ -137,7 +130,7 @@ impl HttpSystem {
         }
     }
 
-    /// Makes a request and hears the whole answer. `once` is for requests that must not be made twice unknowingly.
+    /// Makes a request and hears the whole answer.
     ///
     /// # Errors
     /// It was not made, or nobody knows.
@@ -146,11 +139,10 @@ impl HttpSystem {
         request: &Request,
         scope: &Scope<'_>,
         body: Option<Body>,
-        once: bool,
         trace: Option<&str>,
     ) -> Result<Heard, Failure> {
         let url = self.url(request, scope)?;
-        self.call_url(request, url, scope, body, once, trace).await
+        self.call_url(request, url, scope, body, trace).await
     }
 
     /// The same at a URL that an answer has named; it must be of the same origin.
@@ -174,7 +166,7 @@ impl HttpSystem {
         if url.origin() != self.base.origin() {
             return Err(foreign());
         }
-        self.call_url(request, url, scope, None, false, None).await
+        self.call_url(request, url, scope, None, None).await
     }
 
     async fn call_url(
@@ -183,7 +175,6 @@ impl HttpSystem {
         url: Url,
         scope: &Scope<'_>,
         body: Option<Body>,
-        once: bool,
         trace: Option<&str>,
     ) -> Result<Heard, Failure> {
         let reads_only = request.method == "GET";
@@ -193,8 +184,7 @@ impl HttpSystem {
         let login = headers.get(reqwest::header::AUTHORIZATION).cloned();
         // Held until the answer is there: whenever within that time the request arrived, the rate is kept.
         let _call = self.pace.call(request.rate.as_deref()).await;
-        let client = if once { &self.fresh } else { &self.pooled };
-        let mut builder = client.request(method, url).headers(headers);
+        let mut builder = self.client.request(method, url).headers(headers);
         if let Some(body) = body {
             builder = builder.body(body.bytes);
         }
@@ -348,7 +338,7 @@ impl HttpSystem {
             Failure::away(Code::LoginRefused, what)
         };
         let mut request =
-            self.pooled.post(url).header("content-type", "application/x-www-form-urlencoded").body(form);
+            self.client.post(url).header("content-type", "application/x-www-form-urlencoded").body(form);
         if *secret_in == SecretIn::Basic {
             request = request.basic_auth(id, Some(secret.expose_secret()));
         }
@@ -477,7 +467,7 @@ impl HttpSystem {
     /// What is in the way.
     pub async fn reach(&self) -> Result<Reached, Failure> {
         let host = self.base.host_str().unwrap_or_default();
-        let response = self.fresh.get(self.base.clone()).send().await;
+        let response = self.client.get(self.base.clone()).send().await;
         let response = response.map_err(|error| self.failed(host, &error, true))?;
         self.login().await?;
         let date = response.headers().get("date").and_then(|value| value.to_str().ok());

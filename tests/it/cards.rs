@@ -13,7 +13,7 @@ use crate::{
 use jiff::{SignedDuration, Timestamp};
 use packhorse::bridge::Bridge;
 use serde_json::{Value, json};
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 /// Every route of the Pay adapter that looks for itself, so that a test can leave out what it does not want.
 const LOOKING: [&str; 6] =
@@ -105,6 +105,31 @@ async fn a_webhook_is_a_wake_up_and_the_event_is_made_of_what_the_api_says() {
         (&json!(3), &json!(0), &json!(0)),
         "{account}"
     );
+}
+
+#[tokio::test]
+async fn an_answer_that_comes_twice_is_not_taken_for_that_to_the_next_question() {
+    const COUNT: usize = 10;
+    let world = pay_site(&[]).await;
+    let bridge = world.site.start().await;
+    world.server.misbehave("GET", "/v1/payments", Fault::Twice, 2 * COUNT as u32);
+    let mut paid = BTreeSet::new();
+    for number in 0..COUNT {
+        let id = world.made_elsewhere();
+        world.pay.payer(&id, "success");
+        let (body, signature) =
+            world.pay.webhook(&id, "card_payment_succeeded", &format!("message-{number}"));
+        assert_eq!(world.notify(&bridge, &body, Some(&signature)).await, 200);
+        paid.insert(id);
+    }
+    let told: BTreeSet<String> = world
+        .told(COUNT)
+        .await
+        .iter()
+        .map(|event| event.json()["data"]["provider_reference"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(told, paid);
+    assert!(bridge.stop().await);
 }
 
 #[tokio::test]

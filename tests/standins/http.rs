@@ -110,7 +110,7 @@ pub enum Fault {
     HangAfter,
     /// It does what is asked, and answers so much later.
     Late(Duration),
-    /// It does what is asked, and gives its answer twice.
+    /// It does what is asked, and gives its answer twice: the second time when the next request is on its way, or after a moment.
     Twice,
     /// It answers 200 with a page for people, as a gateway in maintenance does, and does nothing.
     HtmlPage,
@@ -148,6 +148,9 @@ impl FromStr for Fault {
         })
     }
 }
+
+/// When a second answer comes at the latest.
+const SECOND: Duration = Duration::from_millis(50);
 
 struct Planned {
     method: String,
@@ -326,6 +329,10 @@ impl Server {
                 Some(Fault::Twice) => {
                     let answer = handler.answer(&request);
                     write(&mut stream, &answer, usize::MAX).await?;
+                    // Worst when the connection is used again: then it stands where the answer to the next request should.
+                    if buffer.is_empty() {
+                        let _ = tokio::time::timeout(SECOND, stream.read_buf(&mut buffer)).await;
+                    }
                     answer
                 }
                 Some(Fault::HalfAnswer) => {
