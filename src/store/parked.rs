@@ -150,8 +150,9 @@ impl Store {
                 params![route.0, from, to, now, most],
                 due_of,
             )?;
+            // By the index of what is due: with `IS NOT NULL` every message of the strand that only waits is looked at.
             let next = tx.find(
-                "SELECT due_at FROM parked WHERE route = ?1 AND subject >= ?2 AND subject < ?3 AND due_at IS NOT NULL
+                "SELECT due_at FROM parked WHERE route = ?1 AND subject >= ?2 AND subject < ?3 AND due_at > 0
                  ORDER BY due_at LIMIT 1",
                 of_strand,
             )?;
