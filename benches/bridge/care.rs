@@ -8,7 +8,7 @@
 //! - `claims`: the same with `repeat = "never"`: every message is claimed, and that committed, before it is sent.
 //! - `order`: the same as `off` with `order = "subject"`, a thousand subjects in turn.
 //! - `order, claims`: both.
-//! - `order, claims, account`: both, while `packhorse account` is drawn up again and again.
+//! - `order, claims, account`: both, while `packhorse account` is drawn up once a second, each time by a process of its own.
 //! - `requests`: to a system over HTTP, with claims, since these cannot be turned off there; without and with order.
 //!
 //! Then: 100,000 messages in the parking lot, held by dead letters, while other subjects go through; a journal of ten million
@@ -104,6 +104,7 @@ async fn run(site: &Site, with: With, server: Option<&AtomicUsize>, count: usize
         match with.account {
             true => loop {
                 account_of(site).await;
+                tokio::time::sleep(Duration::from_secs(1)).await;
             },
             false => std::future::pending::<()>().await,
         }

@@ -60,7 +60,7 @@ pub struct Lane {
 }
 
 /// Messages that the consumer of an ordered queue is given ahead. Another number must not be smaller: see [`InOrder::open`].
-const IN_ORDER: u16 = 512;
+const IN_ORDER: u16 = 2_048;
 
 impl Lane {
     /// Begins to consume a queue; `None` when we are stopping. While the broker is away it waits for it, which does not
