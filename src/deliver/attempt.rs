@@ -313,7 +313,7 @@ impl<'a> Attempt<'a> {
     /// The last thing before it is sent. A bridge that stood still may have lost its messages to another one: what the store said
     /// of them a while ago does not count.
     async fn is_still_ours(&self) -> Result<(), Step> {
-        if !self.deliverer.must_look_again(self.ours_at) {
+        if !self.deliverer.store.must_look_again(self.ours_at, now()) {
             return Ok(());
         }
         let claimed = vec![(self.letter.key, self.part)];

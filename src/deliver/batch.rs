@@ -244,8 +244,16 @@ impl Batcher {
             {
                 return Err(in_doubt(state, &file.name));
             }
-            self.store.claim_batch_file(state.n, file.file.clone(), Some(now())).await.map_err(of_store)?;
+            let claimed_at = now();
+            self.store
+                .claim_batch_file(state.n, file.file.clone(), Some(claimed_at))
+                .await
+                .map_err(of_store)?;
             crate::kill::point("batch.claimed");
+            // A bridge that stood still may have lost it to another one, which has asked a person about this file.
+            if self.store.must_look_again(Some(claimed_at), now()) {
+                self.store.still_leads().await.map_err(of_store)?;
+            }
             if let Err(failure) = system.put(&folder, &file.name, &path, file.digest).await {
                 if failure.class != Class::Unknown {
                     self.store.claim_batch_file(state.n, file.file.clone(), None).await.map_err(of_store)?;

@@ -10,10 +10,6 @@ use crate::{
 use std::{collections::HashSet, sync::Mutex};
 use tracing::warn;
 
-/// For how many milliseconds it counts that a message is ours: less than it takes until others take over what a bridge had
-/// that stands still.
-const OURS: i64 = 3_000;
-
 impl Deliverer {
     /// Whether a repeat does no harm, and nothing stands between the message and its one sending: then the claim is not
     /// committed before it, but together with its outcome. After a crash the message is sent again.
@@ -55,12 +51,6 @@ impl Deliverer {
         Ok(places)
     }
 
-    /// Whether it is too long ago that the store said of messages that they are ours, to send them: a bridge that stood still may have
-    /// lost them to another one.
-    pub(super) fn must_look_again(&self, said_at: Option<i64>) -> bool {
-        self.store.is_shared() && !said_at.is_some_and(|at| (0..OURS).contains(&(now() - at)))
-    }
-
     /// What becomes of a message that another bridge has.
     pub(super) fn taken_over(&self, letter: &Letter) -> End {
         warn!(
@@ -79,11 +69,15 @@ impl Deliverer {
         window: Vec<(usize, T)>,
         said_at: i64,
     ) -> Result<(Vec<(usize, T)>, Vec<usize>), StoreError> {
-        if !self.must_look_again(Some(said_at)) {
+        if !self.store.must_look_again(Some(said_at), now()) {
+            return Ok((window, Vec::new()));
+        }
+        if self.may_repeat() {
+            self.store.still_leads().await?;
             return Ok((window, Vec::new()));
         }
         let key = |(at, _): &(usize, T)| letters.get(*at).map(|letter| (letter.key, 0));
-        let claimed = if self.may_repeat() { Vec::new() } else { window.iter().filter_map(key).collect() };
+        let claimed = window.iter().filter_map(key).collect();
         let ours = self.store.are_ours(self.number, claimed).await?;
         let (mut still, mut lost) = (Vec::with_capacity(window.len()), Vec::new());
         for (number, (at, went)) in window.into_iter().enumerate() {

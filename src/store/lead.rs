@@ -21,6 +21,9 @@ use tokio_util::sync::CancellationToken;
 
 /// How often it is looked whether the lead is still there.
 const LOOK: Duration = Duration::from_secs(1);
+/// For how many milliseconds it counts what the store has said to be ours: less than it takes until others take over what a
+/// bridge had that stands still.
+const OURS: i64 = 3_000;
 /// After how long a look that is not answered says that it is not: the server has given us up before.
 const UNANSWERED: Duration = Duration::from_secs(20);
 
@@ -97,7 +100,7 @@ impl Store {
                 () = lead.lost.cancelled() => {}
                 () = tokio::time::sleep(LOOK) => {
                     // While the store is away nobody leads here: another bridge may see it.
-                    let look = timeout(UNANSWERED, self.write("looking who leads", |_| Ok(()))).await;
+                    let look = timeout(UNANSWERED, self.still_leads()).await;
                     if !matches!(look, Ok(Ok(()))) {
                         lead.lost.cancel();
                     }
@@ -120,8 +123,21 @@ impl Store {
         matches!(self.inner.location, Location::Server(_))
     }
 
-    /// Whether messages (or parts) that we have claimed are ours still, and no other bridge has taken them over; of none, whether
-    /// we still lead where that matters.
+    /// Whether it is too long ago that the store said what is ours, to do something by it that cannot be undone: a bridge that stood
+    /// still may have lost it to another one.
+    pub fn must_look_again(&self, said_at: Option<i64>, now: i64) -> bool {
+        self.is_shared() && !said_at.is_some_and(|at| (0..OURS).contains(&(now - at)))
+    }
+
+    /// Whether we still lead in what this store was given for.
+    ///
+    /// # Errors
+    /// The store failed, or the lead is lost.
+    pub async fn still_leads(&self) -> Result<(), StoreError> {
+        self.write("looking who leads", |_| Ok(())).await
+    }
+
+    /// Whether messages (or parts) that we have claimed are ours still, and no other bridge has taken them over.
     ///
     /// # Errors
     /// The store failed, or the lead is lost.

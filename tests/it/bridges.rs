@@ -2,6 +2,7 @@
 //! what becomes of the work of one that is killed.
 
 use crate::{
+    batches::Council,
     broker::with_a_broker_that_minds,
     databases::Database,
     nightly::Nightly,
@@ -474,7 +475,8 @@ async fn a_store_that_hears_nothing_for_a_while_is_given_up_and_nothing_is_lost_
 /// Two bridges to a broker of the council, of which the first is held still behind its first claims, and has lost the platform's
 /// broker alone; and the second has gone on. How many messages are there then, of twenty.
 async fn held_still_before_it_publishes(keys: &str) -> (Vhost, Site, Database, Folder, [Running; 2], u64) {
-    let (council, site) = with_a_broker_that_minds(keys).await;
+    // One thing after the other: what is already on its way to the socket leaves it when the bridge goes on.
+    let (council, site) = with_a_broker_that_minds(&format!("{keys}\nconcurrency = 1")).await;
     let database = share(&site).await;
     site.good(&["topology", "apply"]).await;
     let folder = elsewhere(&site);
@@ -509,7 +511,13 @@ async fn what_a_bridge_held_still_had_claimed_for_a_broker_is_not_published_when
     let dead = site.dead(20 - sent as usize).await;
     assert!(!dead.is_empty());
     first.signal("CONT").await;
-    says(&folder, "log", "another has taken the message over", dead.len()).await;
+    // It hears whose they are or, where its connection to the store is found dead first, that nobody can say.
+    let gives_back = ["another has taken the message over", "the store failed, messages are given back"];
+    until("it gives them back", async || {
+        let log = log(&folder, "log");
+        gives_back.iter().any(|what| log.contains(what)).then_some(())
+    })
+    .await;
     until("it is back", async || (held(&database).await == 2).then_some(())).await;
     assert_eq!(first.terminate().await, 0);
     assert_eq!(second.terminate().await, 0);
@@ -529,4 +537,39 @@ async fn a_leader_held_still_before_it_publishes_leaves_the_order_of_a_broker_al
     assert_eq!(second.terminate().await, 0);
     let there = council.depth("payments.succeeded").await;
     assert_eq!(there, 20, "an old message again behind newer ones would have overtaken them");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_held_still_before_it_puts_a_batchs_file_does_not_put_it_when_it_goes_on() {
+    let council = Council::new().await;
+    let site = &council.site;
+    site.edit("adapters/bacs-standard-18.toml", "cut_off = [\"16:00\"]", "cut_off = []\nmost = 3");
+    site.edit("packhorse.toml", "[store]\npath = \"var/packhorse.db\"\n", "");
+    with_short_heartbeats(site);
+    let _database = share(site).await;
+    site.good(&["topology", "apply"]).await;
+    let first = site.run_as("log", &[("PACKHORSE_STILL", "batch.claimed")]).await;
+    council.collect(0, 3).await;
+    says(&site.folder, "log", "stands still at batch.claimed", 1).await;
+    let second = site.run_as("log-second", &[]).await;
+    let doubt = until_within(LONG, "another leads, and puts it before a person", async || {
+        council.batches().await.into_iter().find(|batch| batch["code"] == "PH2006")
+    })
+    .await;
+    assert!(council.files().is_empty());
+    let number = doubt["number"].to_string();
+    let word = ["--not-received", "--by", "A Tester", "--reason", "the folder is empty"];
+    site.good(&[&["batches", "settle", &number], &word[..]].concat()).await;
+    council.at("sent").await;
+    assert_eq!(council.files().len(), 1);
+    // The bureau takes it away.
+    for name in council.files().keys() {
+        std::fs::remove_file(council.out().join(name)).unwrap();
+    }
+    first.signal("CONT").await;
+    let stands_by = "another bridge leads, this one stands by duty=\"batch bacs-standard-18.submission\"";
+    says(&site.folder, "log", stands_by, 1).await;
+    assert_eq!(first.terminate().await, 0);
+    assert_eq!(second.terminate().await, 0);
+    assert!(council.files().is_empty(), "a second file would collect the money twice");
 }
