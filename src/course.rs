@@ -97,7 +97,7 @@ impl Course {
     }
 
     /// What comes first: a request of which nobody knows is asked about before anything is sent.
-    pub fn begin(&mut self, rules: &Rules<'_>) -> Next {
+    pub fn begin(&self, rules: &Rules<'_>) -> Next {
         match (self.doubt, rules.repeat) {
             (true, Repeat::Probe) if rules.question.is_some() => Next::Ask,
             (true, Repeat::Probe | Repeat::Never) => {

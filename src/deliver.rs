@@ -211,7 +211,7 @@ impl Deliverer {
             .map(|((_, letter), _)| claim(letter))
             .collect();
         let mut under_way = UnderWay { of: &self.under_way, keys: Vec::new() };
-        let claimed_at = now();
+        let said_at = now();
         let places = match self.places(claims, &mut under_way).await {
             Ok(places) => places,
             Err(error) => {
@@ -255,7 +255,7 @@ impl Deliverer {
             outcomes.push(outcome);
         }
         if !window.is_empty() {
-            outcomes.extend(self.window(letters, window, claimed_at).await);
+            outcomes.extend(self.window(letters, window, said_at).await);
         }
         outcomes.sort_by_key(|outcome| outcome.at);
         outcomes
@@ -560,7 +560,7 @@ impl Deliverer {
     }
 
     /// Documents for a broker, published in one window.
-    async fn window(&self, letters: &[Letter], window: Vec<(usize, Went)>, claimed_at: i64) -> Vec<Outcome> {
+    async fn window(&self, letters: &[Letter], window: Vec<(usize, Went)>, said_at: i64) -> Vec<Outcome> {
         let given_back = |at: usize| {
             let record = Some(Record::GivenBack);
             Outcome { at, publish: None, record, settle: Settle::GiveBack }
@@ -568,23 +568,24 @@ impl Deliverer {
         if !self.keeper.may_send() {
             return window.into_iter().map(|(at, _)| given_back(at)).collect();
         }
-        let all: Vec<usize> = window.iter().map(|(at, _)| *at).collect();
-        let (window, lost) = match self.still_ours(letters, window, claimed_at).await {
-            Ok(found) => found,
+        let lost = match self.lost_of(letters, &window, said_at).await {
+            Ok(lost) => lost,
             Err(error) => {
                 error!(route = self.route.id, code = %error.code, "the store failed, messages are given back: {}", error.what);
-                return all.into_iter().map(given_back).collect();
+                return window.into_iter().map(|(at, _)| given_back(at)).collect();
             }
         };
-        let mut outcomes = Vec::with_capacity(all.len());
-        let lost = lost.into_iter().filter_map(|at| Some((at, letters.get(at)?)));
-        outcomes.extend(lost.map(|(at, letter)| self.ended(at, letter, self.taken_over(letter))));
+        let mut outcomes = Vec::with_capacity(window.len());
         let mut messages = Vec::with_capacity(window.len());
         let mut sent = Vec::with_capacity(window.len());
         for (at, went) in window {
             let Some((letter, Ok(event))) = letters.get(at).map(|letter| (letter, &letter.event)) else {
                 continue;
             };
+            if lost.contains(&at) {
+                outcomes.push(self.ended(at, letter, self.taken_over(letter)));
+                continue;
+            }
             match attempt::document_for_broker(self, letter, event) {
                 Ok(message) => {
                     messages.push(message);

@@ -5,7 +5,7 @@ use super::{Deliverer, Letter, attempt::End, now};
 use crate::{
     config::{plan::Action, raw::adapter::Repeat},
     event::Key,
-    store::{Claim, Place, Record, StoreError},
+    store::{Claim, Place, Record, StoreError, Went},
 };
 use std::{collections::HashSet, sync::Mutex};
 use tracing::warn;
@@ -61,32 +61,25 @@ impl Deliverer {
         End::GiveBack
     }
 
-    /// The last look before a window is sent, as [`super::attempt`] has it before a request: those that are ours still, and the
-    /// others. Where nothing was claimed all are, if we still lead.
-    pub(super) async fn still_ours<T>(
+    /// The last look before a window is sent, as [`super::attempt`] has it before a request: which of it another bridge has. Where
+    /// nothing was claimed it is none, if we still lead.
+    pub(super) async fn lost_of(
         &self,
         letters: &[Letter],
-        window: Vec<(usize, T)>,
+        window: &[(usize, Went)],
         said_at: i64,
-    ) -> Result<(Vec<(usize, T)>, Vec<usize>), StoreError> {
+    ) -> Result<Vec<usize>, StoreError> {
         if !self.store.must_look_again(Some(said_at), now()) {
-            return Ok((window, Vec::new()));
+            return Ok(Vec::new());
         }
         if self.may_repeat() {
-            self.store.still_leads().await?;
-            return Ok((window, Vec::new()));
+            return self.store.still_leads().await.map(|()| Vec::new());
         }
-        let key = |(at, _): &(usize, T)| letters.get(*at).map(|letter| (letter.key, 0));
-        let claimed = window.iter().filter_map(key).collect();
-        let ours = self.store.are_ours(self.number, claimed).await?;
-        let (mut still, mut lost) = (Vec::with_capacity(window.len()), Vec::new());
-        for (number, (at, went)) in window.into_iter().enumerate() {
-            match ours.get(number) {
-                Some(false) => lost.push(at),
-                Some(true) | None => still.push((at, went)),
-            }
-        }
-        Ok((still, lost))
+        let claimed: Vec<(usize, (Key, u32))> =
+            window.iter().filter_map(|(at, _)| Some((*at, (letters.get(*at)?.key, 0)))).collect();
+        let asked = claimed.iter().map(|(_, claim)| *claim).collect();
+        let ours = self.store.are_ours(self.number, asked).await?;
+        Ok(claimed.iter().zip(ours).filter(|(_, ours)| !ours).map(|((at, _), _)| *at).collect())
     }
 
     /// Records what became of whole messages, in one commit.

@@ -15,7 +15,6 @@ use crate::{
 use serde_json::{Value, json};
 use std::{collections::BTreeSet, time::Duration};
 
-const CROSSING: &str = "packhorse.council-broker.payments";
 /// Longer than any test should take; bridges that were killed are asked about first.
 const LONG: Duration = Duration::from_secs(180);
 
@@ -339,13 +338,16 @@ async fn what_a_bridge_held_still_had_claimed_comes_to_another_and_when_it_goes_
     assert_eq!(took_part(&database).await, 2, "both had a part in it");
 }
 
-/// Two bridges, of which one reaches the store through a proxy: the folder of that one, and what stands between.
-async fn through_a_proxy(site: &Site, database: &Database) -> (Folder, std::sync::Arc<Proxy>) {
-    let proxy = Proxy::to(database.address.parse().unwrap()).await;
+/// A machine that reaches a server, where it is named with this behind its address, through a proxy: the folder of that machine,
+/// and what stands between.
+async fn through_a_proxy(site: &Site, server: &str, behind: &str) -> (Folder, std::sync::Arc<Proxy>) {
+    let proxy = Proxy::to(server.parse().unwrap()).await;
     let folder = elsewhere(site);
     let path = folder.0.join("packhorse.toml");
     let text = std::fs::read_to_string(&path).unwrap();
-    std::fs::write(&path, text.replace(&database.address, &proxy.address.to_string())).unwrap();
+    let (direct, through) = (format!("{server}{behind}"), format!("{}{behind}", proxy.address));
+    assert!(text.contains(&direct), "{direct} is in {text}");
+    std::fs::write(&path, text.replace(&direct, &through)).unwrap();
     (folder, proxy)
 }
 
@@ -360,7 +362,7 @@ enum Parted {
 async fn a_leader_without_its_store(parted: Parted) {
     let cases = Cases::new("").await;
     let database = share(&cases.site).await;
-    let (folder, proxy) = through_a_proxy(&cases.site, &database).await;
+    let (folder, proxy) = through_a_proxy(&cases.site, &database.address, "").await;
     let first = cases.site.run_in(&folder, "log", &[]).await;
     let all: Vec<(&str, u32)> =
         (1..=60).flat_map(|number| ["A", "B", "C", "D"].map(|subject| (subject, number))).collect();
@@ -422,7 +424,7 @@ async fn the_store_stalls(way: Way) {
     const COUNT: usize = 40;
     let ledger = ledger().await;
     let database = share(&ledger.site).await;
-    let (folder, proxy) = through_a_proxy(&ledger.site, &database).await;
+    let (folder, proxy) = through_a_proxy(&ledger.site, &database.address, "").await;
     let bridge = ledger.site.run_in(&folder, "log", &[]).await;
     // Slow is not stalled.
     proxy.slow(way, 400);
@@ -479,17 +481,14 @@ async fn held_still_before_it_publishes(keys: &str) -> (Vhost, Site, Database, F
     let (council, site) = with_a_broker_that_minds(&format!("{keys}\nconcurrency = 1")).await;
     let database = share(&site).await;
     site.good(&["topology", "apply"]).await;
-    let folder = elsewhere(&site);
-    let broker = Broker::shared().address.trim_start_matches("amqp://").parse().unwrap();
-    let proxy = Proxy::to(broker).await;
-    let path = folder.0.join("packhorse.toml");
-    let text = std::fs::read_to_string(&path).unwrap();
-    let through = format!("amqp://{}/{}", proxy.address, site.vhost.name);
-    std::fs::write(&path, text.replace(&site.vhost.address(), &through)).unwrap();
+    // Of the broker only the platform's part: the council's is another vhost of it.
+    let broker = Broker::shared().address;
+    let broker = broker.trim_start_matches("amqp://");
+    let (folder, proxy) = through_a_proxy(&site, broker, &format!("/{}\"", site.vhost.name)).await;
     let first = site.run_in(&folder, "log", &[("PACKHORSE_STILL", "deliver.claimed")]).await;
     let messages: Vec<_> =
         (1..=10).flat_map(|number| ["A", "B"].map(|subject| ordered::message(subject, number))).collect();
-    site.vhost.publish_many(CROSSING, &messages).await;
+    site.vhost.publish_many("packhorse.council-broker.payments", &messages).await;
     says(&folder, "log", "stands still at deliver.claimed", 1).await;
     proxy.cut();
     let second = site.run_as("log-second", &[]).await;

@@ -255,7 +255,7 @@ async fn killed_around_a_window_that_must_not_be_repeated_none_of_it_is_publishe
 {
     let (council, site) = with_a_broker_that_minds("repeat = \"never\"\nconcurrency = 1").await;
     site.good(&["topology", "apply"]).await;
-    let (mut lost, mut sent) = (0, Vec::new());
+    let (mut before, mut sent) = (0, Vec::new());
     for (number, point) in ["deliver.claimed", "deliver.window"].into_iter().enumerate() {
         let messages: Vec<_> = (0..20).map(|n| ordered::message(&format!("round-{number}-{n}"), 1)).collect();
         site.vhost.publish_many("packhorse.council-broker.payments", &messages).await;
@@ -272,10 +272,10 @@ async fn killed_around_a_window_that_must_not_be_repeated_none_of_it_is_publishe
         let distinct: BTreeSet<&String> = sent.iter().collect();
         assert_eq!(sent.len(), distinct.len(), "{point}: none is there twice");
         let letters = site.dead(dead as usize).await;
-        assert!(letters.len() > lost, "{point}: what was under way is before a person");
+        assert!(letters.len() > before, "{point}: what was under way is before a person");
         assert!(letters.iter().all(|letter| letter.header("packhorse_code") == "PH2006"), "{point}");
         assert!(delivered <= sent.len() as u64 && sent.len() as u64 <= delivered + dead, "{point}");
-        lost = letters.len();
+        before = letters.len();
     }
 }
 

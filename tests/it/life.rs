@@ -208,7 +208,7 @@ impl World {
 
     fn begin(&mut self, copy: Letter, went: &Went) {
         let first_failed = went.failed_at.or(copy.first_failed).unwrap_or(self.now);
-        let mut course = Course::new(copy.attempt, went.doubt, went.sent_at, first_failed, went.claimed_at);
+        let course = Course::new(copy.attempt, went.doubt, went.sent_at, first_failed, went.claimed_at);
         let (repeat, question, retry) = self.rules();
         let next = course.begin(&Rules { repeat, question, retry: &retry });
         self.tasks.push(Task { copy, course, doing: Doing::Next(next) });
