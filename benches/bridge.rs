@@ -37,7 +37,7 @@ use std::{
 use support::{Node, Site};
 
 /// How many events go through, to see what care costs.
-const EVENTS: usize = 30_000;
+const EVENTS: usize = 60_000;
 
 #[tokio::main]
 async fn main() {

@@ -31,7 +31,7 @@ use std::{
 };
 
 /// How often each contender runs.
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 5;
 /// Subjects, in turn.
 const SUBJECTS: usize = 1_000;
 const QUEUE: &str = "packhorse.care.post";
@@ -173,13 +173,16 @@ async fn beside(
 
 /// Medians, beside the first's.
 fn tell<'a>(names: impl Iterator<Item = &'a str>, rates: Vec<Vec<f64>>, memory: &[u64], aim: f64) {
-    let rates: Vec<f64> = rates.into_iter().map(median).collect();
+    let first = median(rates[0].clone());
     for (at, name) in names.enumerate() {
-        let ratio = rates[at] / rates[0];
+        let rate = median(rates[at].clone());
+        let ratio = rate / first;
         let verdict = if ratio < aim { "  below the aim" } else { "" };
+        let rounds: Vec<String> = rates[at].iter().map(|rate| format!("{rate:.0}")).collect();
         println!(
-            "  {name:<26} {:>8.0} /s   {ratio:.2} of the first   {} MiB{verdict}",
-            rates[at], memory[at]
+            "  {name:<26} {rate:>8.0} /s   {ratio:.2} of the first   {} MiB   ({}){verdict}",
+            memory[at],
+            rounds.join(" ")
         );
     }
 }
@@ -230,8 +233,12 @@ async fn store(site: &Site) -> (Connection, i64) {
     (store, route)
 }
 
+/// All of it on the disk, so that no run waits for it.
 fn done(store: Connection) {
     store.execute_batch("PRAGMA journal_mode = WAL").unwrap();
+    let path = store.path().unwrap().to_owned();
+    drop(store);
+    std::fs::File::open(path).unwrap().sync_all().unwrap();
 }
 
 /// Messages of other subjects in the parking lot, held by dead letters: a thousand subjects.

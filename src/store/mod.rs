@@ -9,6 +9,7 @@ mod account;
 mod batches;
 mod beside;
 mod copy;
+mod copyback;
 mod database;
 mod extracts;
 mod files;

@@ -2,6 +2,7 @@
 
 use super::{
     Opener,
+    copyback::{self, CopyBack},
     schema::{self, Opened, Refused},
     sql::{self, Tx},
 };
@@ -16,6 +17,8 @@ const LARGE_CACHE: i64 = -262_144;
 /// The file.
 pub struct Sqlite {
     connection: Connection,
+    /// Beside a bridge. It ends after the connection.
+    _copy_back: Option<CopyBack>,
     /// What a bridge holds as long as it runs.
     _lock: Option<File>,
 }
@@ -23,7 +26,7 @@ pub struct Sqlite {
 impl Sqlite {
     /// Opens it, or makes it if there is none.
     pub fn open(path: &Path, lock: Option<File>) -> sql::Result<Sqlite> {
-        let connection = Connection::open(path)?;
+        let mut connection = Connection::open(path)?;
         // A person's command waits for the bridge, which may be writing large files down without a pause.
         connection.busy_timeout(Duration::from_secs(30))?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
@@ -31,11 +34,13 @@ impl Sqlite {
         connection.pragma_update(None, "foreign_keys", true)?;
         connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
         connection.pragma_update(None, "cache_size", CACHE)?;
-        // In pages of 4 KiB: keys are spread over their whole index, so pages come again before they must be copied back.
+        // In pages of 4 KiB, of whoever writes beside a bridge.
         connection.pragma_update(None, "wal_autocheckpoint", 8_192)?;
         connection.pragma_update(None, "temp_store", "MEMORY")?;
         connection.set_prepared_statement_cache_capacity(160);
-        Ok(Sqlite { connection, _lock: lock })
+        let copy_back =
+            lock.as_ref().map(|_| CopyBack::start(&mut connection, path, copyback::LIMITS)).transpose()?;
+        Ok(Sqlite { connection, _copy_back: copy_back, _lock: lock })
     }
 
     /// Opens one that is there, to look at it.
@@ -43,7 +48,7 @@ impl Sqlite {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags)?;
         connection.busy_timeout(Duration::from_secs(30))?;
-        Ok(Sqlite { connection, _lock: None })
+        Ok(Sqlite { connection, _copy_back: None, _lock: None })
     }
 
     /// Makes or checks the tables.
