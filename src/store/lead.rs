@@ -99,8 +99,9 @@ impl Store {
             tokio::select! {
                 () = lead.lost.cancelled() => {}
                 () = tokio::time::sleep(LOOK) => {
-                    // While the store is away nobody leads here: another bridge may see it.
-                    let look = timeout(UNANSWERED, self.still_leads()).await;
+                    // While the store is away nobody leads here: another bridge may see it. The server is not asked by each duty once
+                    // a second: whether it hears us is the business of the connection's beat.
+                    let look = timeout(UNANSWERED, self.write("looking who leads", |_| Ok(()))).await;
                     if !matches!(look, Ok(Ok(()))) {
                         lead.lost.cancel();
                     }
@@ -129,12 +130,13 @@ impl Store {
         self.is_shared() && !said_at.is_some_and(|at| (0..OURS).contains(&(now - at)))
     }
 
-    /// Whether we still lead in what this store was given for.
+    /// Whether we still lead in what this store was given for. The server is asked, over the connection to which the lead belongs:
+    /// a bridge that stood still has not yet seen that the server has closed it.
     ///
     /// # Errors
     /// The store failed, or the lead is lost.
     pub async fn still_leads(&self) -> Result<(), StoreError> {
-        self.write("looking who leads", |_| Ok(())).await
+        self.write("looking who leads", |tx| tx.exists("SELECT 1", params![]).map(|_| ())).await
     }
 
     /// Whether messages (or parts) that we have claimed are ours still, and no other bridge has taken them over.
