@@ -5,12 +5,12 @@
 //! The log begins anew only when all of it is in the file and nobody reads it. While commits follow each other the thread never
 //! gets there, so what was written since its last turn the writer copies back itself, once the log is long.
 
-use super::sql;
+use super::{StoreError, sql};
 use rusqlite::{Connection, hooks::Wal};
 use std::{
     path::Path,
     sync::{
-        Arc, Mutex, PoisonError, TryLockError,
+        Arc, Mutex, PoisonError,
         mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
     thread::{self, JoinHandle},
@@ -69,7 +69,7 @@ fn turns(connection: &Connection, turn: &Mutex<()>, woken: &Receiver<Word>) {
     while let Ok(Word::Turn) = woken.recv() {
         let _mine = turn.lock().unwrap_or_else(PoisonError::into_inner);
         if let Err(error) = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
-            tell(&error);
+            tell(error);
         }
     }
 }
@@ -87,18 +87,10 @@ fn after_commit(
             woken_at = 0;
         }
         if pages >= limits.long {
-            let mine = match pages >= limits.too_long {
-                true => Some(turn.lock().unwrap_or_else(PoisonError::into_inner)),
-                false => match turn.try_lock() {
-                    Ok(mine) => Some(mine),
-                    Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
-                    Err(TryLockError::WouldBlock) => None,
-                },
-            };
-            if let Some(_mine) = mine
-                && let Err(error) = log.checkpoint()
-            {
-                tell(&error);
+            let too_long = pages >= limits.too_long;
+            let _after_it = too_long.then(|| turn.lock().unwrap_or_else(PoisonError::into_inner));
+            if let Err(error) = log.checkpoint() {
+                tell(error);
             }
         } else if pages - woken_at >= limits.turn {
             match wake.try_send(Word::Turn) {
@@ -110,12 +102,11 @@ fn after_commit(
     }
 }
 
-fn tell(error: &rusqlite::Error) {
-    // Another process that copies back is no fault.
+fn tell(error: rusqlite::Error) {
+    // Somebody else who copies back is no fault: another process, or the thread where the writer does not wait for it.
     if error.sqlite_error_code() != Some(rusqlite::ErrorCode::DatabaseBusy) {
-        tracing::warn!(
-            "the log of the store cannot be copied into its file: {error}. Nothing is lost; the log grows"
-        );
+        let error = StoreError::of("copying the log of the store into its file", &error.into());
+        tracing::warn!(code = %error.code, "{}. Nothing is lost: what is committed stays in the log, which grows", error.what);
     }
 }
 

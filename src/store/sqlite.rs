@@ -17,7 +17,7 @@ const LARGE_CACHE: i64 = -262_144;
 /// The file.
 pub struct Sqlite {
     connection: Connection,
-    /// Beside a bridge. It ends after the connection.
+    /// Beside a bridge.
     _copy_back: Option<CopyBack>,
     /// What a bridge holds as long as it runs.
     _lock: Option<File>,
